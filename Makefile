@@ -1,0 +1,66 @@
+# Every command of the project. `make` alone lists them.
+PYTHON ?= python3.11
+BIN := .venv/bin
+STAMP := .venv/.stamp
+# .venv holds what the last command needed: serving alone for demo and serve,
+# everything for the rest.
+INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python
+
+.DEFAULT_GOAL := help
+.PHONY: help demo serve test lint bench train evaluate export lock stubs clean
+
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+demo: $(STAMP)-serve ## colorize the sample photographs through the whole system, into demo/
+	$(BIN)/python clients/demo.py
+
+serve: $(STAMP)-serve ## start everything on this machine, in the foreground
+	@exec $(BIN)/rehue serve
+
+test: $(STAMP)-dev ## run the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP)-dev ## check style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP)-dev ## measure the bare model, Triton and the full chain, in one run
+	$(BIN)/python loadtest/bench.py $(ARGS)
+
+train: $(STAMP)-dev ## train: make train CONFIG=training/configs/rehue.py ARGS="--data photos"
+	$(BIN)/rehue train $(CONFIG) $(ARGS)
+
+evaluate: $(STAMP)-dev ## measure the models: make evaluate ARGS="--data photos"
+	$(BIN)/rehue evaluate $(ARGS)
+
+export: $(STAMP)-dev ## write a trained network into the model repository
+	$(BIN)/rehue export $(ARGS)
+
+lock: $(STAMP)-dev ## choose versions again and lock them with hashes
+	@for extra in dev serve client; do \
+	  $(BIN)/uv pip compile pyproject.toml $$([ $$extra = client ] || echo --extra $$extra) \
+	    $$([ $$extra = dev ] || echo --constraint requirements/dev.lock) \
+	    --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate \
+	    --quiet --output-file requirements/$$extra.lock || exit 1; done
+
+stubs: $(STAMP)-dev ## generate the gRPC stubs from the proto
+	cd clients && ../$(BIN)/python -m grpc_tools.protoc -I. \
+	  -I$$(../$(BIN)/python -c "import google.rpc; print(list(google.rpc.__path__)[0] + '/../..')") \
+	  --python_out=. --pyi_out=. --grpc_python_out=. rehue_client/v1/rehue.proto
+
+clean: ## remove what the commands made
+	rm -rf .venv demo results .mypy_cache .ruff_cache .pytest_cache
+
+$(BIN)/uv: requirements/uv.lock
+	$(PYTHON) -m venv .venv || { echo "This needs Python 3.11 with venv: apt-get install python3.11-venv, or PYTHON=/path/to/python3.11 make"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+$(STAMP)-%: requirements/%.lock pyproject.toml $(BIN)/uv
+	@echo "setting up .venv for $*: a few minutes the first time"
+	$(INSTALL) --require-hashes -r $<
+	$(INSTALL) --no-deps --editable .
+	@touch $@ $(if $(filter dev,$*),$(STAMP)-serve)

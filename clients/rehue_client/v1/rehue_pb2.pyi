@@ -1,0 +1,69 @@
+from google.rpc import status_pb2 as _status_pb2
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Format(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FORMAT_AUTO: _ClassVar[Format]
+    FORMAT_JPEG: _ClassVar[Format]
+    FORMAT_PNG: _ClassVar[Format]
+    FORMAT_WEBP: _ClassVar[Format]
+    FORMAT_TIFF: _ClassVar[Format]
+FORMAT_AUTO: Format
+FORMAT_JPEG: Format
+FORMAT_PNG: Format
+FORMAT_WEBP: Format
+FORMAT_TIFF: Format
+
+class ColorizeRequest(_message.Message):
+    __slots__ = ("image", "model", "strength", "format", "quality", "id")
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    STRENGTH_FIELD_NUMBER: _ClassVar[int]
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    QUALITY_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    image: bytes
+    model: str
+    strength: float
+    format: Format
+    quality: int
+    id: str
+    def __init__(self, image: _Optional[bytes] = ..., model: _Optional[str] = ..., strength: _Optional[float] = ..., format: _Optional[_Union[Format, str]] = ..., quality: _Optional[int] = ..., id: _Optional[str] = ...) -> None: ...
+
+class ColorizeResponse(_message.Message):
+    __slots__ = ("id", "image", "media_type", "model", "request_id", "timings", "error")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    MEDIA_TYPE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    image: bytes
+    media_type: str
+    model: str
+    request_id: str
+    timings: Timings
+    error: _status_pb2.Status
+    def __init__(self, id: _Optional[str] = ..., image: _Optional[bytes] = ..., media_type: _Optional[str] = ..., model: _Optional[str] = ..., request_id: _Optional[str] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
+
+class Timings(_message.Message):
+    __slots__ = ("decode", "prepare", "infer", "color", "encode")
+    DECODE_FIELD_NUMBER: _ClassVar[int]
+    PREPARE_FIELD_NUMBER: _ClassVar[int]
+    INFER_FIELD_NUMBER: _ClassVar[int]
+    COLOR_FIELD_NUMBER: _ClassVar[int]
+    ENCODE_FIELD_NUMBER: _ClassVar[int]
+    decode: float
+    prepare: float
+    infer: float
+    color: float
+    encode: float
+    def __init__(self, decode: _Optional[float] = ..., prepare: _Optional[float] = ..., infer: _Optional[float] = ..., color: _Optional[float] = ..., encode: _Optional[float] = ...) -> None: ...

@@ -1,0 +1,92 @@
+"""The Ray Serve application: one deployment that answers HTTP and gRPC."""
+
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI
+from grpc_health.v1 import health_pb2
+from ray import serve
+from ray.serve import Application
+from ray.serve.config import BackpressureConfig, gRPCOptions
+from ray.serve.grpc_util import RayServegRPCContext, gRPCInputStream
+from ray.serve.schema import LoggingConfig
+
+from rehue_client.v1 import rehue_pb2
+from rehue_serve import http, rpc, settings
+from rehue_serve.endpoints import Endpoints
+from rehue_serve.service import Service
+from rehue_serve.settings import Settings
+from rehue_serve.triton import Triton
+
+NAME = "rehue"
+
+# What Ray's gRPC servers answer; the health of grpc.health.v1 is ours.
+SERVICERS = (
+    "rehue_client.v1.rehue_pb2_grpc.add_ColorizerServicer_to_server",
+    "grpc_health.v1.health_pb2_grpc.add_HealthServicer_to_server",
+)
+
+
+@serve.deployment
+@serve.ingress()
+class Colorizer:
+    """One process that colorizes photographs (method names are the RPCs')."""
+
+    async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Ray awaits it
+        endpoints = Endpoints(
+            settings.triton_urls, model=settings.model, limit=settings.triton_calls
+        )
+        self._service = Service(settings, Triton(endpoints, default_model=settings.model))
+        await self._service.triton.start()
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return http.build(self._service)
+
+    async def Colorize(
+        self, request: rehue_pb2.ColorizeRequest, grpc_context: RayServegRPCContext
+    ) -> rehue_pb2.ColorizeResponse:
+        return await rpc.colorize(self._service, request, grpc_context)
+
+    async def ColorizeStream(
+        self,
+        requests: gRPCInputStream[rehue_pb2.ColorizeRequest],
+        grpc_context: RayServegRPCContext,
+    ) -> AsyncIterator[rehue_pb2.ColorizeResponse]:
+        async for answer in rpc.colorize_stream(self._service, requests, grpc_context):
+            yield answer
+
+    async def Check(
+        self, request: health_pb2.HealthCheckRequest, grpc_context: RayServegRPCContext
+    ) -> health_pb2.HealthCheckResponse:
+        return rpc.check(self._service, request, grpc_context)
+
+    async def Watch(
+        self, request: health_pb2.HealthCheckRequest, grpc_context: RayServegRPCContext
+    ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
+        del grpc_context  # Ray passes it where the method names it
+        async for answer in rpc.watch(self._service, request):
+            yield answer
+
+
+def application(settings: Settings) -> Application:
+    """The application with these settings, for ``serve.run``."""
+    options = Colorizer.options(  # type: ignore[attr-defined]  # the decorator adds it
+        num_replicas=settings.replicas,
+        # Our own admission refuses first, with a better answer; Ray's is the last resort.
+        max_ongoing_requests=settings.max_requests * 2,
+        max_queued_requests=settings.max_requests,
+        backpressure_config=BackpressureConfig(status_code=429, retry_after_s=1),
+        graceful_shutdown_timeout_s=settings.grace,
+        graceful_shutdown_wait_loop_s=0.5,
+        logging_config=LoggingConfig(enable_access_log=False),
+    )
+    return options.bind(settings)
+
+
+def build(_: dict[str, str]) -> Application:
+    """For ``serve run rehue_serve.app:build``: settings from the environment."""
+    return application(settings.load())
+
+
+def grpc_options(settings: Settings) -> gRPCOptions:
+    """Ray's gRPC data plane for this application."""
+    return gRPCOptions(port=settings.grpc_port, grpc_servicer_functions=list(SERVICERS))

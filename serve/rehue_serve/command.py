@@ -1,0 +1,32 @@
+"""``rehue serve``: the server's word in the ``rehue`` command."""
+
+import argparse
+import sys
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds ``serve``; called by the ``rehue`` command."""
+    parser = commands.add_parser(
+        "serve",
+        help="start everything on this machine",
+        description="Starts Triton, Ray Serve and the application in the foreground.",
+        epilog="Settings come from REHUE_* variables; --settings lists them.",
+    )
+    parser.add_argument("--settings", action="store_true", help="list the settings and end")
+    parser.set_defaults(run=serve)
+
+
+def serve(arguments: argparse.Namespace) -> int:
+    """Runs the server; 0 after a stop that was asked for, 1 when the start fails."""
+    # Imported here, so that `rehue --help` is quick.
+    from rehue_serve import server, settings
+
+    if arguments.settings:
+        print(settings.table())
+        return 0
+    try:
+        server.serve(settings.load())
+    except (settings.SettingsError, server.StartFailed) as error:
+        print(f"rehue: cannot start.\n{error}", file=sys.stderr)
+        return 1
+    return 0

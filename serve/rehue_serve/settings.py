@@ -1,0 +1,123 @@
+"""Every setting of the server: the one place that reads the environment."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be used; the message names it and what is allowed."""
+
+
+class Settings(BaseSettings):
+    """Read from ``REHUE_*``; each field's description is the README's table."""
+
+    model_config = SettingsConfigDict(env_prefix="REHUE_", frozen=True)
+
+    host: str = Field("127.0.0.1", description="Address that HTTP and gRPC listen on.")
+    http_port: Port = Field(8000, description="Port of HTTP.")
+    grpc_port: Port = Field(9000, description="Port of gRPC.")
+    metrics_port: Port = Field(
+        9464, description="Port of Prometheus metrics; Ray owns it, on every node."
+    )
+    triton_urls: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="gRPC addresses of Tritons, `host:port`, separated by commas; "
+        "`dns:host:port` stands for every address that the name has, looked up again and again. "
+        "Empty: start the embedded Triton.",
+    )
+    triton_threads: int = Field(
+        0, ge=0, description="Threads of the embedded Triton's network; 0: one a core."
+    )
+    triton_calls: int = Field(
+        2, ge=1, description="Calls under way to one Triton from one replica, at most."
+    )
+    model_repository: Path = Field(
+        Path(__file__).parents[2] / "model_repository",
+        description="Triton's model repository, for the embedded Triton.",
+    )
+    model: str = Field("rehue", min_length=1, description="Name of the default model.")
+    max_bytes: int = Field(32 * 2**20, ge=1, description="Largest encoded photograph, in bytes.")
+    max_pixels: int = Field(50_000_000, ge=1, description="Largest decoded photograph, in pixels.")
+    max_requests: int = Field(
+        64, ge=1, description="Photographs that one replica works on; more are refused."
+    )
+    timeout: float = Field(
+        60.0, gt=0, le=3600, description="Longest time for one photograph, in seconds."
+    )
+    grace: float = Field(
+        20.0, ge=0, le=3600, description="Time to finish what is under way at a stop, in seconds."
+    )
+    replicas: int = Field(1, ge=1, description="Colorizer processes to start.")
+    threads: int = Field(
+        0, ge=0, description="Threads of one replica for codecs and Lab; 0: one a core."
+    )
+    api_keys_file: Path | None = Field(
+        None, description="File with one API key a line; empty: no key is asked for."
+    )
+
+    @field_validator("triton_urls", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("triton_urls")
+    @classmethod
+    def _addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for url in value:
+            host, _, port = url.removeprefix("dns:").rpartition(":")
+            if not host or "/" in host or not port.isdigit() or not 1 <= int(port) <= 65535:
+                raise ValueError(f"{url!r} is not host:port or dns:host:port")
+        return value
+
+    @field_validator("api_keys_file", mode="before")
+    @classmethod
+    def _empty(cls, value: object) -> object:
+        return None if value == "" else value
+
+    @field_validator("api_keys_file")
+    @classmethod
+    def _readable(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_file():
+            raise ValueError(f"{value} is not a file")
+        return value
+
+    @property
+    def work_threads(self) -> int:
+        """Threads for codecs and Lab in one replica."""
+        return self.threads or os.cpu_count() or 1
+
+
+def load() -> Settings:
+    """The settings of this process.
+
+    Raises:
+        SettingsError: naming each wrong variable, its value and what is allowed.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = [
+            f"REHUE_{'_'.join(map(str, item['loc'])).upper()}={item['input']!s}: {item['msg']}"
+            for item in error.errors()
+        ]
+        raise SettingsError("\n".join(lines)) from None
+
+
+def table() -> str:
+    """The settings as a Markdown table, for the README."""
+    rows = ["| Variable | Default | Meaning |", "| --- | --- | --- |"]
+    for name, field in Settings.model_fields.items():
+        default = field.default
+        if isinstance(default, Path):
+            default = default.name + "/"
+        shown = "" if default in ((), None) else f"`{default}`"
+        rows.append(f"| `REHUE_{name.upper()}` | {shown} | {field.description} |")
+    return "\n".join(rows)

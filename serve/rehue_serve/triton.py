@@ -1,0 +1,346 @@
+"""Photographs to Triton and their colours back, several a call where they wait together.
+
+A call leaves as soon as an endpoint has a place for it, with every photograph
+of one model that waits by then. So nothing waits for company while the Tritons
+are idle, and calls grow by themselves when they are busy.
+"""
+
+import asyncio
+import json
+import logging
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import numpy as np
+from google.protobuf.json_format import MessageToDict
+from tritonclient.grpc import service_pb2
+from tritonclient.utils import triton_to_np_dtype
+
+from rehue_serve.colorize import ModelSpec, Tensor
+from rehue_serve.endpoints import Endpoint, Endpoints
+from rehue_serve.errors import (
+    DeadlineExceeded,
+    Internal,
+    Overloaded,
+    RehueError,
+    Unavailable,
+    UnknownModel,
+)
+
+log = logging.getLogger(__name__)
+
+INPUT, OUTPUT = "lightness", "ab"
+SPEC_AGE = 10.0  # seconds until a model's configuration is asked for again
+ATTEMPTS = 4  # calls for one photograph at most
+# Calls made again may be this share of those that succeed, with some to begin
+# with, so that a dying cluster is not asked twice as much as a healthy one.
+RETRY_SHARE, RETRY_RESERVE = 0.2, 20.0
+
+
+@dataclass(eq=False)
+class _Waiting:
+    """One photograph on its way."""
+
+    spec: ModelSpec
+    input: Tensor  # 1HW
+    deadline: float  # loop time
+    answer: "asyncio.Future[tuple[Tensor, str]]"
+    attempts: int = 0
+
+
+@dataclass
+class _Budget:
+    """How many calls may be made again."""
+
+    left: float = field(default=RETRY_RESERVE)
+
+    def earn(self) -> None:
+        self.left = min(RETRY_RESERVE, self.left + RETRY_SHARE)
+
+    def spend(self) -> bool:
+        if self.left < 1:
+            return False
+        self.left -= 1
+        return True
+
+
+class Triton:
+    """The models behind a set of endpoints, as one. Belongs to one event loop."""
+
+    def __init__(self, endpoints: Endpoints, *, default_model: str) -> None:
+        self.endpoints = endpoints
+        self.default_model = default_model
+        self._waiting: deque[_Waiting] = deque()
+        self._arrived = asyncio.Event()
+        self._budget = _Budget()
+        self._specs: dict[str, tuple[float, ModelSpec]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        await self.endpoints.start()
+        self._dispatcher = asyncio.create_task(self._dispatch())
+
+    async def close(self) -> None:
+        self._dispatcher.cancel()
+        await asyncio.gather(self._dispatcher, *self._tasks, return_exceptions=True)
+        await self.endpoints.close()
+
+    @property
+    def ready(self) -> bool:
+        """Whether the default model is served somewhere."""
+        return any(one.healthy for one in self.endpoints.all())
+
+    async def spec(self, model: str) -> ModelSpec:
+        """The contract of a model, read from Triton's configuration of it.
+
+        Raises:
+            UnknownModel, Unavailable, Internal: as their names say.
+        """
+        now = asyncio.get_running_loop().time()
+        read, spec = self._specs.get(model, (0.0, None))
+        if spec is not None and now - read < SPEC_AGE:
+            return spec
+        try:
+            spec = await self._read_spec(model)
+        except Unavailable:
+            if spec is None:
+                raise
+        self._specs[model] = (now, spec)
+        return spec
+
+    async def _read_spec(self, model: str) -> ModelSpec:
+        request = service_pb2.ModelConfigRequest(name=model)
+        unknown = 0
+        endpoints = self.endpoints.available()
+        for endpoint in endpoints:
+            try:
+                answer = await endpoint.stub.ModelConfig(request, timeout=5)
+            except grpc.aio.AioRpcError as error:
+                unknown += error.code() in (
+                    grpc.StatusCode.NOT_FOUND,
+                    grpc.StatusCode.INVALID_ARGUMENT,
+                )
+                continue
+            return _spec(MessageToDict(answer.config, preserving_proto_field_name=True))
+        if unknown and unknown == len(endpoints):
+            self._specs.pop(model, None)
+            raise UnknownModel(f"There is no model {json.dumps(model[:100])}; see /v1/models.")
+        raise _unavailable()
+
+    async def models(self) -> list[dict[str, object]]:
+        """Each model's name, version and state, as the first endpoint that answers has it."""
+        for endpoint in self.endpoints.available():
+            try:
+                answer = await endpoint.stub.RepositoryIndex(
+                    service_pb2.RepositoryIndexRequest(), timeout=5
+                )
+            except grpc.aio.AioRpcError:
+                continue
+            return [
+                {
+                    "name": item.name,
+                    "version": item.version,
+                    "state": item.state,
+                    "default": item.name == self.default_model,
+                }
+                for item in sorted(answer.models, key=lambda item: (item.name, item.version))
+            ]
+        raise _unavailable()
+
+    async def infer(self, spec: ModelSpec, input: Tensor, deadline: float) -> tuple[Tensor, str]:
+        """The network's output for one photograph, and the version that made it.
+
+        Args:
+            input: 1HW of the model's input type.
+            deadline: loop time after which nobody waits for the answer.
+
+        Returns:
+            2hw of the model's output type, in counts of ``ab_scale``.
+
+        Raises:
+            DeadlineExceeded, Overloaded, Unavailable, Internal: as their names say.
+        """
+        loop = asyncio.get_running_loop()
+        one = _Waiting(spec, input, deadline, loop.create_future())
+        self._waiting.append(one)
+        self._arrived.set()
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await one.answer
+        except TimeoutError:
+            raise DeadlineExceeded("The time for this photograph is over.") from None
+
+    async def _dispatch(self) -> None:
+        while True:
+            await self._arrived.wait()
+            endpoint = await self.endpoints.acquire()
+            photographs = self._take() if endpoint else []
+            if endpoint and photographs:
+                task = asyncio.create_task(self._call(endpoint, photographs))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+            elif endpoint:
+                self.endpoints.release(endpoint)
+            else:
+                while self._waiting:
+                    _fail(self._waiting.popleft(), _unavailable())
+            if not self._waiting:
+                self._arrived.clear()
+
+    def _take(self) -> list[_Waiting]:
+        """The oldest photograph that somebody waits for, and what goes with it."""
+        waiting = [one for one in self._waiting if not one.answer.done()]
+        if not waiting:
+            self._waiting.clear()
+            return []
+        spec = waiting[0].spec
+        taken = [one for one in waiting if one.spec == spec][: max(1, spec.max_batch)]
+        chosen = set(map(id, taken))
+        self._waiting = deque(one for one in waiting if id(one) not in chosen)
+        return taken
+
+    async def _call(self, endpoint: Endpoint, photographs: list[_Waiting]) -> None:
+        request = _request(photographs)
+        timeout = max(one.deadline for one in photographs) - asyncio.get_running_loop().time()
+        call = endpoint.stub.ModelInfer(request, timeout=max(0.001, timeout))
+        task = asyncio.ensure_future(_completion(call))
+        endpoint.calls.add(task)
+
+        def nobody_waits(_: object) -> None:
+            if all(one.answer.done() for one in photographs):
+                task.cancel()
+
+        for one in photographs:
+            one.answer.add_done_callback(nobody_waits)
+        try:
+            answer = await task
+        except grpc.aio.AioRpcError as error:
+            self._failed(endpoint, photographs, error.code(), error.details() or "")
+        except asyncio.CancelledError:
+            call.cancel()
+            if asyncio.current_task().cancelling():  # type: ignore[union-attr]
+                raise
+            self._again(photographs, _unavailable())
+        else:
+            try:
+                self._succeeded(endpoint, photographs, answer)
+            except (ValueError, IndexError):
+                log.exception("triton %s: an answer that breaks the contract", endpoint.address)
+                self._again(photographs, Internal("The model server's answer cannot be used."))
+        finally:
+            endpoint.calls.discard(task)
+            self.endpoints.release(endpoint)
+
+    def _succeeded(
+        self,
+        endpoint: Endpoint,
+        photographs: list[_Waiting],
+        answer: service_pb2.ModelInferResponse,
+    ) -> None:
+        self.endpoints.succeeded(endpoint)
+        self._budget.earn()
+        tensor = answer.outputs[0]
+        values: Tensor = np.frombuffer(
+            answer.raw_output_contents[0], photographs[0].spec.output_type
+        ).reshape(tuple(tensor.shape))
+        for one, output in zip(photographs, values, strict=True):
+            if not one.answer.done():
+                one.answer.set_result((output, answer.model_version))
+
+    def _failed(
+        self, endpoint: Endpoint, photographs: list[_Waiting], code: grpc.StatusCode, details: str
+    ) -> None:
+        """Sorts a failed call: whose fault it is, and whether another try can help."""
+        model = photographs[0].spec.name
+        full = "maximum queue size" in details or "timeout expired" in details
+        if code == grpc.StatusCode.DEADLINE_EXCEEDED:
+            # Everybody's own deadline has passed by now; nothing is left to answer.
+            return
+        if code == grpc.StatusCode.UNAVAILABLE and full:
+            self.endpoints.full(endpoint)
+            self._again(photographs, Overloaded("The model servers are busy.", retry_after=1.0))
+        elif code == grpc.StatusCode.NOT_FOUND and model != self.default_model:
+            # Unloaded since its configuration was read; the endpoint itself is well.
+            self._specs.pop(model, None)
+            self._again(photographs, _unavailable())
+        elif code in (
+            grpc.StatusCode.UNAVAILABLE,
+            grpc.StatusCode.NOT_FOUND,  # what a stopping server says of its models
+            grpc.StatusCode.CANCELLED,
+        ):
+            self.endpoints.eject(endpoint, details)
+            self._again(photographs, _unavailable())
+        else:
+            log.error("triton %s: %s %s", endpoint.address, code.name, details)
+            self.endpoints.erred(endpoint)
+            self._again(photographs, Internal("The model server failed on this photograph."))
+
+    def _again(self, photographs: list[_Waiting], error: RehueError) -> None:
+        """Back to the head of the queue, unless they were tried often enough."""
+        if not any(not one.answer.done() for one in photographs):
+            return
+        allowed = self._budget.spend()
+        for one in reversed(photographs):
+            one.attempts += 1
+            if allowed and one.attempts < ATTEMPTS:
+                self._waiting.appendleft(one)
+            else:
+                _fail(one, error)
+        self._arrived.set()
+
+
+async def _completion(call: "grpc.aio.UnaryUnaryCall[Any, Any]") -> service_pb2.ModelInferResponse:
+    return await call
+
+
+def _fail(one: _Waiting, error: RehueError) -> None:
+    if not one.answer.done():
+        one.answer.set_exception(error)
+
+
+def _unavailable() -> Unavailable:
+    return Unavailable("No model server is available at the moment.", retry_after=1.0)
+
+
+def _request(photographs: list[_Waiting]) -> service_pb2.ModelInferRequest:
+    spec = photographs[0].spec
+    inputs = np.stack([one.input for one in photographs])
+    request = service_pb2.ModelInferRequest(model_name=spec.name)
+    tensor = request.inputs.add(name=INPUT, datatype=_wire_name(spec.input_type))
+    tensor.shape.extend(inputs.shape)
+    request.outputs.add(name=OUTPUT)
+    request.raw_input_contents.append(inputs.tobytes())
+    return request
+
+
+def _wire_name(dtype: np.dtype[np.generic]) -> str:
+    return {"u": "UINT", "i": "INT", "f": "FP"}[dtype.kind] + str(dtype.itemsize * 8)
+
+
+def _spec(config: dict[str, object]) -> ModelSpec:
+    """The contract in a ModelConfig (as a dictionary).
+
+    Raises:
+        Internal: the model is not one of ours; the log says what is missing.
+    """
+    try:
+        (input,) = (item for item in config["input"] if item["name"] == INPUT)  # type: ignore[attr-defined]
+        (output,) = (item for item in config["output"] if item["name"] == OUTPUT)  # type: ignore[attr-defined]
+        parameters = config["parameters"]
+        return ModelSpec(
+            name=str(config["name"]),
+            height=int(input["dims"][-2]),
+            width=int(input["dims"][-1]),
+            ab_height=int(output["dims"][-2]),
+            ab_width=int(output["dims"][-1]),
+            input_type=np.dtype(triton_to_np_dtype(input["data_type"].removeprefix("TYPE_"))),
+            output_type=np.dtype(triton_to_np_dtype(output["data_type"].removeprefix("TYPE_"))),
+            lightness_scale=float(parameters["lightness_scale"]["string_value"]),  # type: ignore[index]
+            ab_scale=float(parameters["ab_scale"]["string_value"]),  # type: ignore[index]
+            max_batch=int(config.get("max_batch_size", 1)),  # type: ignore[call-overload]
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        log.error("model %s breaks the contract: %r", config.get("name"), error)
+        raise Internal("This model's configuration does not fit this server.") from None

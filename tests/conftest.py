@@ -1,0 +1,99 @@
+"""Real servers for the tests: an embedded Triton, and the whole of ``rehue serve``."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from rehue_serve.embedded import EmbeddedTriton, free_ports
+
+ROOT = Path(__file__).parents[1]
+PHOTOS = Path(__file__).parent / "photos"
+MODELS = ROOT / "model_repository"
+START_TIMEOUT = 180.0  # seconds; a busy machine takes most of a minute
+
+
+@dataclass
+class Server:
+    """``rehue serve`` in a process of its own."""
+
+    process: subprocess.Popen[str]
+    ports: dict[str, int]
+    log: Path
+
+    @property
+    def http_url(self) -> str:
+        return f"http://127.0.0.1:{self.ports['http']}"
+
+    @property
+    def grpc_url(self) -> str:
+        return f"grpc://127.0.0.1:{self.ports['grpc']}"
+
+    def wait(self) -> None:
+        deadline = time.monotonic() + START_TIMEOUT
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                break
+            with contextlib.suppress(httpx.HTTPError):
+                if httpx.get(f"{self.http_url}/readyz", timeout=5).status_code == 200:
+                    return
+            time.sleep(0.2)
+        raise AssertionError(f"rehue serve did not start:\n{self.log.read_text()}")
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Stops it as a user would; kills what is left by its own pid."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        self.process.send_signal(number)
+        try:
+            return self.process.wait(60)
+        finally:
+            for left in [*children, self.process]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    left.kill()
+
+
+def start_server(log: Path, **settings: str) -> Server:
+    ports = dict(zip(("http", "grpc", "metrics"), free_ports(3), strict=True))
+    environment = {f"REHUE_{name.upper()}_PORT": str(port) for name, port in ports.items()}
+    environment |= {f"REHUE_{name.upper()}": value for name, value in settings.items()}
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            [str(Path(sys.executable).parent / "rehue"), "serve"],
+            env=os.environ | environment,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+    return Server(process, ports, log)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The whole system, with the committed models, for all tests together."""
+    running = start_server(tmp_path_factory.mktemp("server") / "log")
+    try:
+        running.wait()
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture(scope="session")
+def triton() -> Iterator[EmbeddedTriton]:
+    with EmbeddedTriton(MODELS) as running:
+        yield running
+
+
+@pytest.fixture
+def photo() -> bytes:
+    return (PHOTOS / "skimage_astronaut.jpg").read_bytes()

@@ -1,0 +1,133 @@
+"""Encoded photographs: what is read, what is refused and with which words."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from conftest import PHOTOS
+from PIL import Image, ImageOps
+
+from rehue_serve import images
+from rehue_serve.errors import ImageTooLarge, InvalidImage, RehueError, UnsupportedImage
+
+LIMITS = {"max_bytes": 10_000_000, "max_pixels": 50_000_000}
+
+
+def read(data: bytes, **limits: int) -> np.ndarray:
+    _, image = images.open_image(data, **(LIMITS | limits))
+    return images.decode(image)
+
+
+def encoded(image: Image.Image, format: str, **options: object) -> bytes:
+    out = io.BytesIO()
+    image.save(out, format, **options)
+    return out.getvalue()
+
+
+def huge_jpeg(width: int, height: int) -> bytes:
+    """A small JPEG whose header declares another size."""
+    data = bytearray(encoded(Image.new("L", (16, 16)), "JPEG"))
+    at = data.index(b"\xff\xc0")
+    data[at + 5 : at + 9] = struct.pack(">HH", height, width)
+    return bytes(data)
+
+
+def png_bomb(side: int) -> bytes:
+    """A PNG of a few KB that holds side x side black pixels."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    body = zlib.compress(bytes(1 << 20), 9)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.fixture
+def astronaut() -> Image.Image:
+    return Image.open(PHOTOS / "skimage_astronaut.jpg")
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "WEBP"])
+def test_lossless_formats_give_the_same_pixels(astronaut: Image.Image, format: str) -> None:
+    options = {"lossless": True} if format == "WEBP" else {}
+    assert np.array_equal(read(encoded(astronaut, format, **options)), np.asarray(astronaut))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_orientation_is_applied(astronaut: Image.Image, orientation: int, mode: str) -> None:
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    picture = astronaut.convert(mode).crop((0, 0, 200, 120))
+    data = encoded(picture, "PNG", exif=tags)
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    assert np.array_equal(read(data), np.asarray(expected))
+
+
+def test_sixteen_bits_are_reduced() -> None:
+    deep = np.array([[0, 257 * 100, 65535]], np.uint16)
+    assert read(encoded(Image.fromarray(deep), "PNG")).tolist() == [[0, 100, 255]]
+
+
+def test_transparent_lies_on_white() -> None:
+    clear = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
+    assert (read(encoded(clear, "PNG")) == 255).all()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
+def test_modes_are_read(astronaut: Image.Image, mode: str) -> None:
+    data = encoded(astronaut.convert(mode), "TIFF")
+    assert read(data).shape[:2] == (512, 512)
+
+
+@pytest.mark.parametrize("format", ["jpeg", "png", "webp", "tiff"])
+def test_what_is_encoded_is_read(astronaut: Image.Image, format: str) -> None:
+    rgb = np.asarray(astronaut)
+    data = images.encode(rgb, format, 95)
+    assert Image.open(io.BytesIO(data)).format == format.upper()
+    assert np.abs(read(data).astype(int) - rgb).mean() < 4
+
+
+BAD: list[tuple[str, bytes, type[RehueError], str]] = [
+    ("empty", b"", InvalidImage, "empty"),
+    ("text", b"hello, world", InvalidImage, "not a readable image"),
+    ("cut JPEG", (PHOTOS / "skimage_coffee.jpg").read_bytes()[:9000], InvalidImage, "cut short"),
+    (
+        "cut JPEG header",
+        (PHOTOS / "skimage_coffee.jpg").read_bytes()[:40],
+        InvalidImage,
+        "readable",
+    ),
+    ("huge JPEG", huge_jpeg(60000, 60000), ImageTooLarge, "60000 x 60000"),
+    ("PNG bomb", png_bomb(30000), ImageTooLarge, "30000 x 30000"),
+    ("short PNG", png_bomb(5000), InvalidImage, "cut short"),
+    ("GIF", encoded(Image.new("L", (9, 9)), "GIF"), UnsupportedImage, "GIF"),
+    ("BMP", encoded(Image.new("L", (9, 9)), "BMP"), UnsupportedImage, "BMP"),
+    ("HEIC", b"\0\0\0\x18ftypheic" + bytes(40), UnsupportedImage, "HEIC"),
+]
+
+
+@pytest.mark.parametrize(("data", "kind", "words"), [b[1:] for b in BAD], ids=[b[0] for b in BAD])
+def test_bad_input_is_refused_with_its_reason(
+    data: bytes, kind: type[RehueError], words: str
+) -> None:
+    with pytest.raises(kind, match=words):
+        read(data)
+
+
+def test_too_many_bytes_are_refused(photo: bytes) -> None:
+    with pytest.raises(ImageTooLarge, match="the limit is 1,000"):
+        read(photo, max_bytes=1000)
+
+
+def test_cut_anywhere_is_never_a_fault(photo: bytes) -> None:
+    for length in range(0, len(photo) - 2, 997):
+        with pytest.raises(RehueError):
+            read(photo[:length])

@@ -1,0 +1,85 @@
+"""``rehue serve`` as a person at a terminal meets it."""
+
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import start_server
+
+REHUE = str(Path(sys.executable).parent / "rehue")
+
+
+def run(**settings: str) -> subprocess.CompletedProcess[str]:
+    import os
+
+    environment = os.environ | {f"REHUE_{name.upper()}": value for name, value in settings.items()}
+    return subprocess.run(
+        [REHUE, "serve"], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stop_leaves_nothing(tmp_path: Path, number: int) -> None:
+    server = start_server(tmp_path / "log")
+    try:
+        server.wait()
+        started = psutil.Process(server.process.pid).children(recursive=True)
+        names = {process.name() for process in started}
+        assert {"tritonserver", "raylet", "haproxy"} <= names
+        server.process.send_signal(number)
+        assert server.process.wait(60) == 0
+        _, alive = psutil.wait_procs(started, timeout=0.1)
+        assert not alive
+        for port in server.ports.values():
+            with socket.socket() as probe:
+                assert probe.connect_ex(("127.0.0.1", port)) != 0
+        text = server.log.read_text()
+        assert "curl -fsS" in text
+        assert "Traceback" not in text
+    finally:
+        if server.process.poll() is None:
+            server.stop()
+
+
+def test_taken_port_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        result = run(http_port=port)
+    assert result.returncode == 1
+    assert f"127.0.0.1:{port} cannot be used" in result.stderr
+    assert "REHUE_HTTP_PORT=" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("HTTP_PORT", "70000", "65535"),
+        ("TRITON_URLS", "triton", "host:port"),
+        ("API_KEYS_FILE", "/nowhere", "not a file"),
+    ],
+)
+def test_wrong_setting_stops_the_start(name: str, value: str, words: str) -> None:
+    result = run(**{name.lower(): value})
+    assert result.returncode == 1
+    assert f"REHUE_{name}={value}" in result.stderr
+    assert words in result.stderr
+
+
+def test_models_that_do_not_load_are_explained(tmp_path: Path) -> None:
+    from rehue_serve.embedded import free_ports
+
+    ports = dict(
+        zip(("http_port", "grpc_port", "metrics_port"), map(str, free_ports(3)), strict=True)
+    )
+    (tmp_path / "rehue" / "1").mkdir(parents=True)
+    result = run(model_repository=str(tmp_path), **ports)
+    assert result.returncode == 1
+    assert "Triton did not start" in result.stderr
+    assert "rehue" in result.stderr
