@@ -77,6 +77,26 @@ def start_server(log: Path, **settings: str) -> Server:
     return Server(process, ports, log)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_left_running() -> Iterator[None]:
+    """No server outlives the tests, nor what a killed server leaves behind."""
+    # Every process that these tests start inherits the mark, orphans included.
+    mark = f"{os.getpid()}-{time.time()}"
+    os.environ["REHUE_TESTS"] = mark
+    yield
+    left = [process for process in psutil.process_iter() if _marked(process, mark)]
+    for process in left:
+        process.kill()
+    assert not left
+
+
+def _marked(process: psutil.Process, mark: str) -> bool:
+    try:
+        return process.pid != os.getpid() and process.environ().get("REHUE_TESTS") == mark
+    except psutil.Error:
+        return False
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The whole system, with the committed models, for all tests together."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx
 import numpy as np
 import onnxruntime
 import pytest
@@ -152,3 +153,25 @@ def test_reason_of_a_failed_start_is_tritons_own(tmp_path: Path) -> None:
     (tmp_path / "rehue" / "configs").symlink_to(MODELS / "rehue" / "configs")
     with pytest.raises(TritonFailed, match=r"model\.onnx is missing"), EmbeddedTriton(tmp_path):
         pass
+
+
+async def test_what_nobody_waits_for_is_cancelled_in_triton(triton: EmbeddedTriton) -> None:
+    def cancelled() -> float:
+        text = httpx.get(f"http://127.0.0.1:{triton.metrics_port}/metrics").text
+        lines = [line for line in text.splitlines() if "request_failure" in line]
+        found = [line for line in lines if 'model="rehue"' in line and "CANCELED" in line]
+        return sum(float(line.split()[-1]) for line in found)
+
+    before = cancelled()
+    async with client(triton.url) as there:
+        await colours(there)
+        # The first call keeps Triton busy, so that the second waits in its queue.
+        work = [asyncio.create_task(colours(there, seed)) for seed in range(24)]
+        await asyncio.sleep(0.05)
+        for one in work:
+            one.cancel()
+        for _ in range(100):
+            if cancelled() > before:
+                return
+            await asyncio.sleep(0.1)
+    raise AssertionError("Triton worked on for nobody")

@@ -4,6 +4,7 @@ Only the server and its Python backend are used, on this project's own model
 repository; pytriton's own way of serving is not.
 """
 
+import contextlib
 import importlib.util
 import os
 import re
@@ -121,8 +122,12 @@ class EmbeddedTriton:
             try:
                 self._process.wait(timeout)
             except subprocess.TimeoutExpired:
-                os.killpg(self._process.pid, signal.SIGKILL)
+                self._process.kill()
                 self._process.wait()
+        # A Triton that was killed leaves the processes of its backends behind; they are in
+        # the session that it led.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process = None
         shutil.rmtree(self._directory, ignore_errors=True)
 

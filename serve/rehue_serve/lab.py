@@ -87,30 +87,39 @@ def to_rgb(lightness: Float32, ab: Float32, *, strength: float = 1.0) -> UInt8:
         HWC uint8 sRGB, 0..255. Colours outside sRGB are clipped.
     """
     height, width = lightness.shape
-    across = cv2.resize(
-        ab * np.float32(strength), (width, ab.shape[0]), interpolation=cv2.INTER_LINEAR
-    )
+    across = [
+        cv2.resize(plane, (width, plane.shape[0]), interpolation=cv2.INTER_LINEAR)
+        for plane in cv2.split(ab * np.float32(strength))
+    ]
     rgb = np.empty((height, width, 3), np.uint8)
     for top, bottom in _strips(height, width):
-        strip = np.empty((bottom - top, width, 3), np.float32)
-        strip[..., 0] = lightness[top:bottom]
-        strip[..., 1:] = _rows(across, top, bottom, height)
-        colour = cv2.cvtColor(strip, cv2.COLOR_Lab2RGB)
+        rows = lightness[top:bottom]
+        first, last, weights = _vertical(across[0].shape[0], height, top, bottom)
+        a, b = (weights @ plane[first:last] for plane in across)
+        # scikit-image takes a negative Z for zero: f(Z) = (L + 16) / 116 - b / 200 >= 0.
+        cv2.min(b, cv2.addWeighted(rows, 200 / 116, rows, 0, 200 * 16 / 116), dst=b)
+        colour = cv2.cvtColor(cv2.merge([rows, a, b]), cv2.COLOR_Lab2RGB)
         # Rounds to nearest and clips to 0..255, as skimage.img_as_ubyte does.
         cv2.convertScaleAbs(colour, dst=rgb[top:bottom], alpha=255.0)
     return rgb
 
 
-def _rows(field: Float32, top: int, bottom: int, height: int) -> Float32:
-    """Rows ``top`` to ``bottom`` of ``field`` enlarged bilinearly to ``height`` rows."""
-    rows = field.shape[0]
+def _vertical(rows: int, height: int, top: int, bottom: int) -> tuple[int, int, Float32]:
+    """Bilinear enlargement of ``rows`` to ``height`` rows, for ``top`` to ``bottom`` of them.
+
+    Returns:
+        The first source row, the one after the last, and the weights of those
+        between for each row: one product with them is one pass over memory.
+    """
     at = np.clip((np.arange(top, bottom) + 0.5) * (rows / height) - 0.5, 0, rows - 1)
     low = at.astype(np.intp)
-    weight = (at - low).astype(np.float32)[:, None, None]
-    out = np.empty((bottom - top, *field.shape[1:]), np.float32)
-    np.multiply(field[low], 1 - weight, out=out)
-    out += field[np.minimum(low + 1, rows - 1)] * weight
-    return out
+    high = np.minimum(low + 1, rows - 1)
+    first, last = int(low[0]), int(high[-1]) + 1
+    weights = np.zeros((bottom - top, last - first), np.float32)
+    row = np.arange(bottom - top)
+    np.add.at(weights, (row, low - first), 1 - (at - low))
+    np.add.at(weights, (row, high - first), at - low)
+    return first, last, weights
 
 
 def _strips(height: int, width: int) -> list[tuple[int, int]]:
