@@ -1,0 +1,95 @@
+"""What the service refuses, and in which words: keys, overload, no Triton, faults of ours."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from rehue_serve import http, images
+from rehue_serve.embedded import EmbeddedTriton
+from rehue_serve.endpoints import Endpoints
+from rehue_serve.service import Service
+from rehue_serve.settings import Settings
+from rehue_serve.triton import Triton
+
+
+@contextlib.asynccontextmanager
+async def served(url: str, **options: object) -> AsyncIterator[httpx.AsyncClient]:
+    """The application on a Triton, without Ray in between."""
+    settings = Settings(triton_urls=(url,), **options)
+    endpoints = Endpoints(settings.triton_urls, model=settings.model, limit=2)
+    service = Service(settings, Triton(endpoints, default_model=settings.model))
+    await service.triton.start()
+    transport = httpx.ASGITransport(http.build(service), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        yield client
+    await service.triton.close()
+    service.close()
+
+
+async def test_keys(triton: EmbeddedTriton, tmp_path: Path, photo: bytes) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("first\nsecond\n")
+    async with served(triton.url, api_keys_file=keys) as client:
+
+        async def status(*given: str) -> int:
+            headers = {"Authorization": given[0]} if given else {}
+            answer = await client.post("/v1/colorize", content=photo, headers=headers)
+            if answer.status_code == 401:
+                assert answer.headers["www-authenticate"] == "Bearer"
+                assert answer.json()["type"] == "urn:rehue:problem:unauthenticated"
+                assert "first" not in answer.text
+            return answer.status_code
+
+        assert await status() == 401
+        assert await status("Bearer third") == 401
+        assert await status("Bearer") == 401
+        assert await status("Basic second") == 401
+        assert await status("Bearer second") == 200
+        assert (await client.get("/v1/models")).status_code == 401
+        assert (await client.get("/healthz")).status_code == 200
+        keys.write_text("third\n")
+        os.utime(keys, (0, 0))  # another time of change, whatever the clock's steps
+        assert await status("Bearer second") == 401
+        assert await status("Bearer third") == 200
+
+
+async def test_overload_is_refused_at_once(triton: EmbeddedTriton, photo: bytes) -> None:
+    async with served(triton.url, max_requests=4) as client:
+        await client.post("/v1/colorize", content=photo)
+        answers = await asyncio.gather(
+            *(client.post("/v1/colorize", content=photo) for _ in range(12))
+        )
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert len(refused) == 8
+    assert sum(answer.status_code == 200 for answer in answers) == 4
+    assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
+    assert refused[0].json()["type"] == "urn:rehue:problem:overloaded"
+
+
+async def test_no_triton_is_said_with_when_to_come_back(photo: bytes) -> None:
+    async with served("127.0.0.1:9") as client:
+        answer = await client.post("/v1/colorize", content=photo)
+        assert answer.status_code == 503
+        assert int(answer.headers["retry-after"]) >= 1
+        assert (await client.get("/readyz")).status_code == 503
+        assert (await client.get("/healthz")).status_code == 200
+
+
+async def test_fault_of_ours_tells_nothing_of_our_insides(
+    triton: EmbeddedTriton, photo: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> bytes:
+        raise MemoryError("/secret/path")
+
+    monkeypatch.setattr(images, "encode", broken)
+    async with served(triton.url) as client:
+        answer = await client.post("/v1/colorize", content=photo)
+    assert answer.status_code == 500
+    assert answer.json()["type"] == "urn:rehue:problem:internal"
+    assert "secret" not in answer.text
+    assert "Traceback" not in answer.text
