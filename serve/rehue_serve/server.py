@@ -15,7 +15,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -25,6 +25,8 @@ from rehue_serve.embedded import EmbeddedTriton, TritonFailed, free_ports
 from rehue_serve.settings import Settings
 
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+PATIENCE = 5.0  # seconds between asking a process to end and killing it
+RAY_STARTS = 3  # a busy machine misses Ray's own limit of 30 s now and then
 OBJECT_STORE_BYTES = 80 * 2**20  # Ray's least; photographs never pass through it
 
 
@@ -115,32 +117,54 @@ def _ray_serve(settings: Settings) -> Iterator[None]:
 
     from rehue_serve import app
 
+    others = set(_descendants())
     try:
-        ray.init(
-            address="local",
-            num_cpus=max(settings.replicas, os.cpu_count() or 1),
-            object_store_memory=OBJECT_STORE_BYTES,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="warning",
-            _temp_dir=str(directory / "ray"),
-            _metrics_export_port=settings.metrics_port,
-        )
+        _start_ray(settings, directory, others)
         _catch_signals()  # again, since Ray puts its own handlers in place
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         ray_serve.start(
             http_options=HTTPOptions(host=settings.host, port=settings.http_port),
             grpc_options=app.grpc_options(settings),
         )
-        ray_serve.run(app.application(settings), name=app.NAME, route_prefix="/")
+        try:
+            ray_serve.run(app.application(settings), name=app.NAME, route_prefix="/")
+        except RuntimeError as error:
+            raise StartFailed(f"Ray Serve could not run the application: {error}") from None
         _wait_for_http(settings)
         yield
     finally:
         with contextlib.suppress(Exception):  # a Ray that never came up cannot be told to stop
             ray_serve.shutdown()
         ray.shutdown()
-        _end(_descendants())
+        _end(_descendants(), spare=others)
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _start_ray(settings: Settings, directory: Path, others: Collection[psutil.Process]) -> None:
+    import ray
+
+    for attempt in range(RAY_STARTS):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=max(settings.replicas, os.cpu_count() or 1),
+                object_store_memory=OBJECT_STORE_BYTES,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="warning",
+                _temp_dir=str(directory / f"ray{attempt}"),
+                _metrics_export_port=settings.metrics_port,
+            )
+        except Exception as error:  # noqa: BLE001  # Ray raises just that after its 30 s
+            ray.shutdown()
+            _end(_descendants(), spare=others)
+            _say(f"Ray did not start: {str(error).splitlines()[0]}")
+        else:
+            return
+    raise StartFailed(
+        f"Ray did not start in {RAY_STARTS} tries. Is the machine busy? "
+        "A start takes two cores some 15 s."
+    )
 
 
 def ray_environment(settings: Settings, directory: Path) -> dict[str, str]:
@@ -256,10 +280,11 @@ def _descendants() -> list[psutil.Process]:
     return psutil.Process().children(recursive=True)
 
 
-def _end(processes: list[psutil.Process], patience: float = 5.0) -> None:
+def _end(processes: list[psutil.Process], *, spare: Collection[psutil.Process] = ()) -> None:
     """Asks, waits, then kills."""
+    processes = [process for process in processes if process not in spare]
     for act in ("terminate", "kill"):
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
                 getattr(process, act)()
-        _, processes = psutil.wait_procs(processes, timeout=patience)
+        _, processes = psutil.wait_procs(processes, timeout=PATIENCE)

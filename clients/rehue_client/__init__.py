@@ -1,0 +1,57 @@
+"""Rehue's client: black-and-white photographs in, the same in colour out.
+
+>>> from rehue_client import Client
+>>> with Client("grpc://127.0.0.1:9000") as client:
+...     client.colorize("1912.jpg").save("1912-colour.jpg")
+"""
+
+from rehue_client.async_client import AsyncClient
+from rehue_client.client import Client
+from rehue_client.errors import (
+    DeadlineExceeded,
+    ImageTooLarge,
+    Internal,
+    InvalidImage,
+    InvalidParameter,
+    Overloaded,
+    ProtocolError,
+    RehueError,
+    RequestError,
+    ServiceError,
+    SourceError,
+    Unauthenticated,
+    Unavailable,
+    UnknownModel,
+    UnsupportedImage,
+)
+from rehue_client.picture import FORMATS, Model, Picture, Result, Source, Timings
+from rehue_client.retries import Retries
+from rehue_client.target import Tls
+
+__all__ = [
+    "FORMATS",
+    "AsyncClient",
+    "Client",
+    "DeadlineExceeded",
+    "ImageTooLarge",
+    "Internal",
+    "InvalidImage",
+    "InvalidParameter",
+    "Model",
+    "Overloaded",
+    "Picture",
+    "ProtocolError",
+    "RehueError",
+    "RequestError",
+    "Result",
+    "Retries",
+    "ServiceError",
+    "Source",
+    "SourceError",
+    "Timings",
+    "Tls",
+    "Unauthenticated",
+    "Unavailable",
+    "UnknownModel",
+    "UnsupportedImage",
+]

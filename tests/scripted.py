@@ -1,0 +1,265 @@
+"""A server that answers as a test tells it to, over HTTP and gRPC on real ports.
+
+For what the real one cannot be made to do on demand: to be busy once, to fall
+silent, to drop a connection. Its "pictures" are the sources, sent back.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+from rehue_client.v1 import rehue_pb2, rehue_pb2_grpc
+
+# code: HTTP status, gRPC status
+CODES = {
+    "INVALID_IMAGE": (400, grpc.StatusCode.INVALID_ARGUMENT),
+    "IMAGE_TOO_LARGE": (413, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    "UNSUPPORTED_IMAGE": (415, grpc.StatusCode.INVALID_ARGUMENT),
+    "INVALID_PARAMETER": (422, grpc.StatusCode.INVALID_ARGUMENT),
+    "UNKNOWN_MODEL": (404, grpc.StatusCode.NOT_FOUND),
+    "UNAUTHENTICATED": (401, grpc.StatusCode.UNAUTHENTICATED),
+    "OVERLOADED": (429, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    "UNAVAILABLE": (503, grpc.StatusCode.UNAVAILABLE),
+    "DEADLINE_EXCEEDED": (504, grpc.StatusCode.DEADLINE_EXCEEDED),
+    "INTERNAL": (500, grpc.StatusCode.INTERNAL),
+}
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An error in our own words."""
+
+    code: str
+    retry_after: int | None = None
+
+
+@dataclass(frozen=True)
+class Plain:
+    """An error without our details, as from a proxy."""
+
+    http: int
+    grpc: grpc.StatusCode
+    text: str = "no healthy upstream"
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Slow:
+    """A picture after a while."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A request as it came in."""
+
+    image: bytes
+    options: dict[str, Any]
+    authorization: str | None
+    timeout: float | None
+    at: float
+
+
+Action = Refusal | Plain | Slow | None
+
+
+@dataclass
+class Scripted:
+    """What is answered, request by request; pictures when the script is over."""
+
+    script: list[Action] = field(default_factory=list)
+    always: Callable[[bytes], Action] | None = None
+    ready: bool = True
+    seen: list[Seen] = field(default_factory=list)
+    most_at_once: int = 0
+    http_url: str = ""
+    grpc_url: str = ""
+    _busy: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def request(self, seen: Seen) -> Iterator[Action]:
+        with self._lock:
+            self.seen.append(seen)
+            self._busy += 1
+            self.most_at_once = max(self.most_at_once, self._busy)
+            action = self.script.pop(0) if self.script else None
+        if self.always is not None:
+            action = self.always(seen.image)
+        try:
+            if isinstance(action, Slow):
+                time.sleep(action.seconds)
+                action = None
+            yield action
+        finally:
+            with self._lock:
+                self._busy -= 1
+
+
+@contextmanager
+def serve(scripted: Scripted, *, http_port: int = 0, grpc_port: int = 0) -> Iterator[Scripted]:
+    """Answers on both protocols until the block ends."""
+    http = _Http(("127.0.0.1", http_port), _Handler)
+    http.scripted = scripted
+    rpc = grpc.server(ThreadPoolExecutor(32), options=[("grpc.so_reuseport", 0)])
+    rehue_pb2_grpc.add_ColorizerServicer_to_server(_Servicer(scripted), rpc)
+    rpc.add_generic_rpc_handlers((_health(scripted),))
+    port = rpc.add_insecure_port(f"127.0.0.1:{grpc_port}")
+    scripted.http_url = f"http://127.0.0.1:{http.server_port}"
+    scripted.grpc_url = f"grpc://127.0.0.1:{port}"
+    rpc.start()
+    thread = threading.Thread(target=http.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        yield scripted
+    finally:
+        http.shutdown()
+        http.server_close()
+        thread.join()
+        rpc.stop(None).wait()
+
+
+class _Http(ThreadingHTTPServer):
+    daemon_threads = True
+    scripted: Scripted
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Clients that hang up are part of the tests."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Http
+
+    def do_GET(self) -> None:
+        if self.path == "/readyz":
+            self._send(200 if self.server.scripted.ready else 503, "text/plain", b"")
+        else:
+            models = [{"name": "rehue", "version": "1", "state": "READY", "default": True}]
+            self._send(200, "application/json", json.dumps({"models": models}).encode())
+
+    def do_POST(self) -> None:
+        image = self.rfile.read(int(self.headers["Content-Length"]))
+        timeout = self.headers.get("X-Request-Timeout")
+        query = parse_qs(urlsplit(self.path).query)
+        seen = Seen(
+            image=image,
+            options={name: values[0] for name, values in query.items()},
+            authorization=self.headers.get("Authorization"),
+            timeout=float(timeout) if timeout else None,
+            at=time.monotonic(),
+        )
+        with self.server.scripted.request(seen) as action:
+            self._answer(action, image)
+
+    def _answer(self, action: Action, image: bytes) -> None:
+        if isinstance(action, Refusal):
+            status = CODES[action.code][0]
+            problem = {
+                "type": f"urn:rehue:problem:{action.code.lower().replace('_', '-')}",
+                "title": "Refused",
+                "status": status,
+                "detail": "as the test says",
+                "request_id": "r-1",
+            }
+            headers = {"Retry-After": str(action.retry_after)} if action.retry_after else {}
+            self._send(status, "application/problem+json", json.dumps(problem).encode(), headers)
+        elif isinstance(action, Plain):
+            self._send(action.http, "text/plain", action.text.encode(), dict(action.headers))
+        else:
+            timing = "decode;dur=1.5, infer;dur=20"
+            headers = {
+                "X-Request-Id": "r-1",
+                "X-Rehue-Model": "rehue/1",
+                "Server-Timing": timing,
+            }
+            self._send(200, "image/jpeg", image, headers)
+
+    def _send(
+        self, status: int, media_type: str, body: bytes, headers: dict[str, str] | None = None
+    ) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Type": media_type, **(headers or {})}.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Tests are quiet."""
+
+
+class _Servicer(rehue_pb2_grpc.ColorizerServicer):
+    def __init__(self, scripted: Scripted) -> None:
+        self._scripted = scripted
+
+    def Colorize(
+        self, request: rehue_pb2.ColorizeRequest, context: grpc.ServicerContext
+    ) -> rehue_pb2.ColorizeResponse:
+        remaining = context.time_remaining()
+        options = {
+            "strength": str(request.strength),
+            "format": rehue_pb2.Format.Name(request.format).removeprefix("FORMAT_").lower(),
+        }
+        if request.model:
+            options["model"] = request.model
+        if request.HasField("quality"):
+            options["quality"] = str(request.quality)
+        seen = Seen(
+            image=request.image,
+            options=options,
+            authorization=dict(context.invocation_metadata()).get("authorization"),
+            # A call without a deadline has one in some centuries.
+            timeout=remaining if remaining is not None and remaining < 1e6 else None,
+            at=time.monotonic(),
+        )
+        with self._scripted.request(seen) as action:
+            if isinstance(action, Refusal):
+                _refuse(context, action)
+            elif isinstance(action, Plain):
+                context.abort(action.grpc, action.text)
+            return rehue_pb2.ColorizeResponse(
+                image=request.image,
+                media_type="image/jpeg",
+                model="rehue/1",
+                request_id="r-1",
+                timings=rehue_pb2.Timings(decode=1.5, infer=20),
+            )
+
+
+def _refuse(context: grpc.ServicerContext, refusal: Refusal) -> None:
+    code = CODES[refusal.code][1]
+    info = error_details_pb2.ErrorInfo(
+        reason=refusal.code, domain="rehue", metadata={"request_id": "r-1"}
+    )
+    status = status_pb2.Status(code=code.value[0], message="as the test says")
+    details = [info]
+    if refusal.retry_after:
+        delay = duration_pb2.Duration(seconds=refusal.retry_after)
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    for detail in details:
+        packed = any_pb2.Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+    context.abort(code, status.message)
+
+
+def _health(scripted: Scripted) -> grpc.GenericRpcHandler:
+    def check(request: bytes, context: grpc.ServicerContext) -> bytes:
+        return b"\x08\x01" if scripted.ready else b"\x08\x02"
+
+    handler = grpc.unary_unary_rpc_method_handler(check)
+    return grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": handler})

@@ -1,0 +1,147 @@
+"""Many photographs: bounded, lazy, and each with its own fate."""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import pytest
+from scripted import Action, Refusal, Scripted, Slow, serve
+
+from rehue_client import AsyncClient, Client, InvalidImage, Result, Retries, SourceError
+
+QUICK = Retries(first=0.01, longest=0.05)
+
+
+def fate(image: bytes) -> Action:
+    """A photograph's content says what becomes of it."""
+    return Refusal("INVALID_IMAGE") if image.startswith(b"bad") else Slow(0.02)
+
+
+@pytest.fixture
+def scripted() -> Iterator[Scripted]:
+    with serve(Scripted(always=fate)) as server:
+        yield server
+
+
+@pytest.fixture(params=["http", "grpc"])
+def url(scripted: Scripted, request: pytest.FixtureRequest) -> str:
+    return scripted.http_url if request.param == "http" else scripted.grpc_url
+
+
+def waiting(url: str, sources: object, **options: object) -> list[Result]:
+    with Client(url, retries=QUICK) as client:
+        return list(client.colorize_many(sources, **options))
+
+
+def awaiting(url: str, sources: object, **options: object) -> list[Result]:
+    async def run() -> list[Result]:
+        async with AsyncClient(url, retries=QUICK) as client:
+            return [result async for result in client.colorize_many(sources, **options)]
+
+    return asyncio.run(run())
+
+
+@pytest.fixture(params=[waiting, awaiting])
+def many(request: pytest.FixtureRequest) -> Callable[..., list[Result]]:
+    return request.param
+
+
+def numbered(count: int) -> list[bytes]:
+    return [b"photo %d" % number for number in range(count)]
+
+
+def test_every_photograph_comes_back_once(
+    many: Callable[..., list[Result]], url: str, scripted: Scripted
+) -> None:
+    results = many(url, numbered(30), concurrency=5, strength=0.5)
+    assert sorted(result.source for result in results) == sorted(numbered(30))
+    assert all(result.picture.data == result.source for result in results)
+    assert scripted.most_at_once <= 5
+    assert {seen.options["strength"] for seen in scripted.seen} == {"0.5"}
+
+
+def test_failures_do_not_end_the_rest(
+    many: Callable[..., list[Result]], url: str, scripted: Scripted
+) -> None:
+    sources = [b"photo 1", b"bad", "nowhere.jpg", b"photo 2"]
+    results = {result.source: result for result in many(url, sources)}
+    assert isinstance(results[b"bad"].error, InvalidImage)
+    assert isinstance(results["nowhere.jpg"].error, SourceError)
+    assert results[b"photo 1"].picture
+    assert results[b"photo 2"].picture
+    assert results[b"photo 1"].error is None
+
+
+def test_each_photograph_is_retried_on_its_own(
+    many: Callable[..., list[Result]], url: str, scripted: Scripted
+) -> None:
+    scripted.always = None
+    scripted.script = [Refusal("UNAVAILABLE") for _ in range(6)]
+    assert all(result.picture for result in many(url, numbered(10), concurrency=3))
+    assert len(scripted.seen) == 16
+
+
+def test_sources_are_read_only_as_fast_as_there_is_room(url: str) -> None:
+    taken = []
+
+    def endless() -> Iterator[bytes]:
+        for number in range(10**9):
+            taken.append(number)
+            yield b"photo %d" % number
+
+    with Client(url) as client:
+        results = client.colorize_many(endless(), concurrency=4)
+        for _ in range(10):
+            next(results)
+            assert len(taken) <= 20
+        results.close()
+        read = len(taken)
+        time.sleep(0.1)
+        assert len(taken) == read
+
+
+def test_asynchronous_sources_are_taken(url: str) -> None:
+    async def sources() -> AsyncIterator[bytes]:
+        for image in numbered(5):
+            await asyncio.sleep(0)
+            yield image
+
+    assert len(awaiting(url, sources())) == 5
+
+
+def test_closing_early_cancels_what_is_under_way(url: str, scripted: Scripted) -> None:
+    scripted.always = lambda image: Slow(5) if image != b"photo 0" else None
+
+    async def run() -> None:
+        async with AsyncClient(url) as client:
+            results = client.colorize_many(numbered(100), concurrency=4)
+            async with contextlib.aclosing(results):
+                async for _ in results:
+                    break
+
+    start = time.monotonic()
+    asyncio.run(run())
+    assert time.monotonic() - start < 2
+    assert len(scripted.seen) <= 5
+
+
+def test_fault_in_the_callers_iterable_is_the_callers(url: str) -> None:
+    def broken() -> Iterator[bytes]:
+        yield b"photo"
+        raise LookupError("the caller's own")
+
+    threads = threading.active_count()
+    with pytest.raises(LookupError, match="the caller's own"):
+        waiting(url, broken())
+    assert threading.active_count() <= threads + 1
+    with pytest.raises(LookupError, match="the caller's own"):
+        awaiting(url, broken())
+
+
+def test_no_concurrency_is_refused_at_once(url: str) -> None:
+    with Client(url) as client, pytest.raises(ValueError, match="greater than 0"):
+        client.colorize_many([], concurrency=0)
+    with pytest.raises(ValueError, match="at least 1"):
+        AsyncClient(url).colorize_many([], concurrency=0)
