@@ -196,9 +196,17 @@ def test_rest_of_the_routes(http: httpx.Client) -> None:
     assert http.get("/v1/colorize").status_code == 405
 
 
-def test_metrics_are_prometheus_text(server: Server) -> None:
-    answer = httpx.get(f"http://127.0.0.1:{server.ports['metrics']}/metrics")
-    assert answer.text.startswith("# HELP")
+def test_metrics_count_what_was_answered(server: Server, http: httpx.Client, photo: bytes) -> None:
+    http.post("/v1/colorize", content=photo)
+    http.post("/v1/colorize", content=b"junk")
+    wanted = ['outcome="ok"', 'outcome="INVALID_IMAGE"', 'stage="infer"', "rehue_triton_healthy{"]
+    text = ""
+    for _ in range(60):  # Ray gathers every 10 s
+        text = httpx.get(f"http://127.0.0.1:{server.ports['metrics']}/metrics").text
+        if all(word in text for word in wanted):
+            return
+        time.sleep(0.5)
+    raise AssertionError("\n".join(line for line in text.splitlines() if "rehue" in line))
 
 
 def test_grpc(stub: rehue_pb2_grpc.ColorizerStub, photo: bytes) -> None:

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from rehue_serve import metrics
+
 log = logging.getLogger(__name__)
 
 PROBE_INTERVAL = 0.5  # seconds between two probes of an endpoint
@@ -130,6 +132,7 @@ class Endpoints:
         """
         if endpoint.healthy:
             log.warning("triton %s ejected: %s", endpoint.address, reason)
+        metrics.healthy(endpoint.address, False)
         endpoint.healthy = False
         for call in list(endpoint.calls):
             call.cancel()
@@ -182,6 +185,7 @@ class Endpoints:
             return False
         if not endpoint.healthy:
             log.info("triton %s is ready", endpoint.address)
+            metrics.healthy(endpoint.address, True)
             endpoint.healthy = True
             self._changed.set()
         return True

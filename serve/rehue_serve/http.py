@@ -11,7 +11,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 
-from rehue_serve import images
+from rehue_serve import images, metrics
 from rehue_serve.errors import (
     HTTP_STATUS,
     Internal,
@@ -106,12 +106,12 @@ def _add_colorize(app: FastAPI, service: Service) -> None:
         ] = DEFAULT_QUALITY,
     ) -> Response:
         """Colorizes one photograph; it keeps its size and its lightness."""
-        service.authenticate(request.headers.get("authorization"))
-        timeout = _timeout(request)
-        data = await _image(request, service.settings.max_bytes)
-        picture = await service.colorize(
-            data, Parameters(model, strength, format, quality), timeout=timeout
-        )
+        with metrics.counted("http"):
+            service.authenticate(request.headers.get("authorization"))
+            timeout = _timeout(request)
+            data = await _image(request, service.settings.max_bytes)
+            parameters = Parameters(model, strength, format, quality)
+            picture = await service.colorize(data, parameters, timeout=timeout)
         timings = ", ".join(f"{stage};dur={picture.timings[stage]:.2f}" for stage in STAGES)
         return Response(
             picture.data,

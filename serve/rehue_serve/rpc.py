@@ -14,6 +14,7 @@ from grpc_health.v1 import health_pb2
 from ray.serve.grpc_util import RayServegRPCContext, gRPCInputStream
 
 from rehue_client.v1 import rehue_pb2
+from rehue_serve import metrics
 from rehue_serve.errors import GRPC_STATUS, RehueError, rpc_status
 from rehue_serve.service import DEFAULT_QUALITY, Parameters, Service
 
@@ -102,13 +103,14 @@ async def _read(
 async def _answer(
     service: Service, request: rehue_pb2.ColorizeRequest, request_id: str
 ) -> rehue_pb2.ColorizeResponse:
-    parameters = Parameters(
-        model=request.model,
-        strength=request.strength if request.HasField("strength") else 1.0,
-        format=_FORMATS.get(request.format, str(request.format)),
-        quality=request.quality if request.HasField("quality") else DEFAULT_QUALITY,
-    )
-    picture = await service.colorize(request.image, parameters)
+    with metrics.counted("grpc"):
+        parameters = Parameters(
+            model=request.model,
+            strength=request.strength if request.HasField("strength") else 1.0,
+            format=_FORMATS.get(request.format, str(request.format)),
+            quality=request.quality if request.HasField("quality") else DEFAULT_QUALITY,
+        )
+        picture = await service.colorize(request.image, parameters)
     return rehue_pb2.ColorizeResponse(
         id=request.id,
         image=picture.data,

@@ -16,7 +16,7 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
-from rehue_serve import colorize, images, lab
+from rehue_serve import colorize, images, lab, metrics
 from rehue_serve.errors import (
     DeadlineExceeded,
     Internal,
@@ -128,6 +128,7 @@ class Service:
         if self._requests >= self.settings.max_requests:
             raise self._overloaded()
         self._requests += 1
+        metrics.under_way(self._requests)
         started = time.monotonic()
         try:
             async with asyncio.timeout_at(deadline):
@@ -142,6 +143,8 @@ class Service:
             raise Internal("The server failed on this photograph.") from None
         finally:
             self._requests -= 1
+            metrics.under_way(self._requests)
+        metrics.took(picture.timings)
         self._took += 0.05 * (time.monotonic() - started - self._took)
         return picture
 

@@ -18,6 +18,7 @@ from google.protobuf.json_format import MessageToDict
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import triton_to_np_dtype
 
+from rehue_serve import metrics
 from rehue_serve.colorize import ModelSpec, Tensor
 from rehue_serve.endpoints import Endpoint, Endpoints
 from rehue_serve.errors import (
@@ -202,6 +203,7 @@ class Triton:
         return taken
 
     async def _call(self, endpoint: Endpoint, photographs: list[_Waiting]) -> None:
+        metrics.called(len(photographs))
         request = _request(photographs)
         timeout = max(one.deadline for one in photographs) - asyncio.get_running_loop().time()
         call = endpoint.stub.ModelInfer(request, timeout=max(0.001, timeout))
