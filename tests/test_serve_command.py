@@ -1,14 +1,20 @@
 """``rehue serve`` as a person at a terminal meets it."""
 
+import shlex
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
-from conftest import start_server
+from conftest import Server, start_server
+from PIL import Image
+
+from rehue_serve.embedded import EmbeddedTriton
 
 REHUE = str(Path(sys.executable).parent / "rehue")
 
@@ -22,14 +28,31 @@ def run(**settings: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_line_to_try_works_as_printed(server: Server, tmp_path: Path) -> None:
+    line = next(line for line in server.log.read_text().splitlines() if "curl" in line)
+    words = shlex.split(line.removeprefix("Try:"))
+    words[words.index("-o") + 1] = str(tmp_path / "colour.jpg")
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    subprocess.run(words, check=True, timeout=60)
+    assert Image.open(tmp_path / "colour.jpg").size == (451, 300)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stop_leaves_nothing(tmp_path: Path, number: int) -> None:
-    server = start_server(tmp_path / "log")
+def test_stop_leaves_nothing(
+    tmp_path: Path, triton: EmbeddedTriton, photo: bytes, number: int
+) -> None:
+    """With a Triton of its own, and with one that runs already and is left alone."""
+    own = number == signal.SIGTERM
+    server = start_server(tmp_path / "log", **({} if own else {"triton_urls": triton.url}))
     try:
         server.wait()
         started = psutil.Process(server.process.pid).children(recursive=True)
         names = {process.name() for process in started}
-        assert {"tritonserver", "raylet", "haproxy"} <= names
+        assert {"raylet", "haproxy"} <= names
+        assert ("tritonserver" in names) == own
+        with httpx.Client(base_url=server.http_url) as http:
+            assert http.post("/v1/colorize", content=photo).status_code == 200
         server.process.send_signal(number)
         assert server.process.wait(60) == 0
         _, alive = psutil.wait_procs(started, timeout=0.1)
@@ -40,6 +63,7 @@ def test_stop_leaves_nothing(tmp_path: Path, number: int) -> None:
         text = server.log.read_text()
         assert "curl -fsS" in text
         assert "Traceback" not in text
+        assert triton.alive
     finally:
         if server.process.poll() is None:
             server.stop()

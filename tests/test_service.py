@@ -2,12 +2,17 @@
 
 import asyncio
 import contextlib
+import io
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
+from PIL import Image
+from skimage.color import lab2rgb, rgb2lab
+from test_images import encoded
 
 from rehue_serve import http, images
 from rehue_serve.embedded import EmbeddedTriton
@@ -78,6 +83,29 @@ async def test_no_triton_is_said_with_when_to_come_back(photo: bytes) -> None:
         assert int(answer.headers["retry-after"]) >= 1
         assert (await client.get("/readyz")).status_code == 503
         assert (await client.get("/healthz")).status_code == 200
+
+
+async def test_colour_and_sepia_count_as_their_lightness(
+    triton: EmbeddedTriton, photo: bytes
+) -> None:
+    colour = Image.open(io.BytesIO(photo))
+    truth = rgb2lab(np.asarray(colour))
+    tones = {"gray": (0, 0), "sepia": (8, 22)}
+    pictures = {}
+    async with served(triton.url) as client:
+        for name, (a, b) in tones.items():
+            toned = np.dstack([truth[..., 0], np.full((*truth.shape[:2], 2), (a, b))])
+            data = encoded(Image.fromarray(np.rint(lab2rgb(toned) * 255).astype(np.uint8)), "PNG")
+            pictures[name] = (await client.post("/v1/colorize", content=data)).content
+        answer = await client.post("/v1/colorize", content=photo, params={"format": "png"})
+        pictures["colour"] = answer.content
+    pixels = {
+        name: np.asarray(Image.open(io.BytesIO(data))).astype(int)
+        for name, data in pictures.items()
+    }
+    # Eight bits round the three in their own ways.
+    assert np.abs(pixels["colour"] - pixels["gray"]).mean() < 5
+    assert np.abs(pixels["sepia"] - pixels["gray"]).mean() < 5
 
 
 async def test_fault_of_ours_tells_nothing_of_our_insides(

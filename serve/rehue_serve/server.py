@@ -30,6 +30,10 @@ RAY_STARTS = 3  # a busy machine misses Ray's own limit of 30 s now and then
 OBJECT_STORE_BYTES = 80 * 2**20  # Ray's least; photographs never pass through it
 
 
+# In a checkout the line to try works as it is printed.
+SAMPLE = Path(__file__).parents[2] / "tests" / "photos" / "skimage_chelsea.jpg"
+
+
 class StartFailed(RuntimeError):
     """The server did not start; the message says why and what to do."""
 
@@ -208,6 +212,7 @@ def _wait_for_http(settings: Settings, timeout: float = 60.0) -> None:
 def _greet(settings: Settings, triton: EmbeddedTriton | None) -> None:
     http = f"http://{settings.host}:{settings.http_port}"
     whose = "embedded" if triton else "yours"
+    photo = os.path.relpath(SAMPLE) if SAMPLE.is_file() else "photo.jpg"
     print(
         f"""
 Rehue is ready.
@@ -217,7 +222,7 @@ Rehue is ready.
   metrics  http://{settings.host}:{settings.metrics_port}/metrics
   Triton   {", ".join(settings.triton_urls)} ({whose})
 
-Try:  curl -fsS --data-binary @photo.jpg -H 'Content-Type: image/jpeg' \
+Try:  curl -fsS --data-binary @{photo} -H 'Content-Type: image/jpeg' \
 {http}/v1/colorize -o colour.jpg
 Stop: Ctrl-C
 """,
