@@ -7,7 +7,7 @@ STAMP := .venv/.stamp
 INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test lint bench train evaluate export lock stubs clean
+.PHONY: help demo serve test lint bench train evaluate export k8s lock stubs clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -39,12 +39,19 @@ evaluate: $(STAMP)-dev ## measure the models: make evaluate ARGS="--data photos"
 export: $(STAMP)-dev ## write a trained network into the model repository
 	$(BIN)/rehue export $(ARGS)
 
+k8s: $(STAMP)-dev ## render the manifests for Kubernetes and check them
+	$(BIN)/python -m pytest tests/test_k8s_*.py $(ARGS)
+
 lock: $(STAMP)-dev ## choose versions again and lock them with hashes
 	@for extra in dev serve client; do \
 	  $(BIN)/uv pip compile pyproject.toml $$([ $$extra = client ] || echo --extra $$extra) \
 	    $$([ $$extra = dev ] || echo --constraint requirements/dev.lock) \
 	    --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate \
 	    --quiet --output-file requirements/$$extra.lock || exit 1; done
+	@$(BIN)/uv pip compile k8s/triton/requirements.in --constraint requirements/dev.lock \
+	  --python-version 3.12 --python-platform x86_64-manylinux_2_28 --generate-hashes \
+	  --no-emit-index-url --no-header --no-annotate --quiet \
+	  --output-file k8s/triton/requirements.lock
 
 stubs: $(STAMP)-dev ## generate the gRPC stubs from the proto
 	cd clients && ../$(BIN)/python -m grpc_tools.protoc -I. \

@@ -11,7 +11,6 @@ import html
 import os
 import shutil
 import signal
-import socket
 import string
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from rich.console import Console
 from rich.progress import track
 
 from rehue_client import Client, Picture, RehueError
+from rehue_serve.embedded import free_ports
 
 ROOT = Path(__file__).parent.parent
 PHOTOS = ROOT / "tests" / "photos"
@@ -186,15 +186,6 @@ def stop(server: Server) -> None:
             server.process.kill()
             server.process.wait()
             console.print(f"[yellow]The server did not stop in {STOP:.0f} s and was killed.[/]")
-
-
-def free_ports(count: int) -> list[int]:
-    """Different ones: all are held until the last is found."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 def colorize(server: Server, samples: list[Sample]) -> dict[str, Picture]:

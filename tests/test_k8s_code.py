@@ -1,0 +1,341 @@
+"""The manifests against the code: a renamed setting, port, path or RPC breaks these."""
+
+import importlib
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from grpc_health.v1 import health_pb2
+from ray.serve.schema import ServeDeploySchema
+from rendered import K8S, OVERLAYS, ROOT, Object, containers, every, main, objects, only, pods
+from rendered import settings as variables
+
+from rehue_client.v1 import rehue_pb2
+from rehue_serve import app, endpoints, http, server, triton
+from rehue_serve.service import Service
+from rehue_serve.settings import Settings
+
+AUTOSCALED = ("production",)
+# What `rehue serve` sets for one machine's sake: paths and ports of its own, and no wait for
+# load balancers in front. In a pod Ray's defaults do.
+ONE_MACHINE = re.compile(
+    r"RAY_SERVE_HAPROXY_(CONFIG|SOCKET|METRICS_SOCKET|SERVER_STATE|STATS_PORT|METRICS_PORT)"
+    r"|_MIN_DRAINING_PERIOD_S"
+)
+
+
+def loaded(overlay: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Settings:
+    """The settings as a pod reads them, but for the file of the keys."""
+    for name, value in variables(overlay).items():
+        monkeypatch.setenv(name, value)
+    if variables(overlay)["REHUE_API_KEYS_FILE"]:
+        (tmp_path / "keys").touch()
+        monkeypatch.setenv("REHUE_API_KEYS_FILE", str(tmp_path / "keys"))
+    return Settings()
+
+
+@pytest.fixture(params=OVERLAYS)
+def overlay(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def settings(overlay: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Settings:
+    return loaded(overlay, monkeypatch, tmp_path)
+
+
+def cluster(overlay: str) -> Object:
+    found: Object = only(overlay, "RayService")["spec"]["rayClusterConfig"]
+    return found
+
+
+def workers(overlay: str) -> Object:
+    (group,) = cluster(overlay)["workerGroupSpecs"]
+    found: Object = group
+    return found
+
+
+def served(overlay: str) -> Object:
+    found: Object = yaml.safe_load(only(overlay, "RayService")["spec"]["serveConfigV2"])
+    return found
+
+
+def ports(pod: Object) -> dict[str, int]:
+    return {port["name"]: port["containerPort"] for port in main(pod)["ports"]}
+
+
+def test_every_variable_is_a_setting(overlay: str) -> None:
+    known = {f"REHUE_{name.upper()}" for name in Settings.model_fields}
+    assert set(variables(overlay)) <= known
+    start = (K8S / "triton" / "start").read_text()
+    for role, pod in pods(overlay).items():
+        for container in containers(pod):
+            names = {one["name"] for one in container.get("env", [])}
+            read = {name for name in names if f"${{{name}:" in start}
+            assert names == read, f"{role}: {names - read}"
+
+
+def test_the_settings_are_those_of_a_cluster(overlay: str, settings: Settings) -> None:
+    assert settings.host == "0.0.0.0"
+    assert settings.replicas == workers(overlay)["minReplicas"]
+    if overlay not in AUTOSCALED:
+        assert settings.replicas == workers(overlay)["maxReplicas"] == workers(overlay)["replicas"]
+    # os.cpu_count() in a container says how many cores the node has.
+    assert settings.threads == int(workers(overlay)["rayStartParams"]["num-cpus"])
+    assert cluster(overlay)["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+
+
+def test_ray_serves_what_rehue_serve_serves(overlay: str, settings: Settings) -> None:
+    """The configuration is the one that the same settings give on one machine."""
+    given = served(overlay)
+    ServeDeploySchema.model_validate(given)
+    (application,) = given["applications"]
+    (deployment,) = application["deployments"]
+    scaling = deployment.pop("autoscaling_config", None)
+    options = app.grpc_options(settings)
+    assert given == {
+        "proxy_location": "EveryNode",
+        "http_options": {"host": settings.host, "port": settings.http_port},
+        "grpc_options": {
+            "port": options.port,
+            "grpc_servicer_functions": options.grpc_servicer_functions,
+        },
+        "applications": [
+            {
+                "name": app.NAME,
+                "route_prefix": "/",
+                "import_path": f"{app.build.__module__}:{app.build.__name__}",
+                "deployments": [
+                    {
+                        "name": app.Colorizer.name,
+                        "max_replicas_per_node": 1,
+                        "ray_actor_options": {"num_cpus": settings.threads},
+                    }
+                ],
+            }
+        ],
+    }
+    assert (scaling is not None) is (overlay in AUTOSCALED)
+    if scaling:
+        assert scaling["min_replicas"] == workers(overlay)["minReplicas"]
+        assert scaling["max_replicas"] == workers(overlay)["maxReplicas"]
+        assert scaling["target_ongoing_requests"] < settings.max_requests
+
+
+def test_servicer_functions_exist() -> None:
+    for path in app.SERVICERS:
+        module, _, name = path.rpartition(".")
+        assert callable(getattr(importlib.import_module(module), name))
+
+
+def test_ray_reads_the_same_environment_on_every_node(overlay: str, settings: Settings) -> None:
+    alone = server.ray_environment(settings, Path("/nowhere"))
+    shared = {name: value for name, value in alone.items() if not ONE_MACHINE.search(name)}
+    assert only(overlay, "ConfigMap", "rehue-ray")["data"] == shared
+    # Under their generated names: a changed setting makes KubeRay start a new cluster.
+    names = [one["metadata"]["name"] for one in every(overlay, "ConfigMap")]
+    expected = [n for n in names if re.fullmatch(r"rehue-(ray|settings)-[a-z0-9]{10}", n)]
+    assert len(expected) == 2
+    for role in ("ray-head", "ray-worker"):
+        given = [one["configMapRef"]["name"] for one in main(pods(overlay)[role])["envFrom"]]
+        assert sorted(given) == sorted(expected)
+
+
+def test_ports_are_the_settings(overlay: str, settings: Settings) -> None:
+    worker, head = ports(pods(overlay)["ray-worker"]), ports(pods(overlay)["ray-head"])
+    assert worker == {
+        "serve": settings.http_port,
+        "grpc": settings.grpc_port,
+        "metrics": settings.metrics_port,
+    }
+    assert head["serve"] == settings.http_port  # where KubeRay looks for it
+    assert head["metrics"] == settings.metrics_port
+    for group in (cluster(overlay)["headGroupSpec"], workers(overlay)):
+        assert group["rayStartParams"]["metrics-export-port"] == str(settings.metrics_port)
+        assert int(group["rayStartParams"]["object-store-memory"]) == server.OBJECT_STORE_BYTES
+
+
+def test_probes_ask_what_answers(overlay: str) -> None:
+    from ray._private import ray_constants
+
+    answered = {"/-/healthz", "/api/gcs_healthz", "/api/local_raylet_healthz"}
+    for role in ("ray-head", "ray-worker"):
+        container = main(pods(overlay)[role])
+        asked = {}
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+            get = container[probe]["httpGet"]
+            asked[get["path"]] = ports(pods(overlay)[role]).get(get["port"], get["port"])
+        assert set(asked) < answered
+        assert (
+            asked["/api/local_raylet_healthz"] == ray_constants.DEFAULT_DASHBOARD_AGENT_LISTEN_PORT
+        )
+    asked_of_triton = {
+        main(pods(overlay)["triton"])[probe]["httpGet"]["path"]
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe")
+    }
+    assert asked_of_triton == {"/v2/health/ready", "/v2/health/live"}
+
+
+def test_triton_is_where_the_settings_look(overlay: str, settings: Settings) -> None:
+    (url,) = settings.triton_urls
+    name, _, port = url.removeprefix("dns:").rpartition(":")
+    assert url.startswith("dns:")
+    (service,) = [one for one in every(overlay, "Service") if one["metadata"]["name"] == name]
+    assert service["spec"]["clusterIP"] == "None"
+    # A headless name gives the pods' addresses: the port is the container's own.
+    (entry,) = service["spec"]["ports"]
+    assert entry["port"] == int(port) == ports(pods(overlay)["triton"])[entry["targetPort"]] == 8001
+
+
+def test_services_lead_to_the_settings_ports(overlay: str, settings: Settings) -> None:
+    (service,) = [one for one in every(overlay, "Service") if one["metadata"]["name"] == "rehue"]
+    inside = ports(pods(overlay)["ray-worker"])
+    led = {port["name"]: inside[port["targetPort"]] for port in service["spec"]["ports"]}
+    assert led == {"http": settings.http_port, "grpc": settings.grpc_port}
+
+
+def test_a_stop_loses_nothing(overlay: str, settings: Settings) -> None:
+    assert settings.grace >= settings.timeout
+    worker = pods(overlay)["ray-worker"]["spec"]
+    wait = main(pods(overlay)["ray-worker"])["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert wait >= settings.timeout + 10  # the last photograph, and the Service's news of it
+    assert worker["terminationGracePeriodSeconds"] >= wait + 10
+    triton_pod = pods(overlay)["triton"]["spec"]
+    wait = main(pods(overlay)["triton"])["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert wait >= endpoints.RESOLVE_INTERVAL + 30  # as long as kubeadm's CoreDNS keeps a name
+    assert triton_pod["terminationGracePeriodSeconds"] >= wait + 30  # --exit-timeout-secs
+
+
+def test_replicas_are_spread(overlay: str) -> None:
+    for role in ("ray-worker", "triton"):
+        pod = pods(overlay)[role]
+        spread = pod["spec"]["topologySpreadConstraints"]
+        assert "kubernetes.io/hostname" in [one["topologyKey"] for one in spread]
+        for one in spread:
+            wanted = one["labelSelector"]["matchLabels"]
+            assert wanted.items() <= pod["metadata"]["labels"].items()
+    assert only(overlay, "RayService")["spec"]["excludeHeadPodFromServeSvc"] is True
+
+
+def test_one_gpu_a_triton_and_none_elsewhere(overlay: str) -> None:
+    for role, pod in pods(overlay).items():
+        asked = [one["resources"]["limits"].get("nvidia.com/gpu", 0) for one in containers(pod)]
+        most = max(asked)  # containers of an init run before the others
+        assert most == (1 if role == "triton" and overlay != "cpu" else 0), role
+
+
+def test_tritons_steps_are_those_of_its_start_script() -> None:
+    start = (K8S / "triton" / "start").read_text()
+    dockerfile = (K8S / "triton" / "Dockerfile").read_text()
+    for overlay in ("gpu", "production"):
+        copy, plan, serve = containers(pods(overlay)["triton"])
+        assert f"COPY model_repository {copy['command'][2].removesuffix('/.')}\n" in dockerfile
+        assert (
+            copy["command"][3]
+            == _variable(plan, "REHUE_MODEL_REPOSITORY")
+            == _variable(serve, "REHUE_MODEL_REPOSITORY")
+        )
+        assert plan["args"] == ["prepare"]
+        assert serve["args"][0] == "serve"
+        mounted = {mount["mountPath"] for mount in plan["volumeMounts"]}
+        assert _variable(plan, "REHUE_PLAN_CACHE") in mounted
+    assert {"prepare", "serve"} <= set(re.findall(r"\w+", start))
+
+
+def _variable(container: Object, name: str) -> str:
+    (found,) = [one["value"] for one in container["env"] if one["name"] == name]
+    return str(found)
+
+
+def test_the_trial_serves_the_cpu_configurations() -> None:
+    arguments = main(pods("cpu")["triton"])["args"]
+    name = next(one for one in arguments if one.startswith("--model-config-name=")).split("=")[1]
+    models = [one.parents[1].name for one in ROOT.glob(f"model_repository/*/configs/{name}.pbtxt")]
+    assert variables("cpu").get("REHUE_MODEL", Settings.model_fields["model"].default) in models
+
+
+def test_routes_are_the_applications() -> None:
+    (route,) = every("production", "HTTPRoute")
+    (rule,) = route["spec"]["rules"]
+    matches = [(one["path"]["type"], one["path"]["value"]) for one in rule["matches"]]
+    found = endpoints.Endpoints((), model="rehue", limit=1)
+    service = Service(Settings(), triton.Triton(found, default_model="rehue"))
+    paths = {one.path for one in http.build(service).routes if "oauth2" not in one.path}
+    service.close()
+    covered = {
+        path
+        for path in paths
+        for kind, value in matches
+        if path == value or (kind == "PathPrefix" and path.startswith(f"{value}/"))
+    }
+    assert covered == paths
+    for kind, value in matches:
+        assert value in paths or kind == "PathPrefix", value
+    assert not any(value.startswith("/-") for _, value in matches)
+
+
+def test_the_gateway_waits_longer_than_the_server(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    settings = loaded("production", monkeypatch, tmp_path)
+    (rule,) = only("production", "HTTPRoute")["spec"]["rules"]
+    assert int(rule["timeouts"]["request"].removesuffix("s")) > settings.timeout
+
+
+def test_rpcs_are_the_servers() -> None:
+    (rule,) = only("production", "GRPCRoute")["spec"]["rules"]
+    routed = {one["method"]["service"] for one in rule["matches"]}
+    assert routed == {
+        service.full_name
+        for file in (rehue_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR)
+        for service in file.services_by_name.values()
+    }
+
+
+def test_routes_lead_somewhere() -> None:
+    (gateway,) = every("production", "Gateway")
+    listeners = {one["name"]: one for one in gateway["spec"]["listeners"]}
+    services = {one["metadata"]["name"]: one for one in every("production", "Service")}
+    for kind in ("HTTPRoute", "GRPCRoute"):
+        spec = only("production", kind)["spec"]
+        (parent,) = spec["parentRefs"]
+        listener = listeners[parent["sectionName"]]
+        assert parent["name"] == gateway["metadata"]["name"]
+        assert spec["hostnames"] == [listener["hostname"]]
+        assert {"kind": kind} in listener["allowedRoutes"]["kinds"]
+        assert listener["tls"]["mode"] == "Terminate"
+        (backend,) = spec["rules"][0]["backendRefs"]
+        offered = [port["port"] for port in services[backend["name"]]["spec"]["ports"]]
+        assert backend["port"] in offered
+
+
+def test_names_that_objects_use_exist(overlay: str) -> None:
+    held = {(one["kind"], one["metadata"]["name"]) for one in objects(overlay)}
+    for pod in pods(overlay).values():
+        assert ("ServiceAccount", pod["spec"]["serviceAccountName"]) in held
+        claims = [one["persistentVolumeClaim"] for one in _volumes(pod, "persistentVolumeClaim")]
+        assert all(("PersistentVolumeClaim", one["claimName"]) in held for one in claims)
+    for one in every(overlay, "ScaledObject"):
+        target = one["spec"]["scaleTargetRef"]["name"]
+        assert ("Deployment", target) in held
+        assert "replicas" not in only(overlay, "Deployment", target)["spec"]
+    redis = cluster(overlay).get("gcsFaultToleranceOptions", {}).get("redisAddress")
+    assert redis is None or ("Service", redis.partition(":")[0]) in held
+
+
+def _volumes(pod: Object, kind: str) -> list[Any]:
+    return [one for one in pod["spec"]["volumes"] if kind in one]
+
+
+def test_versions_are_the_projects(overlay: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lock = (ROOT / "requirements" / "serve.lock").read_text()
+    assert f"ray=={cluster(overlay)['rayVersion']} " in lock
+    for pod in pods(overlay).values():
+        for container in containers(pod):
+            name, _, tag = container["image"].partition(":")
+            assert tag == project["version"] or not name.startswith("rehue/"), container["image"]

@@ -1,0 +1,255 @@
+"""Who may do what: Pod Security "restricted" for every pod, and who reaches whom."""
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from rendered import OVERLAYS, Object, containers, every, objects, only, pods, settings
+
+# kubernetes.io, "Pod Security Standards", the profile "restricted" with "baseline" in it.
+VOLUMES = {
+    "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "image", "persistentVolumeClaim",
+    "projected", "secret",
+}  # fmt: skip
+# The autoscaler beside Ray's head is the only one that talks to the Kubernetes API.
+TOKENS = {("production", "ray-head")}
+
+
+def violations(pod: Object) -> Iterator[str]:
+    """The rules that a pod breaks, by Kubernetes' own names for them."""
+    spec = pod["spec"]
+    for shared in ("hostNetwork", "hostPID", "hostIPC"):
+        if spec.get(shared):
+            yield f"host namespaces: {shared}"
+    for volume in spec.get("volumes", []):
+        if not set(volume) - {"name"} <= VOLUMES:
+            yield f"volume types: {volume['name']}"
+    for container in containers(pod):
+        for rule in _broken(spec.get("securityContext", {}), container):
+            yield f"{rule}: {container['name']}"
+
+
+def _broken(pod: Object, container: Object) -> Iterator[str]:
+    own = container.get("securityContext", {})
+    both = pod | own
+    if own.get("privileged"):
+        yield "privileged containers"
+    if own.get("allowPrivilegeEscalation") is not False:
+        yield "privilege escalation"
+    if both.get("runAsNonRoot") is not True or both.get("runAsUser", 1) == 0:
+        yield "running as non-root"
+    if both.get("seccompProfile", {}).get("type") not in ("RuntimeDefault", "Localhost"):
+        yield "seccomp"
+    capabilities = own.get("capabilities", {})
+    if capabilities.get("drop") != ["ALL"] or set(capabilities.get("add", [])) - {
+        "NET_BIND_SERVICE"
+    }:
+        yield "capabilities"
+    if any("hostPort" in port for port in container.get("ports", [])):
+        yield "host ports"
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_pod_is_restricted(overlay: str) -> None:
+    assert {role: list(violations(pod)) for role, pod in pods(overlay).items()} == {
+        role: [] for role in pods(overlay)
+    }
+    labels = only(overlay, "Namespace")["metadata"]["labels"]
+    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+Break = Callable[[Any], Any]
+BROKEN: dict[str, Break] = {
+    "host namespaces": lambda pod: pod["spec"].update(hostNetwork=True),
+    "volume types": lambda pod: pod["spec"]["volumes"].append({"name": "x", "hostPath": {}}),
+    "privileged containers": lambda pod: _security(pod).update(privileged=True),
+    "privilege escalation": lambda pod: _security(pod).pop("allowPrivilegeEscalation"),
+    "running as non-root": lambda pod: _security(pod).update(runAsUser=0),
+    "seccomp": lambda pod: pod["spec"]["securityContext"].pop("seccompProfile"),
+    "capabilities": lambda pod: _security(pod)["capabilities"].update(add=["SYS_ADMIN"]),
+    "host ports": lambda pod: pod["spec"]["containers"][0]["ports"][0].update(hostPort=80),
+}
+
+
+def _security(pod: Object) -> Object:
+    found: Object = pod["spec"]["containers"][0]["securityContext"]
+    return found
+
+
+@pytest.mark.parametrize("rule", BROKEN)
+def test_what_would_not_be_restricted_is_named(rule: str) -> None:
+    pod = copy.deepcopy(pods("gpu")["triton"])
+    BROKEN[rule](pod)
+    assert {broken.split(":")[0] for broken in violations(pod)} == {rule}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_pod_is_closed_and_bounded(overlay: str) -> None:
+    """What we ask beyond the profile."""
+    for role, pod in pods(overlay).items():
+        assert pod["spec"]["automountServiceAccountToken"] is ((overlay, role) in TOKENS), role
+        for container in containers(pod):
+            where = f"{role}: {container['name']}"
+            assert container["securityContext"]["readOnlyRootFilesystem"] is True, where
+            for bound in ("requests", "limits"):
+                assert {"cpu", "memory"} <= set(container["resources"][bound]), where
+        for container in pod["spec"]["containers"]:
+            assert {"livenessProbe", "readinessProbe"} <= set(container), role
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_nothing_secret_is_written_down(overlay: str) -> None:
+    assert every(overlay, "Secret") == []
+    for config in every(overlay, "ConfigMap"):
+        text = str(config["data"]).lower()
+        assert not any(word in text for word in ("password", "secret", "token")), config["metadata"]
+
+
+def test_keys_come_from_a_secret() -> None:
+    for overlay in ("gpu", "production"):
+        folder, _, file = settings(overlay)["REHUE_API_KEYS_FILE"].rpartition("/")
+        assert file == "keys"
+        for role in ("ray-head", "ray-worker"):
+            spec = pods(overlay)[role]["spec"]
+            (volume,) = [one for one in spec["volumes"] if one["name"] == "keys"]
+            assert volume["secret"]["secretName"] == "rehue-api-keys"
+            assert not volume["secret"].get("optional")
+            (mount,) = [
+                one for one in spec["containers"][0]["volumeMounts"] if one["name"] == "keys"
+            ]
+            assert (mount["mountPath"], mount["readOnly"]) == (folder, True)
+
+
+# Network: who is who, by their labels, and by those of their namespace where it has any.
+OUTSIDE = {
+    "prometheus": {"app.kubernetes.io/name": "prometheus"},
+    "operator": {"app.kubernetes.io/name": "kuberay-operator"},
+    "gateway": {"app": "envoy"},
+    "team": {"app": "something"},
+    "stranger": {"app": "rehue", "role": "ray-head"},  # the same labels, another namespace
+}
+NAMESPACE = {
+    "gateway": {"kubernetes.io/metadata.name": "envoy-gateway-system"},
+    "team": {"rehue-client": "true"},
+}
+INSIDE = {"client": {"rehue-client": "true"}, "neighbour": {"app": "something"}}
+
+REACHED = [
+    # from, to, port, in which overlays
+    ("client", "ray-worker", 8000, OVERLAYS),
+    ("client", "ray-worker", 9000, OVERLAYS),
+    ("client", "ray-worker", 8404, ()),  # HAProxy's statistics
+    ("client", "ray-worker", 9101, ()),  # HAProxy's metrics
+    ("client", "ray-head", 8265, ()),  # Ray's dashboard
+    ("client", "triton", 8001, ()),
+    ("team", "ray-worker", 9000, OVERLAYS),
+    ("team", "ray-head", 8265, ()),
+    ("neighbour", "ray-worker", 8000, ()),
+    ("neighbour", "triton", 8001, ()),
+    ("stranger", "ray-worker", 8000, ()),
+    ("stranger", "ray-head", 6379, ()),
+    ("gateway", "ray-worker", 8000, ("production",)),
+    ("gateway", "ray-worker", 9000, ("production",)),
+    ("gateway", "ray-worker", 8404, ()),
+    ("gateway", "ray-head", 8265, ()),
+    ("operator", "ray-head", 8265, OVERLAYS),
+    ("operator", "ray-worker", 8000, ()),
+    ("operator", "triton", 8001, ()),
+    ("prometheus", "ray-head", 9464, OVERLAYS),
+    ("prometheus", "ray-worker", 9464, OVERLAYS),
+    ("prometheus", "triton", 8002, OVERLAYS),
+    ("prometheus", "triton", 8001, ()),
+    ("prometheus", "ray-worker", 8404, ()),
+    ("ray-worker", "ray-head", 6379, OVERLAYS),
+    ("ray-head", "ray-worker", 10002, OVERLAYS),
+    ("ray-worker", "ray-worker", 8404, OVERLAYS),
+    ("ray-worker", "triton", 8001, OVERLAYS),
+    ("ray-worker", "triton", 8000, ()),
+    ("ray-head", "triton", 8001, ()),
+    ("triton", "ray-head", 8265, ()),
+    ("triton", "triton", 8001, ()),
+    ("ray-head", "redis", 6379, ("production",)),
+    ("ray-worker", "redis", 6379, ("production",)),
+    ("client", "redis", 6379, ()),
+    ("triton", "redis", 6379, ()),
+]
+
+
+def allowed(overlay: str, source: str, target: str, port: int) -> bool:
+    """What a network that enforces the rendered policies lets through."""
+    here = {role: _labels(role, pod) for role, pod in pods(overlay).items()} | INSIDE
+    if target not in here:
+        return False
+    out = source not in here or _side(overlay, "egress", here[source], here[target], None, port)
+    labels = here.get(source, OUTSIDE.get(source, {}))
+    namespace = None if source in here else NAMESPACE.get(source, {"other": "namespace"})
+    return out and _side(overlay, "ingress", here[target], labels, namespace, port)
+
+
+def _labels(role: str, pod: Object) -> dict[str, str]:
+    """A pod's labels, with what KubeRay adds to its own."""
+    extra = {"ray.io/cluster": "rehue-abc"} if role.startswith("ray-") else {}
+    return pod["metadata"]["labels"] | extra
+
+
+def _side(
+    overlay: str,
+    way: str,
+    own: dict[str, str],
+    other: dict[str, str],
+    namespace: dict[str, str] | None,
+    port: int,
+) -> bool:
+    policies = [
+        one["spec"]
+        for one in every(overlay, "NetworkPolicy")
+        if way.capitalize() in one["spec"]["policyTypes"]
+        and chosen(one["spec"]["podSelector"], own)
+    ]
+    assert policies, "the policy for all pods is missing"
+    peers = "to" if way == "egress" else "from"
+    return any(
+        (not rule.get(peers) or any(_peer(peer, other, namespace) for peer in rule[peers]))
+        and (not rule.get("ports") or port in [entry["port"] for entry in rule["ports"]])
+        for policy in policies
+        for rule in policy.get(way, [])
+    )
+
+
+def _peer(peer: Object, labels: dict[str, str], namespace: dict[str, str] | None) -> bool:
+    where = peer.get("namespaceSelector")
+    there = namespace is None if where is None else chosen(where, namespace or {})
+    return there and chosen(peer.get("podSelector", {}), labels)
+
+
+def chosen(selector: Object, labels: dict[str, str]) -> bool:
+    """Whether a label selector chooses a pod with these labels."""
+    for one in selector.get("matchExpressions", []):
+        held = labels.get(one["key"])
+        if held is None or (one["operator"] == "In" and held not in one["values"]):
+            return False
+    wanted: dict[str, str] = selector.get("matchLabels", {})
+    return wanted.items() <= labels.items()
+
+
+@pytest.mark.parametrize(("source", "target", "port", "where"), REACHED)
+def test_who_reaches_whom(source: str, target: str, port: int, where: tuple[str, ...]) -> None:
+    found = tuple(one for one in OVERLAYS if allowed(one, source, target, port))
+    assert found == tuple(one for one in OVERLAYS if one in where)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_selector_chooses_a_pod(overlay: str) -> None:
+    labels = [_labels(role, pod) for role, pod in pods(overlay).items()] + [INSIDE["client"]]
+    for one in objects(overlay):
+        spec = one.get("spec", {})
+        if one["kind"] in ("PodDisruptionBudget", "PodMonitor", "Deployment", "StatefulSet"):
+            selector = spec["selector"]
+        elif one["kind"] == "Service":
+            selector = {"matchLabels": spec["selector"]}
+        elif one["kind"] == "NetworkPolicy":
+            selector = spec["podSelector"]
+        else:
+            continue
+        assert any(chosen(selector, each) for each in labels), one["metadata"]
