@@ -7,7 +7,7 @@ STAMP := .venv/.stamp
 INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test lint bench train evaluate export k8s lock stubs clean
+.PHONY: help demo serve test lint bench train evaluate export plan gpu-check k8s lock stubs clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -38,6 +38,12 @@ evaluate: $(STAMP)-dev ## measure the models: make evaluate ARGS="--data photos"
 
 export: $(STAMP)-dev ## write a trained network into the model repository
 	$(BIN)/rehue export $(ARGS)
+
+plan: $(STAMP)-dev ## build the TensorRT plans for this machine's GPU
+	$(BIN)/rehue plan $(ARGS)
+
+gpu-check: $(STAMP)-dev ## build, compare and measure the plans on this machine's GPU
+	$(BIN)/rehue gpu-check $(ARGS)
 
 k8s: $(STAMP)-dev ## render the manifests for Kubernetes and check them
 	$(BIN)/python -m pytest tests/test_k8s_*.py $(ARGS)

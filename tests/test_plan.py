@@ -1,0 +1,293 @@
+"""Plans: built, compared, kept, refused; with a stand-in for TensorRT's builder only."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from conftest import MODELS, PHOTOS
+from onnx import numpy_helper
+from standin import H100, tensorrt
+
+from rehue_training import identity, parity, plan, precision
+from rehue_training.identity import PlanRefused
+from rehue_training.plan import Options
+from rehue_training.tensorrt import BuildFailed
+
+CHEAP = Options(photographs=lambda: parity.photographs([PHOTOS / "mpl_grace_hopper.jpg"]))
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """The folder of a model as it is committed, but quick: of one greatest batch of 2."""
+    return committed(tmp_path / "repository")
+
+
+def committed(repository: Path, name: str = "rehue") -> Path:
+    folder = repository / name
+    shutil.copytree(MODELS / name / "configs", folder / "configs")
+    (folder / "1").mkdir()
+    shutil.copy(MODELS / name / "1" / "model.onnx", folder / "1")
+    config = folder / "configs" / "gpu.pbtxt"
+    text = config.read_text().replace("max_batch_size: 32", "max_batch_size: 2")
+    config.write_text(text.replace("\n    batch_size: 32", "\n    batch_size: 2"))
+    return folder
+
+
+def test_a_plan_is_built_once(model: Path) -> None:
+    engine = tensorrt()
+    first, second = (plan.ensure(model, engine, CHEAP) for _ in range(2))
+    assert (first.built, second.built, len(engine.module.builds)) == (True, False, 1)
+    assert "does not exist" in str(first.refused)
+    assert second.refused is None
+    record = second.record
+    assert record.identity.gpu == H100.name
+    assert record.identity.onnx == identity.digest(model / "1" / "model.onnx")
+    assert record.identity.profiles == (
+        "lightness 1x1x256x256/1x1x256x256/2x1x256x256; "
+        "lightness 1x1x256x256/2x1x256x256/2x1x256x256"
+    )
+    assert record.built.endswith("+00:00")
+    assert record.parity["ciede2000"] < parity.TOLERANCE.ciede2000
+    assert engine.cuda.in_use == 0
+
+
+@pytest.mark.parametrize("part", ["driver", "gpu", "tensorrt", "onnx", "precision", "max batch"])
+def test_what_changed_is_said_and_built_again(model: Path, part: str) -> None:
+    plan.ensure(model, tensorrt(), CHEAP)
+    engine, options = tensorrt(), CHEAP
+    if part == "driver":
+        engine = tensorrt(replace(H100, driver="600.1"))
+    elif part == "gpu":
+        engine = tensorrt(replace(H100, name="NVIDIA A10", compute_capability="8.6"))
+    elif part == "tensorrt":
+        engine = tensorrt(version="10.16.1.11")
+    elif part == "precision":
+        options = replace(CHEAP, precision="fp32")
+    elif part == "onnx":
+        rescale(model / "1" / "model.onnx", 0.9)
+    else:
+        config = model / "configs" / "gpu.pbtxt"
+        config.write_text(config.read_text().replace("max_batch_size: 2", "max_batch_size: 3"))
+    with pytest.raises(PlanRefused, match=f"(?i){part}|profiles"):
+        plan.check(model, engine, options)
+    outcome = plan.ensure(model, engine, options)
+    assert outcome.built
+    assert "here it is" in str(outcome.refused)
+    assert plan.check(model, engine, options).record == outcome.record
+
+
+def rescale(path: Path, factor: float) -> None:
+    """Another network: its chroma scaled."""
+    path.write_bytes(rescaled(path.read_bytes(), factor))
+
+
+def rescaled(model: bytes, factor: float) -> bytes:
+    proto = onnx.load_model_from_string(model)
+    for weight in proto.graph.initializer:
+        if weight.name.startswith("ab_unit"):
+            value = numpy_helper.to_array(weight) * np.float32(factor)
+            weight.CopyFrom(numpy_helper.from_array(np.asarray(value, np.float32), weight.name))
+    return bytes(proto.SerializeToString())
+
+
+@pytest.mark.parametrize("factor", [1.5, np.nan])
+def test_a_plan_whose_colours_are_off_is_refused(model: Path, factor: float) -> None:
+    good = plan.ensure(model, tensorrt(), CHEAP)
+    other = tensorrt(replace(H100, driver="600.1"), change=lambda it: rescaled(it, factor))
+    with pytest.raises(PlanRefused, match=r"rehue is refused: ab_mean is .* at most 0\.1 is all"):
+        plan.ensure(model, other, CHEAP)
+    assert plan.check(model, tensorrt(), CHEAP).record == good.record
+
+
+def test_a_build_that_fails_leaves_the_old_plan(model: Path) -> None:
+    good = plan.ensure(model, tensorrt(), CHEAP)
+    with pytest.raises(BuildFailed, match="could not build"):
+        plan.ensure(model, tensorrt(version="12", change=lambda it: None), CHEAP)
+    assert plan.check(model, tensorrt(), CHEAP).record == good.record
+
+
+def test_an_onnx_file_that_tensorrt_does_not_take_is_said(model: Path) -> None:
+    (model / "1" / "model.onnx").write_bytes(b"\x00not an ONNX file")
+    with pytest.raises(BuildFailed, match="does not take the ONNX file"):
+        plan.ensure(model, tensorrt(), replace(CHEAP, precision="fp32"))
+
+
+def test_the_builder_is_told_everything(model: Path) -> None:
+    engine = tensorrt()
+    plan.ensure(model, engine, replace(CHEAP, compatibility="ampere-plus"))
+    ((network, config),) = engine.module.builds
+    assert network.flags == 1 << engine.module.NetworkDefinitionCreationFlag.STRONGLY_TYPED
+    assert network.onnx == precision.at((model / "1" / "model.onnx").read_bytes(), "fp16")
+    assert config.flags == {"TF32"}
+    assert config.hardware_compatibility_level.name == "AMPERE_PLUS"
+    shape = (1, 256, 256)
+    assert [one.shapes["lightness"] for one in config.profiles] == [
+        ((1, *shape), (1, *shape), (2, *shape)),
+        ((1, *shape), (2, *shape), (2, *shape)),
+    ]
+
+
+def test_tensorrt_8_is_told_what_its_onnx_cannot_say(model: Path) -> None:
+    engine = tensorrt(version="8.6.0")
+    plan.ensure(model, engine, CHEAP)
+    ((network, config),) = engine.module.builds
+    assert network.flags == 1 << engine.module.NetworkDefinitionCreationFlag.EXPLICIT_BATCH
+    assert config.flags == {"TF32", "FP16"}
+    with pytest.raises(BuildFailed, match=r"8\.6\.0 has no compatibility level same-compute"):
+        plan.ensure(model, engine, replace(CHEAP, compatibility="same-compute-capability"))
+
+
+def test_fp32_is_not_tf32(model: Path) -> None:
+    engine = tensorrt()
+    plan.ensure(model, engine, replace(CHEAP, precision="fp32"))
+    assert engine.module.builds[0][1].flags == set()
+
+
+def test_the_timing_cache_is_kept_until_it_no_longer_fits(model: Path) -> None:
+    kept = model / "1" / "model.plan.timing"
+    for version, content in (("11.0", b"timed;"), ("11.1", b"timed;timed;")):
+        plan.ensure(model, tensorrt(version=version), CHEAP)
+        assert kept.read_bytes() == content
+    kept.write_bytes(b"of another GPU")
+    plan.ensure(model, tensorrt(version="11.2"), CHEAP)
+    assert kept.read_bytes() == b"timed;"
+
+
+def test_nodes_with_unlike_gpus_share_a_cache(model: Path, tmp_path: Path) -> None:
+    """Each node's own repository gets its own plan; the cache keeps both."""
+    options = replace(CHEAP, cache=tmp_path / "cache")
+    nodes = [committed(tmp_path / name) for name in ("one", "two", "three")]
+    a10 = replace(H100, name="NVIDIA A10", compute_capability="8.6")
+    outcomes = [
+        plan.ensure(node, tensorrt(gpu), options)
+        for node, gpu in zip(nodes, (H100, a10, H100), strict=True)
+    ]
+    assert [one.built for one in outcomes] == [True, True, False]
+    assert outcomes[0].record == outcomes[2].record
+    for node, gpu in zip(nodes, (H100, a10, H100), strict=True):
+        assert plan.check(node, tensorrt(gpu), options).record.identity.gpu == gpu.name
+
+
+def test_models_are_those_with_a_gpu_configuration(model: Path) -> None:
+    repository = model.parent
+    (repository / "other" / "configs").mkdir(parents=True)
+    assert plan.models(repository) == [model]
+    with pytest.raises(ValueError, match="no other with configs"):
+        plan.models(repository, ["other"])
+
+
+# One builder as a process, which says how far it is; it builds until it is told to go on.
+BUILDER = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from standin import H100, tensorrt
+from test_plan import CHEAP
+from rehue_training import plan
+
+def until_told(onnx):
+    print("builds", flush=True)
+    sys.stdin.readline()
+    return onnx
+
+engine = tensorrt(replace(H100, driver=sys.argv[2]), change=until_told)
+print("begins", flush=True)
+print("built" if plan.ensure(Path(sys.argv[1]), engine, CHEAP).built else "found", flush=True)
+"""
+
+
+def builder(model: Path, driver: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", BUILDER, str(model), driver],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def until(process: "subprocess.Popen[str]", word: str) -> None:
+    assert process.stdout is not None
+    assert any(line.strip() == word for line in process.stdout)
+
+
+def go_on(process: "subprocess.Popen[str]") -> None:
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+def test_of_two_builders_one_builds_and_the_other_finds(model: Path) -> None:
+    with builder(model, H100.driver) as first:
+        until(first, "builds")
+        with builder(model, H100.driver) as second:
+            until(second, "begins")
+            time.sleep(1)  # in which it would begin to build, if nothing held it
+            go_on(first)
+            until(first, "built")
+            assert second.communicate(timeout=120)[0].split() == ["found"]
+    assert (first.returncode, second.returncode) == (0, 0)
+
+
+def test_two_builders_for_unlike_gpus_leave_a_whole_plan(model: Path) -> None:
+    with builder(model, "1.0") as first, builder(model, "2.0") as second:
+        for one in (first, second):
+            go_on(one)
+        for one in (first, second):
+            assert one.communicate(timeout=120)[0].split() == ["begins", "builds", "built"]
+    fits = [
+        refusal(partial(plan.check, model, tensorrt(replace(H100, driver=driver)), CHEAP))
+        for driver in ("1.0", "2.0")
+    ]
+    assert sorted(map(bool, fits)) == [False, True]
+    assert "the driver was" in str(fits)
+
+
+def refusal(work: Callable[[], object]) -> str:
+    try:
+        work()
+    except PlanRefused as error:
+        return str(error)
+    return ""
+
+
+def test_a_killed_builder_leaves_the_old_plan_and_no_lock(model: Path) -> None:
+    good = plan.ensure(model, tensorrt(), CHEAP)
+    with builder(model, "2.0") as process:
+        until(process, "builds")
+        process.send_signal(signal.SIGKILL)
+    assert plan.check(model, tensorrt(), CHEAP).record == good.record
+    began = time.monotonic()
+    assert plan.ensure(model, tensorrt(replace(H100, driver="2.0")), CHEAP).built
+    assert time.monotonic() - began < 60
+
+
+def test_a_full_disk_leaves_the_old_plan(model: Path) -> None:
+    """A limit on the size of files stands for it: the write fails at the same place."""
+    script = (
+        "import sys, resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20));"
+        "from pathlib import Path; from dataclasses import replace;"
+        "from standin import H100, tensorrt; from test_plan import CHEAP;"
+        "from rehue_training import plan;"
+        "plan.ensure(Path(sys.argv[1]), tensorrt(replace(H100, driver='2.0')), CHEAP)"
+    )
+    good = plan.ensure(model, tensorrt(), CHEAP)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(model)],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
+        capture_output=True,
+        text=True,
+    )
+    assert "File too large" in done.stderr
+    assert plan.check(model, tensorrt(), CHEAP).record == good.record
+    assert not list((model / "1").glob("*.new"))

@@ -1,0 +1,90 @@
+"""`rehue plan` and `rehue gpu-check` as they are typed, and what the check measures."""
+
+import ctypes
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from standin import tensorrt
+from test_plan import CHEAP, committed
+
+from rehue_training import gpu_check
+from rehue_training.gpu_check import Effort
+from rehue_training.gpu_runners import TensorRTRunner
+
+REHUE = Path(sys.executable).parent / "rehue"
+
+
+def has_driver() -> bool:
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def rehue(*words: str, at: Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([REHUE, *words], cwd=at, capture_output=True, text=True)
+
+
+@pytest.mark.skipif(has_driver(), reason="for machines without a GPU")
+def test_without_a_gpu_each_command_says_what_it_needs(tmp_path: Path) -> None:
+    committed(tmp_path / "model_repository")
+    plan, check = (rehue(word, at=tmp_path) for word in ("plan", "gpu-check"))
+    assert (plan.returncode, check.returncode) == (4, 4)
+    assert plan.stderr == (
+        "rehue: there is no NVIDIA driver here (libcuda.so.1 is missing). "
+        "Plans are built on the GPU node that serves them.\n"
+    )
+    assert "gpu-check needs an NVIDIA GPU with its driver, and TensorRT's" in check.stderr
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_model_that_is_not_there_is_said(tmp_path: Path) -> None:
+    committed(tmp_path / "model_repository")
+    done = rehue("plan", "nothing", at=tmp_path)
+    assert done.returncode == 1
+    assert "no nothing with configs/gpu.pbtxt in model_repository" in done.stderr
+
+
+def test_building_plans_needs_no_tensorflow() -> None:
+    code = (
+        "import sys; from rehue_training import plan, plan_command, gpu_check;"
+        "sys.exit(bool({'tensorflow', 'keras', 'torch', 'ray', 'tensorrt'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_check_measures_every_batch_beside_the_ceiling(tmp_path: Path) -> None:
+    model = committed(tmp_path)
+    engine = tensorrt()
+    effort = Effort(seconds=0, side=64, copied=1 << 20, runs=3, together=2)
+    result = gpu_check.check([model], CHEAP, on=TensorRTRunner(engine), effort=effort)
+    assert json.loads(json.dumps(result)) == result
+    best, found = result["ceiling"], result["models"]["rehue"]
+    assert best["operations"] > 0
+    assert best["bytes"] > 0
+    assert [row["batch"] for row in found["batches"]] == [1, 2]
+    for row in found["batches"]:
+        assert row["latency_ms"] <= row["latency_p99_ms"]
+        time = row["batch"] / row["images_per_second"]
+        assert row["operations_per_second"] == pytest.approx(
+            row["batch"] * found["cost"]["operations"] / time
+        )
+        bound = max(
+            row["batch"] * found["cost"]["operations"] / best["operations"],
+            (found["cost"]["weights"] + row["batch"] * found["cost"]["traffic"]) / best["bytes"],
+        )
+        assert row["of_ceiling"] == pytest.approx(bound / time)
+    assert engine.cuda.in_use == 0
+    table = gpu_check.markdown(result)
+    assert "NVIDIA H100 80GB HBM3, driver 580.82.07; TensorRT 11.1.0.106; fp16" in table
+    assert table.count("\n| 1 |") == 1
+
+
+def test_batches_double_up_to_the_largest() -> None:
+    assert list(gpu_check.batches(32)) == [1, 2, 4, 8, 16, 32]
+    assert list(gpu_check.batches(12)) == [1, 2, 4, 8, 12]
+    assert list(gpu_check.batches(1)) == [1]

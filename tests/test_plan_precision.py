@@ -1,0 +1,117 @@
+"""The ONNX that plans are built from: FP16 where it may be, the same colours, the same contract."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from conftest import MODELS, PHOTOS
+from onnx import TensorProto, shape_inference
+
+from rehue_training import cost, parity, precision
+from rehue_training.colorizer import spec
+from rehue_training.parity import Parity
+
+NAMES = ["rehue", "seed"]
+SOME = [PHOTOS / "mpl_grace_hopper.jpg", PHOTOS / "sklearn_china.jpg"]
+
+
+def model(name: str) -> bytes:
+    return (MODELS / name / "1" / "model.onnx").read_bytes()
+
+
+def network(content: bytes) -> parity.Network:
+    session = onnxruntime.InferenceSession(content)
+    return lambda counts: session.run(["ab"], {"lightness": counts})[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_convolution_is_fp16_and_the_ends_are_fp32(name: str) -> None:
+    graph = shape_inference.infer_shapes(
+        onnx.load_model_from_string(precision.at(model(name), "fp16")), strict_mode=True
+    ).graph
+    types = {one.name: one.type.tensor_type.elem_type for one in [*graph.input, *graph.value_info]}
+    types |= {one.name: one.data_type for one in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Conv":
+            assert {types[one] for one in node.input} == {TensorProto.FLOAT16}
+        if node.op_type in ("Tanh", "Mul"):
+            assert {types[one] for one in node.input} == {TensorProto.FLOAT}
+    casts = [node for node in graph.node if node.op_type == "Cast"]
+    assert len(casts) == 4  # counts in, into FP16, out of it, ab out
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_contract_and_the_colours_stay(name: str) -> None:
+    made, kept = (onnx.load_model_from_string(one) for one in (
+        precision.at(model(name), "fp16"), model(name)
+    ))  # fmt: skip
+    assert (made.graph.input, made.graph.output) == (kept.graph.input, kept.graph.output)
+    contract = spec(MODELS / name / "configs" / "gpu.pbtxt")
+    found = parity.measure(
+        network(made.SerializeToString()), network(model(name)),
+        parity.photographs(SOME), contract, batch=2,
+    )  # fmt: skip
+    assert found.exceeds(parity.TOLERANCE) == []
+
+
+def test_fp32_is_the_file_itself() -> None:
+    assert precision.at(model("seed"), "fp32") == model("seed")
+
+
+def test_a_graph_without_convolutions_is_said() -> None:
+    proto = onnx.load_model_from_string(model("seed"))
+    for node in proto.graph.node:
+        node.op_type = "Relu" if node.op_type == "Conv" else node.op_type
+    with pytest.raises(ValueError, match="no convolution"):
+        precision.half(proto)
+
+
+def test_the_distance_is_the_worst_photographs() -> None:
+    """One of three photographs, in calls of two, gets other colours; its distance is told."""
+    contract = spec(MODELS / "seed" / "configs" / "gpu.pbtxt")
+    three = parity.photographs([*SOME, PHOTOS / "sklearn_flower.jpg"])
+    calls = []
+
+    def off(counts: np.ndarray) -> np.ndarray:
+        calls.append(len(counts))
+        field = np.zeros((len(counts), 2, 224, 224), np.float16)
+        if len(calls) == 2:
+            field[0] = 40
+        return field
+
+    def gray(counts: np.ndarray) -> np.ndarray:
+        return np.zeros((len(counts), 2, 224, 224), np.float16)
+
+    found = parity.measure(off, gray, three, contract, batch=2)
+    assert calls == [2, 2]
+    assert (found.ab_mean, found.ab_largest) == (40, 40)
+    assert found.ciede2000 > 10
+    assert parity.measure(gray, gray, three, contract, batch=2) == Parity(0, 0, 0)
+
+
+def test_a_picture_that_is_none_is_said() -> None:
+    with pytest.raises(ValueError, match="is not a picture that can be read"):
+        parity.photographs([PHOTOS / "SOURCES.tsv"])
+
+
+def test_the_cost_of_seed_is_the_papers_layers() -> None:
+    """Counted here layer by layer: 3 x 3 kernels, channels and strides of the paper."""
+    layers = [
+        (1, 64, 112), (64, 128, 112), (128, 128, 56), (128, 256, 56), (256, 256, 28),
+        (256, 512, 28), (512, 512, 28), (512, 256, 28), (256, 128, 28),
+        (128, 64, 56), (64, 32, 112), (32, 16, 112), (16, 2, 112),
+    ]  # fmt: skip
+    found = cost.of(precision.at(model("seed"), "fp16"))
+    assert found.operations == sum(2 * 9 * made * given * side**2 for given, made, side in layers)
+    parameters = sum(9 * given * made + made for given, made, _ in layers)
+    assert found.weights == pytest.approx(2 * parameters, abs=64)
+    assert parameters == 6_219_410
+    whole = cost.of(model("seed"))
+    assert whole.operations == found.operations
+    assert whole.traffic > found.traffic
+
+
+def test_the_bound_is_the_slower_of_arithmetic_and_memory() -> None:
+    one = cost.Cost(operations=100, traffic=10, weights=50)
+    assert one.shortest(4, operations_rate=1, bytes_rate=1) == 400
+    assert one.shortest(4, operations_rate=100, bytes_rate=1) == 90

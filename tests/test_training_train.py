@@ -1,0 +1,242 @@
+"""Training: exact resume, the schedule, configs that fail before any work."""
+
+import itertools
+import json
+from pathlib import Path
+
+import cv2
+import keras
+import numpy as np
+import pytest
+import skimage.data
+from pydantic import ValidationError
+
+from rehue_training import batches, checkpoint, config, data, losses, models, run, train
+from rehue_training.config import Config, Stage
+
+CONFIGS = Path(__file__).parents[1] / "training" / "configs"
+
+
+def tiny(**changes: object) -> Config:
+    """Four steps of the default network on crops of 32 and 64 pixels."""
+    values = {
+        "name": "tiny",
+        "model": "rehue",
+        "stages": (Stage(steps=3, size=32, batch=2), Stage(steps=1, size=64, batch=2)),
+        "loss": losses.Colours(),
+        "learning_rate": 1e-3,
+        "encoder_rate": 0.3,
+        "frozen_blocks": 5,
+        "weight_decay": 0.01,
+        "clip": 1.0,
+        "ema": 0.9,
+        "film": 0.5,
+        "validation": 0.5,
+        "validate_on": 2,
+        "checkpoint_every": 2,
+        "validate_every": 3,
+        "log_every": 1,
+    }
+    return Config(**{**values, **changes})  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve photographs: pieces of skimage's."""
+    home = tmp_path_factory.mktemp("photographs")
+    for name in ("chelsea", "coffee", "astronaut"):
+        bgr = cv2.cvtColor(getattr(skimage.data, name)(), cv2.COLOR_RGB2BGR)
+        for i, (down, across) in enumerate(itertools.product((0, 100), (0, 100))):
+            piece = bgr[down : down + 200, across : across + 240]
+            cv2.imwrite(str(home / f"{name}{'abcd'[i]}.png"), piece)
+    return home
+
+
+def miniature() -> keras.Model:
+    """A network with the default's kinds of layers, quick to trace."""
+    return keras.Sequential(
+        [
+            keras.Input((None, None, 1)),
+            keras.layers.Rescaling(1 / 50, offset=-1.0),
+            keras.layers.Conv2D(8, 3, strides=2, padding="same", activation="relu"),
+            # Cannot be traced for sizes left open: two sizes of crops must not ask for it.
+            keras.layers.UpSampling2D(2, interpolation="bilinear"),
+            keras.layers.Conv2D(2, 3, padding="same", activation="tanh"),
+        ]
+    )
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(models.MODELS, "seed", miniature)
+    plan = tiny(model="seed")
+    whole = train.train(plan, [folder], runs=tmp_path / "whole")
+    train.train(plan, [folder], runs=tmp_path / "parts", stop_at=2)
+    keras.utils.set_random_seed(99)  # what happens in between does not matter
+    parts = train.train(plan, [folder], runs=tmp_path / "parts")
+    assert whole.step == parts.step == 4
+    for part in ("weights", "averaged", "optimizer"):
+        for one, two in zip(getattr(whole, part), getattr(parts, part), strict=True):
+            np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-6)
+    losses_of = [[entry["loss"] for entry in one.history] for one in (whole, parts)]
+    np.testing.assert_allclose(*losses_of, rtol=1e-4)
+    assert [entry["step"] for entry in parts.history] == [1, 2, 3, 4]
+    assert list((tmp_path / "whole" / "tiny" / "tensorboard").glob("events*"))
+
+
+def test_frozen_blocks_and_the_encoders_share_of_the_rate() -> None:
+    model = run.build(tiny())
+    learns = {layer.name for layer in model.layers if layer.trainable_variables}
+    assert {"stem", "block0_project", "block4_project"}.isdisjoint(learns)
+    assert {"block5_project", "block15_project", "decode32_2", "colours"} <= learns
+    shares = dict(
+        zip((one.path for one in model.trainable_variables), model.optimizer.shares, strict=True)
+    )
+    assert shares["block5_project/kernel"] == 0.3
+    assert shares["colours/kernel"] == 1.0
+
+
+def test_a_pretrained_layer_takes_a_smaller_step() -> None:
+    model = run.build(tiny(frozen_blocks=0, weight_decay=0.0, clip=None))
+    before = {one.path: np.array(one) for one in model.trainable_variables}
+    model.optimizer.learning_rate = 1e-3
+    # Adam's first step is the rate itself, whatever the gradient's size.
+    model.optimizer.apply([keras.ops.ones_like(one) for one in model.trainable_variables])
+    after = {one.path: np.array(one) for one in model.trainable_variables}
+    moved = {path: np.abs(after[path] - before[path]) for path in after}
+    assert moved["stem/kernel"].max() == pytest.approx(0.3e-3, rel=0.01)
+    assert moved["colours/kernel"].max() == pytest.approx(1e-3, rel=0.01)
+
+
+def test_a_kill_while_saving_keeps_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "checkpoint.npz"
+    state = checkpoint.Checkpoint(1, [np.ones(3)], [np.ones(3)], [np.ones(2)], [{"step": 1}])
+    checkpoint.save(path, state)
+
+    def full(file: object, **_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match="No space"):
+        checkpoint.save(path, state)
+    monkeypatch.undo()
+    assert checkpoint.load(path).step == 1
+
+
+def test_batches_depend_on_nothing_but_seed_and_step(folder: Path, tmp_path: Path) -> None:
+    photographs = data.photographs([folder], cache=tmp_path)
+    crops = batches.Crops(48, 24, (0.5, 1.0), 0.5)
+    indices = list(range(len(photographs)))
+    source = batches.Batches(photographs, indices, 7)
+    source.batch(crops, 4, 0, 0)
+    late = source.batch(crops, 4, 5, 20)
+    fresh = batches.Batches(photographs, indices, 7).batch(crops, 4, 5, 20)
+    other = batches.Batches(photographs, indices, 8).batch(crops, 4, 5, 20)
+    assert all(np.array_equal(a, b) for a, b in zip(late, fresh, strict=True))
+    assert not np.array_equal(late[0], other[0])
+    assert late[0].shape == (4, 48, 48, 1)
+    assert late[1].shape == (4, 24, 24, 2)
+
+
+def test_every_photograph_comes_once_an_epoch(folder: Path, tmp_path: Path) -> None:
+    photographs = data.photographs([folder], cache=tmp_path)
+    count = len(photographs)
+    source = batches.Batches(photographs, list(range(count)), 1)
+    epoch = [source._at(number) for number in range(2 * count)]
+    assert sorted(epoch[:count]) == sorted(epoch[count:]) == list(range(count))
+    assert epoch[:count] != epoch[count:]
+
+
+def test_the_example_is_the_papers_preprocessing(folder: Path) -> None:
+    from skimage.color import rgb2lab
+
+    rgb = skimage.data.coffee()[:224, :224]
+    lightness, ab = batches.Crops(224, 224, (1, 1), 0.0).middle(rgb)
+    truth = rgb2lab(rgb)
+    np.testing.assert_allclose(lightness[..., 0], truth[..., 0], atol=0.02)
+    np.testing.assert_allclose(ab, truth[..., 1:] / 128, atol=0.5 / 128)
+
+
+def test_the_rate_rises_then_falls_to_nothing() -> None:
+    plan = tiny(stages=(Stage(steps=6, size=32, batch=1),), warmup=3)
+    rates = [run.learning_rate(plan, step) for step in range(6)]
+    assert rates[:3] == pytest.approx([1e-3 / 3, 2e-3 / 3, 1e-3])
+    assert rates[3] == pytest.approx(1e-3)
+    assert rates[3] > rates[4] > rates[5] > 0
+    assert run.learning_rate(tiny(cosine=False), 5) == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"learning_rate": -1}, "learning_rate"),
+        ({"learnin_rate": 1e-3}, "learnin_rate"),
+        ({"model": "resnet"}, "model"),
+        ({"stages": ()}, "stages"),
+        ({"film": 1.5}, "film"),
+        ({"warmup": 4}, "warmup"),
+        ({"loss": {"kind": "hinge"}}, "loss"),
+        ({"name": "No Spaces"}, "name"),
+    ],
+)
+def test_a_bad_value_is_named(changes: dict[str, object], name: str) -> None:
+    with pytest.raises(ValidationError, match=name):
+        tiny(**changes)
+
+
+def test_crops_must_rise_and_sizes_divide() -> None:
+    with pytest.raises(ValidationError, match="crop"):
+        Stage(steps=1, size=32, batch=1, crop=(0.9, 0.5))
+    with pytest.raises(ValidationError, match="multiple of 32"):
+        Stage(steps=1, size=100, batch=1)
+
+
+def test_a_file_without_a_config_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bare.py"
+    path.write_text("settings = {}\n")
+    with pytest.raises(ValueError, match="must set `config`"):
+        config.read(path)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
+def test_every_experiment_is_valid_and_tells_its_story(path: Path) -> None:
+    assert config.read(path).steps > 0
+    head = path.read_text().split('"""')[1]
+    for word in ("Source", "Hardware", "Duration", "Score", "Command"):
+        assert f"{word}:" in head
+
+
+def test_losses_by_hand() -> None:
+    truth = np.zeros((1, 8, 8, 2), np.float32)
+    guess = np.full((1, 8, 8, 2), 0.3, np.float32)
+    assert float(losses.MeanSquares()(truth, guess)[0]) == pytest.approx(0.09)
+    # Length of (0.3, 0.4) is 0.5; softened by 0.01 at the start, and gray: weight 1.
+    guess[..., 1] = 0.4
+    length = np.sqrt(0.25 + 1e-4) - 0.01
+    plain = losses.Colours(chroma=3, coarse=0, vividness=0)
+    assert float(plain(truth, guess)[0]) == pytest.approx(length, rel=1e-5)
+    # The other way round the truth is the colourful one.
+    assert float(plain(guess, truth)[0]) == pytest.approx(length * (1 + 3 * length), rel=1e-5)
+    vivid = losses.Colours(chroma=0, coarse=0, vividness=1)
+    assert float(vivid(truth, guess)[0]) == pytest.approx(2 * length, rel=1e-5)
+
+
+def test_the_coarse_term_looks_past_texture() -> None:
+    truth = np.zeros((1, 8, 8, 2), np.float32)
+    checks = np.indices((8, 8)).sum(axis=0) % 2 * 2 - 1.0
+    guess = (0.2 * checks[None, ..., None] * np.ones(2)).astype(np.float32)
+    fine = float(losses.Colours(chroma=0, coarse=0, vividness=0)(truth, guess)[0])
+    both = float(losses.Colours(chroma=0, coarse=1, vividness=0)(truth, guess)[0])
+    assert fine > 0.2
+    assert both == pytest.approx(fine, abs=1e-5)
+
+
+def test_the_checkpoint_is_plain_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.npz"
+    checkpoint.save(path, checkpoint.Checkpoint(3, [np.eye(2)], [], [], [{"step": 3, "loss": 0.5}]))
+    with np.load(path, allow_pickle=False) as file:
+        assert json.loads(str(file["meta"]))["step"] == 3
+        assert np.array_equal(file["weights/0"], np.eye(2))

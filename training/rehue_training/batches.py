@@ -1,0 +1,129 @@
+"""Batches of crops. A batch is a pure function of the seed and the step.
+
+So a run that was killed goes on with exactly the batches it would have seen,
+and nothing about the pipeline has to be saved.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from rehue_serve import lab
+from rehue_training import augment
+from rehue_training.data import Photographs
+from rehue_training.models import AB_RANGE
+
+UInt8 = NDArray[np.uint8]
+Float32 = NDArray[np.float32]
+Batch = tuple[Float32, Float32]
+
+AHEAD = 3  # batches made while the device works
+
+
+@dataclass(frozen=True)
+class Crops:
+    """How a photograph becomes an example."""
+
+    size: int  # of the network's input, pixels, square
+    target: int  # of its output
+    share: tuple[float, float]  # least and greatest side, of the photograph's short side
+    film: float  # chance of an old photograph's lightness
+
+    def example(self, rgb: UInt8, rng: np.random.Generator) -> Batch:
+        """L (HW1 float32, 0..100) and ab (hw2 float32, divided by 128) of a random crop."""
+        crop = self._crop(rgb, rng)
+        if rng.random() < 0.5:
+            crop = np.ascontiguousarray(crop[:, ::-1])
+        old = rng.random() < self.film
+        lightness = augment.film(crop, rng) if old else lab.lightness(crop)
+        return lightness[..., None], chroma(crop, self.target)
+
+    def middle(self, rgb: UInt8) -> Batch:
+        """The same of the greatest square in the middle, unchanged: to validate."""
+        side = min(rgb.shape[:2])
+        top, left = (rgb.shape[0] - side) // 2, (rgb.shape[1] - side) // 2
+        crop = resized(rgb[top : top + side, left : left + side], self.size)
+        return lab.lightness(crop)[..., None], chroma(crop, self.target)
+
+    def _crop(self, rgb: UInt8, rng: np.random.Generator) -> UInt8:
+        height, width = rgb.shape[:2]
+        side = round(min(height, width) * rng.uniform(*self.share))
+        top = int(rng.integers(height - side + 1))
+        left = int(rng.integers(width - side + 1))
+        return resized(rgb[top : top + side, left : left + side], self.size)
+
+
+def resized(rgb: UInt8, size: int) -> UInt8:
+    """A square picture (HWC uint8) at `size` pixels."""
+    how = cv2.INTER_AREA if rgb.shape[0] > size else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(rgb, (size, size), interpolation=how), np.uint8)
+
+
+def chroma(rgb: UInt8, size: int) -> Float32:
+    """ab (hw2 float32, divided by 128) of a square picture (HWC uint8) at `size` pixels."""
+    full = cv2.cvtColor(rgb.astype(np.float32) / np.float32(255), cv2.COLOR_RGB2LAB)[..., 1:]
+    if full.shape[0] != size:
+        full = cv2.resize(full, (size, size), interpolation=cv2.INTER_AREA)
+    return np.asarray(full / np.float32(AB_RANGE), np.float32)
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The endless, seeded order of examples."""
+
+    photographs: Photographs
+    indices: list[int]
+    seed: int
+
+    def batch(self, crops: Crops, size: int, step: int, start: int) -> Batch:
+        """The batch of `step`, whose first example is number `start` of the run.
+
+        Every epoch is a permutation of its own: each photograph is seen once in it.
+        """
+        rng = np.random.default_rng((self.seed, step))
+        examples = [crops.example(self.photographs[self._at(start + i)], rng) for i in range(size)]
+        return stack(examples)
+
+    def _at(self, number: int) -> int:
+        epoch, place = divmod(number, len(self.indices))
+        return self.indices[int(_order(self.seed, epoch, len(self.indices))[place])]
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+    return np.random.default_rng((seed, epoch, count)).permutation(count)
+
+
+def stack(examples: list[Batch]) -> Batch:
+    """NHWC float32 lightness and ab of several examples."""
+    lightness, ab = zip(*examples, strict=True)
+    return np.stack(lightness), np.stack(ab)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One step of a run."""
+
+    step: int
+    start: int  # number of its first example
+    size: int  # examples
+    crops: Crops
+
+
+def ahead(batches: Batches, plan: Iterator[Planned]) -> Iterator[tuple[Planned, Batch]]:
+    """The planned batches in order, made in a thread while the device works."""
+    with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
+        waiting = []
+        for item in plan:
+            made = pool.submit(batches.batch, item.crops, item.size, item.step, item.start)
+            waiting.append((item, made))
+            if len(waiting) > AHEAD:
+                ready, future = waiting.pop(0)
+                yield ready, future.result()
+        for ready, future in waiting:
+            yield ready, future.result()

@@ -1,0 +1,183 @@
+"""The training side's words in the `rehue` command.
+
+What needs TensorFlow is imported inside the functions, so that `rehue --help`
+stays quick.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from rehue_training import plan_command
+
+REPOSITORY = Path("model_repository")
+RUNS = Path("runs")
+RESULTS = Path("results")
+
+
+def add_commands(subparsers: Any) -> None:
+    """Adds `train`, `export`, `gain`, `evaluate`, `figures`, `plan` and `gpu-check`."""
+    # TensorFlow reads it when it is imported: no lines about missing GPUs.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    _add_train(subparsers)
+    _add_export(subparsers)
+    _add_gain(subparsers)
+    _add_evaluate(subparsers)
+    _add_figures(subparsers)
+    plan_command.add_commands(subparsers)
+
+
+def _add_train(subparsers: Any) -> None:
+    parser = subparsers.add_parser("train", help="train a network; goes on where it was stopped")
+    parser.add_argument("config", type=Path, help="an experiment of training/configs/")
+    _add_data(parser)
+    parser.add_argument("--runs", type=Path, default=RUNS, help="checkpoints, logs and cache")
+    parser.set_defaults(run=_train)
+
+
+def _add_export(subparsers: Any) -> None:
+    parser = subparsers.add_parser("export", help="write a trained network into the repository")
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--runs", type=Path, default=RUNS)
+    parser.add_argument("--repository", type=Path, default=REPOSITORY)
+    parser.set_defaults(run=_export)
+
+
+def _add_gain(subparsers: Any) -> None:
+    parser = subparsers.add_parser("gain", help="try factors on an exported network's chroma")
+    parser.add_argument("config", type=Path)
+    _add_data(parser)
+    parser.add_argument("--runs", type=Path, default=RUNS)
+    parser.add_argument("--repository", type=Path, default=REPOSITORY)
+    parser.set_defaults(run=_gain)
+
+
+def _add_evaluate(subparsers: Any) -> None:
+    parser = subparsers.add_parser("evaluate", help="measure models on colour photographs")
+    _add_data(parser)
+    _add_models(parser)
+    parser.add_argument("--out", type=Path, default=RESULTS / "evaluation")
+    parser.set_defaults(run=_evaluate)
+
+
+def _add_figures(subparsers: Any) -> None:
+    figures = subparsers.add_parser("figures", help="the paper's figures, and contact sheets")
+    kinds = figures.add_subparsers(required=True, metavar="FIGURE")
+    loss = kinds.add_parser("loss", help="training and validation loss of a run")
+    loss.add_argument("folder", type=Path, help="of the run, such as runs/seed")
+    loss.add_argument("--out", type=Path, default=RESULTS / "loss.png")
+    loss.set_defaults(run=_loss)
+    pairs = kinds.add_parser("pairs", help="eleven photographs, gray and coloured")
+    _add_data(pairs)
+    pairs.add_argument("--model", default="seed")
+    pairs.add_argument("--repository", type=Path, default=REPOSITORY)
+    pairs.add_argument("--out", type=Path, default=RESULTS / "pairs.png")
+    pairs.set_defaults(run=_pairs)
+    sheet = kinds.add_parser("sheet", help="photographs by every model, to look at")
+    _add_data(sheet)
+    _add_models(sheet)
+    sheet.add_argument("--count", type=int, default=24)
+    sheet.add_argument("--out", type=Path, default=RESULTS / "sheet.png")
+    sheet.set_defaults(run=_sheet)
+
+
+def _add_data(parser: Any) -> None:
+    parser.add_argument(
+        "--data", type=Path, nargs="+", required=True, metavar="PATH",
+        help="tars, folder trees, or Kaggle's Image Colorization Dataset",
+    )  # fmt: skip
+
+
+def _add_models(parser: Any) -> None:
+    parser.add_argument("--models", nargs="+", default=["seed", "rehue"], metavar="MODEL")
+    parser.add_argument("--repository", type=Path, default=REPOSITORY)
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from rehue_training import train
+
+    config = _read(arguments.config)
+    if config is None:
+        return 2
+    train.train(config, arguments.data, runs=arguments.runs)
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from rehue_training import export
+
+    config = _read(arguments.config)
+    if config is None:
+        return 2
+    path, parity = export.export(config, runs=arguments.runs, repository=arguments.repository)
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; from Keras by {parity}")
+    return 0
+
+
+def _gain(arguments: argparse.Namespace) -> int:
+    from rehue_training import gain
+
+    config = _read(arguments.config)
+    if config is None:
+        return 2
+    found = gain.measure(
+        config, arguments.data, runs=arguments.runs, repository=arguments.repository
+    )
+    print("\n".join(map(str, found)))
+    return 0
+
+
+def _read(path: Path) -> Any:
+    """The experiment's config; None, with what is wrong printed, where it is not one."""
+    from rehue_training import config
+
+    try:
+        return config.read(path)
+    except (ValueError, OSError) as error:
+        print(f"rehue: {path} is not an experiment.\n{error}", file=sys.stderr)
+        return None
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from rehue_training import evaluate
+
+    result = evaluate.evaluate(
+        arguments.data,
+        repository=arguments.repository,
+        models=arguments.models,
+        out=arguments.out,
+    )
+    print(evaluate.markdown(result))
+    return 0
+
+
+def _loss(arguments: argparse.Namespace) -> int:
+    from rehue_training import figures
+
+    figures.loss(arguments.folder, arguments.out)
+    return _where(arguments.out)
+
+
+def _pairs(arguments: argparse.Namespace) -> int:
+    from rehue_training import figures
+    from rehue_training.colorizer import Colorizer
+
+    model = Colorizer(arguments.repository, arguments.model)
+    figures.pairs(arguments.data, model, arguments.out)
+    return _where(arguments.out)
+
+
+def _sheet(arguments: argparse.Namespace) -> int:
+    from rehue_training import figures
+    from rehue_training.colorizer import Colorizer
+
+    models = [Colorizer(arguments.repository, name) for name in arguments.models]
+    figures.sheet(arguments.data, models, arguments.count, arguments.out)
+    return _where(arguments.out)
+
+
+def _where(path: Path) -> int:
+    print(path)
+    return 0

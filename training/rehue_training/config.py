@@ -1,0 +1,85 @@
+"""One experiment: a plain Python file whose `config` is checked before any work.
+
+The files lie in `training/configs/`. A value of the wrong type, out of range or
+misspelt stops the command with its name and what is allowed.
+"""
+
+import runpy
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from rehue_training.losses import Colours, MeanSquares
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Stage(BaseModel):
+    """So many steps on crops of one size."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    steps: Count
+    size: Annotated[int, Field(ge=32, multiple_of=32)]
+    batch: Count
+    # Side of a crop, as a share of the photograph's short side: least and greatest.
+    crop: tuple[Share, Share] = (1.0, 1.0)
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        if not 0 < self.crop[0] <= self.crop[1]:
+            raise ValueError(f"crop: {self.crop} must be two rising shares above 0")
+        return self
+
+
+class Config(BaseModel):
+    """Everything that a run depends on, but where the photographs lie."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
+    model: Literal["seed", "rehue"]
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+    loss: Annotated[MeanSquares | Colours, Field(discriminator="kind")]
+    learning_rate: Annotated[float, Field(gt=0, lt=1)]
+    # Share of that rate for pretrained layers; and their blocks that stay as they are.
+    encoder_rate: Share = 1.0
+    frozen_blocks: Annotated[int, Field(ge=0, le=16)] = 0
+    weight_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    clip: Annotated[float, Field(gt=0)] | None = None  # greatest norm of all gradients
+    warmup: Annotated[int, Field(ge=0)] = 0
+    cosine: bool = True  # down to nothing at the last step; else the rate stays
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    film: Share = 0.0
+    short_side: Annotated[int, Field(ge=64)] = 200
+    validation: Annotated[float, Field(gt=0, lt=1)] = 0.03
+    validate_on: Count = 128
+    log_every: Count = 20
+    validate_every: Count = 200
+    checkpoint_every: Count = 100
+    seed: int = 1
+    side: Annotated[int, Field(ge=64, multiple_of=32)] = 256  # of the exported network's input
+    gain: Annotated[float, Field(gt=0, le=3)] = 1.0  # its chroma, scaled at export
+
+    @property
+    def steps(self) -> int:
+        return sum(stage.steps for stage in self.stages)
+
+    @property
+    def photographs(self) -> int:
+        """Photographs seen, each time counted."""
+        return sum(stage.steps * stage.batch for stage in self.stages)
+
+    @model_validator(mode="after")
+    def _warm(self) -> Self:
+        if self.warmup >= self.steps:
+            raise ValueError(f"warmup: {self.warmup} steps leave none of the {self.steps}")
+        return self
+
+
+def read(path: Path) -> Config:
+    """The `config` of an experiment's file."""
+    found = runpy.run_path(str(path)).get("config")
+    if not isinstance(found, Config):
+        raise ValueError(f"{path} must set `config` to a rehue_training.config.Config")
+    return found

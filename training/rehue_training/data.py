@@ -1,0 +1,210 @@
+"""Photographs to learn from: folders, tars, or Kaggle's colorization data.
+
+Everything is decoded once into one file of uint8 pixels that is mapped into
+memory, so an epoch costs no decoding. What cannot be used (corrupt files, gray
+pictures, slivers) is counted by name in a report and skipped.
+"""
+
+import hashlib
+import json
+import re
+import tarfile
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+UInt8 = NDArray[np.uint8]
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+# Kaggle's Image Colorization Dataset holds each picture twice, gray and in
+# colour. Lightness comes from the colour one, so only that one is read.
+KAGGLE = {"train": "train_color", "test": "test_color"}
+# Mean spread between the channels, of 255, below which a picture is called
+# gray: JPEG alone leaves up to about 2 in a gray picture saved as colour.
+GRAY_SPREAD = 4.0
+SHORTEST_SIDE = 32
+# Neighbours by number are often frames of one scene or rooms of one house: this
+# many stay on one side of the validation split together.
+NEIGHBOURS = 20
+
+
+@dataclass
+class Report:
+    """What became of the files that were read."""
+
+    kept: int = 0
+    corrupt: list[str] = field(default_factory=list)
+    gray: list[str] = field(default_factory=list)
+    small: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.kept} photographs kept; skipped {len(self.corrupt)} corrupt, "
+            f"{len(self.gray)} gray, {len(self.small)} under {SHORTEST_SIDE} pixels"
+        )
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """Decoded photographs, mapped into memory: HWC uint8 sRGB, 0..255."""
+
+    names: list[str]
+    shapes: NDArray[np.int64]  # N x (height, width)
+    offsets: NDArray[np.int64]
+    pixels: UInt8  # flat
+    report: Report
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> UInt8:
+        height, width = (int(side) for side in self.shapes[index])
+        start = int(self.offsets[index])
+        return self.pixels[start : start + height * width * 3].reshape(height, width, 3)
+
+    def split(self, share: float) -> tuple[list[int], list[int]]:
+        """Indices to train on and to validate on; `share` of the groups validate."""
+        train: list[int] = []
+        validation: list[int] = []
+        for index, name in enumerate(self.names):
+            (validation if _fraction(group(name)) < share else train).append(index)
+        return train, validation
+
+
+def group(name: str) -> str:
+    """What must not be parted by the split: `houses_00062.jpg` -> `houses_3`."""
+    numbered = re.fullmatch(r"(.*?)(\d+)", Path(name).stem)
+    if not numbered:
+        return Path(name).stem
+    return f"{numbered[1]}{int(numbered[2]) // NEIGHBOURS}"
+
+
+def _fraction(text: str) -> float:
+    digest = hashlib.sha256(text.encode()).digest()
+    return int.from_bytes(digest[:8]) / 2**64
+
+
+def files(paths: Iterable[Path], *, part: str = "train") -> Iterator[tuple[str, bytes]]:
+    """Name and encoded bytes of every picture under `paths`, in a fixed order.
+
+    A path is a tar, one picture, a folder tree of pictures (and tars), or a
+    folder in Kaggle's layout, of which `part` ("train" or "test") is read.
+    """
+    for path in paths:
+        if path.is_dir():
+            yield from _folder(path / KAGGLE[part] if _is_kaggle(path) else path)
+        elif path.suffix == ".tar" or path.name.endswith(".tar.gz"):
+            yield from _tar(path)
+        elif path.is_file():
+            yield path.name, path.read_bytes()
+        else:
+            raise FileNotFoundError(f"no photographs at {path}")
+
+
+def _is_kaggle(folder: Path) -> bool:
+    return any((folder / name).is_dir() for name in KAGGLE.values())
+
+
+def _folder(folder: Path) -> Iterator[tuple[str, bytes]]:
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in SUFFIXES:
+            yield path.relative_to(folder).as_posix(), path.read_bytes()
+        elif path.suffix == ".tar":
+            yield from _tar(path)
+
+
+def _tar(path: Path) -> Iterator[tuple[str, bytes]]:
+    with tarfile.open(path) as archive:
+        for member in archive:
+            file = archive.extractfile(member) if member.isfile() else None
+            if file and Path(member.name).suffix.lower() in SUFFIXES:
+                yield member.name, file.read()
+
+
+def decode(encoded: bytes) -> UInt8 | None:
+    """HWC uint8 sRGB of an encoded picture; None where it cannot be read."""
+    bgr = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR) if encoded else None
+    return None if bgr is None else np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def is_gray(rgb: UInt8) -> bool:
+    """Whether a picture (HWC uint8) holds no colour worth learning."""
+    small = cv2.resize(rgb, (64, 64), interpolation=cv2.INTER_AREA).astype(np.int16)
+    return float(np.mean(small.max(axis=2) - small.min(axis=2))) < GRAY_SPREAD
+
+
+def shrink(rgb: UInt8, short_side: int) -> UInt8:
+    """The picture (HWC uint8) with its short side at most `short_side`."""
+    height, width = rgb.shape[:2]
+    scale = short_side / min(height, width)
+    if scale >= 1:
+        return rgb
+    size = (round(width * scale), round(height * scale))
+    return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def photographs(paths: Iterable[Path], *, cache: Path, short_side: int = 200) -> Photographs:
+    """The usable pictures under `paths`, decoded once into the folder `cache`."""
+    paths = [path.resolve() for path in paths]
+    home = cache / _key(paths, short_side)
+    if not (home / "index.json").is_file():
+        home.mkdir(parents=True, exist_ok=True)
+        _fill(home, files(paths), short_side)
+    return _open(home)
+
+
+def _key(paths: list[Path], short_side: int) -> str:
+    facts = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    return hashlib.sha256(json.dumps([facts, short_side]).encode()).hexdigest()[:16]
+
+
+def _fill(home: Path, pictures: Iterable[tuple[str, bytes]], short_side: int) -> None:
+    """Writes the pixels, then the index by rename: a cut-short cache is no cache."""
+    report, names, shapes = Report(), [], []
+    with (home / "pixels.u8").open("wb") as out:
+        for name, encoded in pictures:
+            rgb = usable(name, encoded, report)
+            if rgb is not None:
+                rgb = shrink(rgb, short_side)
+                _write(out, rgb)
+                names.append(name)
+                shapes.append(rgb.shape[:2])
+    report.kept = len(names)
+    index = {"names": names, "shapes": shapes, "report": asdict(report)}
+    (home / "index.new").write_text(json.dumps(index))
+    (home / "index.new").replace(home / "index.json")
+
+
+def usable(name: str, encoded: bytes, report: Report) -> UInt8 | None:
+    """The decoded picture (HWC uint8), or None with its name put in the report."""
+    rgb = decode(encoded)
+    if rgb is None:
+        report.corrupt.append(name)
+    elif min(rgb.shape[:2]) < SHORTEST_SIDE:
+        report.small.append(name)
+    elif is_gray(rgb):
+        report.gray.append(name)
+    else:
+        return rgb
+    return None
+
+
+def _write(out: BinaryIO, rgb: UInt8) -> None:
+    out.write(np.ascontiguousarray(rgb).data)
+
+
+def _open(home: Path) -> Photographs:
+    index = json.loads((home / "index.json").read_text())
+    report = Report(**index["report"])
+    if not index["names"]:
+        raise ValueError(f"no usable photographs: {report}")
+    shapes = np.array(index["shapes"], np.int64)
+    sizes = shapes.prod(axis=1) * 3
+    offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    pixels = np.memmap(home / "pixels.u8", np.uint8, mode="r")
+    return Photographs(index["names"], shapes, offsets, pixels, report)

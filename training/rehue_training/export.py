@@ -1,0 +1,103 @@
+"""The trained network as the file that Triton serves.
+
+Input `lightness` UINT8 [N, 1, H, W]: L in counts of 100/255, one byte a pixel on
+the wire. Output `ab` FP16 [N, 2, h, w] in Lab units. Everything between, the
+scaling included, is inside the graph.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import onnx
+import onnxruntime
+import skimage.data
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from rehue_serve import lab
+from rehue_training import checkpoint
+from rehue_training.batches import resized
+from rehue_training.config import Config
+from rehue_training.graph import OPSET, Graph, Value, emit
+from rehue_training.models import AB_RANGE, MODELS
+from rehue_training.run import CHECKPOINT
+
+LIGHTNESS_SCALE = 100 / 255
+IR_VERSION = 8  # of opset 17, so that older runtimes read it
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far the exported file is from the Keras network, in Lab units."""
+
+    largest: float
+    mean: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.4f} in the mean, {self.largest:.4f} at most (Lab units)"
+
+
+def export(config: Config, *, runs: Path, repository: Path) -> tuple[Path, Parity]:
+    """Writes the averaged weights of a config's run as `repository/model/1/model.onnx`."""
+    model = MODELS[config.model]()
+    model.set_weights(checkpoint.load(runs / config.name / CHECKPOINT).averaged)
+    proto = to_onnx(model, side=config.side, gain=config.gain)
+    path = repository / config.model / "1" / "model.onnx"
+    write(proto, path)
+    return path, parity(proto, model, sample(config.side), gain=config.gain)
+
+
+def sample(side: int) -> NDArray[np.uint8]:
+    """Two real photographs, N x side x side, in counts of 100/255: to compare outputs on."""
+    pictures = [skimage.data.chelsea(), skimage.data.coffee()]
+    lightness = [lab.lightness(resized(picture, side)) for picture in pictures]
+    counts = np.rint(np.stack(lightness) / LIGHTNESS_SCALE)
+    return np.asarray(counts, np.uint8)
+
+
+def to_onnx(model: keras.Model, *, side: int, gain: float = 1.0) -> onnx.ModelProto:
+    """The network at one input size, square, any batch; `gain` scales its chroma."""
+    graph = Graph()
+    graph.add("Cast", ["lightness"], "counts", to=TensorProto.FLOAT)
+    scale = graph.constant("lightness_scale", np.float32(LIGHTNESS_SCALE))
+    entry = Value(graph.add("Mul", ["counts", scale], "L"), side, side)
+    last = emit(graph, model, entry)
+    unit = graph.constant("ab_unit", np.float32(AB_RANGE * gain))
+    graph.add("Mul", [last.name, unit], "ab_lab")
+    graph.add("Cast", ["ab_lab"], "ab", to=TensorProto.FLOAT16)
+    shape = ["N", 2, last.height, last.width]
+    whole = helper.make_graph(
+        graph.nodes,
+        model.name,
+        [helper.make_tensor_value_info("lightness", TensorProto.UINT8, ["N", 1, side, side])],
+        [helper.make_tensor_value_info("ab", TensorProto.FLOAT16, shape)],
+        graph.weights,
+    )
+    proto = helper.make_model(whole, opset_imports=[helper.make_opsetid("", OPSET)])
+    proto.ir_version, proto.producer_name = IR_VERSION, "rehue"
+    onnx.checker.check_model(proto, full_check=True)
+    return proto
+
+
+def write(proto: onnx.ModelProto, path: Path) -> None:
+    """Renames into place, so that a server never loads half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_suffix(".new")
+    fresh.write_bytes(proto.SerializeToString())
+    fresh.replace(path)
+
+
+def parity(
+    proto: onnx.ModelProto, model: keras.Model, counts: NDArray[np.uint8], *, gain: float = 1.0
+) -> Parity:
+    """Runs both on the same photographs (NHW uint8, L in counts of 100/255)."""
+    session = onnxruntime.InferenceSession(
+        proto.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    (served,) = session.run(["ab"], {"lightness": counts[:, None]})
+    lightness = counts[..., None].astype(np.float32) * np.float32(LIGHTNESS_SCALE)
+    kept = model.predict(lightness, verbose=0) * AB_RANGE * gain
+    error = np.abs(served.transpose(0, 2, 3, 1).astype(np.float32) - kept)
+    return Parity(float(error.max()), float(error.mean()))

@@ -1,0 +1,170 @@
+"""A Keras network as an ONNX graph, layer by layer.
+
+Written with `onnx.helper` from the layers themselves rather than traced: it works
+with any Keras backend, keeps the layers' names, stays in NCHW from end to end,
+and an UpSampling2D is one Resize. Weights are kept as FP16 and cast to FP32 in
+the graph: half the file, and the runtime folds the casts when it loads.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+OPSET = 17
+
+
+@dataclass
+class Value:
+    """A tensor of the graph: its name and its height and width."""
+
+    name: str
+    height: int
+    width: int
+
+
+@dataclass
+class Graph:
+    """Nodes and weights as they gather."""
+
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    weights: list[onnx.TensorProto] = field(default_factory=list)
+
+    def add(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        self.nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
+        return output
+
+    def constant(self, name: str, value: NDArray[Any] | np.float32) -> str:
+        self.weights.append(numpy_helper.from_array(np.asarray(value), name))
+        return name
+
+    def weight(self, name: str, value: NDArray[np.float32]) -> str:
+        """An FP32 tensor, kept as FP16."""
+        half = self.constant(f"{name}/fp16", value.astype(np.float16))
+        return self.add("Cast", [half], name, to=TensorProto.FLOAT)
+
+
+def emit(graph: Graph, model: keras.Model, entry: Value) -> Value:
+    """Adds a flat Keras network that starts at `entry`; the value of its output.
+
+    Raises:
+        KeyError: a layer of a kind that `LAYERS` does not know.
+    """
+    values = {id(model.inputs[0]): entry}
+    for layer in model.layers:
+        if not isinstance(layer, keras.layers.InputLayer):
+            sources = layer.input if isinstance(layer.input, list) else [layer.input]
+            write = LAYERS[type(layer)]
+            values[id(layer.output)] = write(graph, layer, [values[id(one)] for one in sources])
+    return values[id(model.outputs[0])]
+
+
+def _conv(graph: Graph, layer: Any, inputs: list[Value]) -> Value:
+    kernel, bias = layer.get_weights()
+    # Keras: height, width, in, out. ONNX: out, in, height, width.
+    return _convolve(graph, layer, inputs[0], kernel.transpose(3, 2, 0, 1), bias, groups=1)
+
+
+def _depthwise(graph: Graph, layer: Any, inputs: list[Value]) -> Value:
+    kernel, bias = layer.get_weights()
+    channels = kernel.shape[2]
+    kernel = kernel.transpose(2, 3, 0, 1)  # channel, multiplier (1), height, width
+    return _convolve(graph, layer, inputs[0], kernel, bias, groups=channels)
+
+
+def _convolve(
+    graph: Graph, layer: Any, source: Value, kernel: Any, bias: Any, *, groups: int
+) -> Value:
+    stride, size = layer.strides[0], kernel.shape[2]
+    (top, bottom, height), (left, right, width) = (
+        _same(side, size, stride) for side in (source.height, source.width)
+    )
+    name = graph.add(
+        "Conv",
+        [
+            source.name,
+            graph.weight(f"{layer.name}/kernel", kernel),
+            graph.weight(f"{layer.name}/bias", bias),
+        ],
+        f"{layer.name}/conv",
+        kernel_shape=[size, size],
+        strides=[stride, stride],
+        pads=[top, left, bottom, right],
+        group=groups,
+    )
+    return Value(_activate(graph, layer, name), height, width)
+
+
+def _same(side: int, kernel: int, stride: int) -> tuple[int, int, int]:
+    """Padding before and after, and the side that comes out, of Keras' "same"."""
+    out = -(-side // stride)
+    total = max((out - 1) * stride + kernel - side, 0)
+    return total // 2, total - total // 2, out
+
+
+def _activate(graph: Graph, layer: Any, name: str) -> str:
+    operator = {"linear": None, "relu": "Relu", "tanh": "Tanh"}[layer.activation.__name__]
+    return graph.add(operator, [name], layer.name) if operator else name
+
+
+def _relu(graph: Graph, layer: Any, inputs: list[Value]) -> Value:
+    (source,) = inputs
+    if layer.max_value is None:
+        name = graph.add("Relu", [source.name], layer.name)
+    else:
+        low = graph.constant(f"{layer.name}/low", np.float32(0))
+        high = graph.constant(f"{layer.name}/high", np.float32(layer.max_value))
+        name = graph.add("Clip", [source.name, low, high], layer.name)
+    return Value(name, source.height, source.width)
+
+
+def _add(graph: Graph, layer: Any, inputs: list[Value]) -> Value:
+    first, second = inputs
+    name = graph.add("Add", [first.name, second.name], layer.name)
+    return Value(name, max(first.height, second.height), max(first.width, second.width))
+
+
+def _resize(graph: Graph, layer: Any, inputs: list[Value]) -> Value:
+    (source,) = inputs
+    factor = layer.size[0]
+    scales = graph.constant(f"{layer.name}/scales", np.array([1, 1, factor, factor], np.float32))
+    name = graph.add("Resize", [source.name, "", scales], layer.name, **RESIZE[layer.interpolation])
+    return Value(name, source.height * factor, source.width * factor)
+
+
+def _pool(graph: Graph, layer: Any, inputs: list[Value]) -> Value:
+    return Value(graph.add("GlobalAveragePool", [inputs[0].name], layer.name), 1, 1)
+
+
+def _rescale(graph: Graph, layer: Any, inputs: list[Value]) -> Value:
+    (source,) = inputs
+    scale = graph.constant(f"{layer.name}/scale", np.float32(layer.scale))
+    offset = graph.constant(f"{layer.name}/offset", np.float32(layer.offset))
+    scaled = graph.add("Mul", [source.name, scale], f"{layer.name}/scaled")
+    return Value(graph.add("Add", [scaled, offset], layer.name), source.height, source.width)
+
+
+RESIZE: dict[str, dict[str, str]] = {
+    "nearest": {
+        "mode": "nearest",
+        "coordinate_transformation_mode": "asymmetric",
+        "nearest_mode": "floor",
+    },
+    "bilinear": {"mode": "linear", "coordinate_transformation_mode": "half_pixel"},
+}
+
+Writer = Callable[[Graph, Any, list[Value]], Value]
+LAYERS: dict[type, Writer] = {
+    keras.layers.Conv2D: _conv,
+    keras.layers.DepthwiseConv2D: _depthwise,
+    keras.layers.ReLU: _relu,
+    keras.layers.Add: _add,
+    keras.layers.UpSampling2D: _resize,
+    keras.layers.GlobalAveragePooling2D: _pool,
+    keras.layers.Rescaling: _rescale,
+}

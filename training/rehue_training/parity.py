@@ -1,0 +1,113 @@
+"""How far a plan's colours are from its ONNX file's, on real photographs.
+
+Both get the same prepared lightness; their ab fields are compared, and so are the
+pictures that the serving side makes of them.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from skimage import data
+
+from rehue_serve import colorize, lab
+from rehue_serve.colorize import Box, ModelSpec, Tensor
+from rehue_serve.lab import Float32, UInt8
+from rehue_training.metrics import ciede2000
+
+Network = Callable[[NDArray[Any]], NDArray[Any]]  # N1HW lightness in counts to N2hw ab
+
+LONG_SIDE = 512  # pixels of a compared photograph: CIEDE2000 is slow
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Distances to the ONNX file's answers; the worst photograph's."""
+
+    ab_mean: float  # Lab units, absolute, over the ab field
+    ab_largest: float
+    ciede2000: float  # mean over the finished picture
+
+    def exceeds(self, tolerance: "Parity") -> list[str]:
+        """What lies beyond the tolerance, each as a sentence."""
+        limits = asdict(tolerance)
+        return [
+            f"{name} is {value:.4g}, at most {limits[name]:.4g} is allowed"
+            for name, value in asdict(self).items()
+            if not value <= limits[name]  # a NaN is beyond every limit
+        ]
+
+    def __str__(self) -> str:
+        return (
+            f"ab {self.ab_mean:.4f} in the mean and {self.ab_largest:.3f} at most, "
+            f"CIEDE2000 {self.ciede2000:.4f} (worst photograph)"
+        )
+
+
+# FP16 arithmetic in PyTorch on a CPU is up to 0.017, 0.37 and 0.037 away on ten
+# photographs (docs/plans.md); a difference of about 1 in CIEDE2000 is just visible.
+TOLERANCE = Parity(ab_mean=0.1, ab_largest=2.0, ciede2000=0.2)
+
+
+def measure(
+    plan: Network, reference: Network, photographs: Sequence[UInt8], spec: ModelSpec, *, batch: int
+) -> Parity:
+    """Compares on HWC uint8 sRGB photographs, in calls of `batch` (repeated to fill them)."""
+    count = -(-len(photographs) // batch) * batch
+    lightness = [lab.lightness(one) for one in islice(cycle(photographs), count)]
+    prepared = [colorize.prepare(one, spec) for one in lightness]
+    counts = np.stack([one for one, _ in prepared])
+    calls = [counts[first : first + batch] for first in range(0, count, batch)]
+    made, true = (np.concatenate([network(one) for one in calls]) for network in (plan, reference))
+    found = [
+        distance(one, truth, light, box, spec)
+        for one, truth, light, (_, box) in zip(made, true, lightness, prepared, strict=True)
+    ]
+    return Parity(*(float(np.max(column)) for column in zip(*found, strict=True)))
+
+
+def distance(
+    made: Tensor, true: Tensor, lightness: Float32, box: Box, spec: ModelSpec
+) -> tuple[float, float, float]:
+    """One photograph's `Parity`: of two ab fields (2hw), and the pictures they make."""
+    error = np.abs(made.astype(np.float32) - true.astype(np.float32)) * spec.ab_scale
+    pictures = (colorize.finish(lightness, one, box, spec, 1.0) for one in (true, made))
+    return float(error.mean()), float(error.max()), ciede2000(*pictures)
+
+
+def onnx_network(path: Path) -> Network:
+    """The ONNX file on this machine's CPU: what every plan is held against."""
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (name,) = (one.name for one in session.get_inputs())
+    return lambda counts: np.asarray(session.run(None, {name: counts})[0])
+
+
+def photographs(paths: Iterable[Path] = ()) -> list[UInt8]:
+    """Photographs to compare on, HWC uint8 sRGB: those given, else three of scikit-image's.
+
+    Raises:
+        ValueError: naming a file that OpenCV does not read.
+    """
+    read = [_read(path) for path in paths]
+    return read or [shrunk(one()) for one in (data.astronaut, data.chelsea, data.coffee)]
+
+
+def _read(path: Path) -> UInt8:
+    pixels = cv2.imread(str(path))
+    if pixels is None:
+        raise ValueError(f"{path} is not a picture that can be read")
+    return shrunk(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
+
+
+def shrunk(pixels: UInt8) -> UInt8:
+    """At most `LONG_SIDE` pixels wide and high."""
+    height, width = pixels.shape[:2]
+    factor = min(1.0, LONG_SIDE / max(height, width))
+    size = (round(width * factor), round(height * factor))
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)

@@ -1,0 +1,192 @@
+"""From a model's ONNX file to the TensorRT plan that Triton serves on this GPU.
+
+A plan whose identity is the one wanted here is left alone. Otherwise one builder at
+a time builds, compares the colours with the ONNX file's, and renames the plan into
+place; whatever goes wrong before that leaves the old plan as it was.
+"""
+
+import fcntl
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, astuple, dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from rehue_serve.lab import UInt8
+from rehue_training import identity, parity, precision
+from rehue_training.colorizer import spec
+from rehue_training.identity import PLAN, THIS_GPU, Identity, PlanRefused, Record
+from rehue_training.parity import TOLERANCE, Network, Parity
+from rehue_training.precision import Precision
+from rehue_training.tensorrt import Engine, Profile, TensorRT
+
+ONNX = "model.onnx"
+CONFIG = "configs/gpu.pbtxt"
+LOCK = "model.plan.lock"
+TIMING_CACHE = "model.plan.timing"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How plans are built."""
+
+    precision: Precision = "fp16"
+    compatibility: str = THIS_GPU
+    cache: Path | None = None  # a volume that several nodes share
+    tolerance: Parity = TOLERANCE
+    photographs: Callable[[], Sequence[UInt8]] = parity.photographs
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A model whose plan may be loaded now."""
+
+    record: Record
+    refused: str | None  # why the plan that lay there was not taken; None: it was
+    built: bool  # False: it lay there, or in the cache
+
+
+def models(repository: Path, names: Sequence[str] = ()) -> list[Path]:
+    """The folders of the models that have a GPU configuration, or those named.
+
+    Raises:
+        ValueError: there is none, or not one of that name.
+    """
+    found = {path.parents[1].name: path.parents[1] for path in repository.glob(f"*/{CONFIG}")}
+    missing = [name for name in names if name not in found]
+    if missing or not found:
+        raise ValueError(f"no {' or '.join(missing) or 'model'} with {CONFIG} in {repository}")
+    return [found[name] for name in names or sorted(found)]
+
+
+def wanted(model: Path, tensorrt: TensorRT, options: Options) -> Identity:
+    """The identity that the plan of a model must have to be served here."""
+    gpu = tensorrt.gpu
+    return Identity(
+        onnx=identity.digest(model / "1" / ONNX),
+        precision=options.precision,
+        profiles="; ".join(map(str, profiles(model))),
+        tensorrt=tensorrt.version,
+        gpu=gpu.name,
+        compute_capability=gpu.compute_capability,
+        driver=gpu.driver,
+        compatibility=options.compatibility,
+    )
+
+
+def profiles(model: Path) -> list[Profile]:
+    """The optimisation profiles that a model's GPU configuration names, all to the greatest batch.
+
+    The last is to be quickest at the greatest batch; one before it at a single photograph.
+    """
+    text = (model / CONFIG).read_text()
+    config = text_format.Parse(text, model_config_pb2.ModelConfig())
+    (entry,) = config.input
+    largest = config.max_batch_size
+    best = (1, largest) if len(config.instance_group[0].profile) > 1 else (largest,)
+    return [Profile(entry.name, tuple(entry.dims), (1, one, largest)) for one in best]
+
+
+def check(model: Path, tensorrt: TensorRT, options: Options) -> Outcome:
+    """The plan of a model, which may be loaded here.
+
+    Raises:
+        PlanRefused: it may not be; with what differs.
+    """
+    return Outcome(identity.check(model / "1", wanted(model, tensorrt, options)), None, False)
+
+
+def ensure(model: Path, tensorrt: TensorRT, options: Options) -> Outcome:
+    """The plan of a model, built if the one that lies there may not be loaded here.
+
+    Raises:
+        PlanRefused: the plan that was built is too far from the ONNX file.
+        BuildFailed: TensorRT could not build it.
+        OSError: such as a full disk. In each case the old plan is as it was.
+    """
+    here, version = wanted(model, tensorrt, options), model / "1"
+    refused = _refusal(version, here)
+    if refused is None:
+        return Outcome(identity.check(version, here), None, False)
+    # In a shared cache every identity has a folder of its own: nodes with unlike GPUs
+    # neither wait for each other nor replace each other's plans.
+    shelf = version if options.cache is None else options.cache / model.name / here.key
+    shelf.mkdir(parents=True, exist_ok=True)
+    with locked(shelf):
+        built = _refusal(shelf, here) is not None
+        if built:
+            _build(shelf, model, tensorrt, here, options)
+        plan, record = (shelf / PLAN).read_bytes(), identity.check(shelf, here)
+    if shelf != version:
+        with locked(version):
+            identity.put(version, plan, record)
+    return Outcome(record, refused, built)
+
+
+def _refusal(folder: Path, here: Identity) -> str | None:
+    """Why the plan in a folder may not be loaded; None: it may."""
+    try:
+        identity.check(folder, here)
+    except PlanRefused as error:
+        return str(error)
+    return None
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Waits until no other process builds in this folder; the kernel frees a killed one's lock."""
+    with (folder / LOCK).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _build(folder: Path, model: Path, tensorrt: TensorRT, here: Identity, options: Options) -> None:
+    onnx = (model / "1" / ONNX).read_bytes()
+    timing = folder / TIMING_CACHE
+    began = time.monotonic()
+    built = tensorrt.build(
+        precision.at(onnx, options.precision),
+        profiles(model),
+        precision=options.precision,
+        compatibility=options.compatibility,
+        timing_cache=timing.read_bytes() if timing.is_file() else b"",
+    )
+    seconds = round(time.monotonic() - began, 1)
+    # Before the comparison: a plan that is refused need not be timed again.
+    identity.write(timing, built.timing_cache)
+    found = compare(model, tensorrt, built.plan, options)
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    name = sha256(built.plan).hexdigest()
+    identity.put(folder, built.plan, Record(name, here, date, seconds, asdict(found)))
+
+
+def compare(model: Path, tensorrt: TensorRT, plan: bytes, options: Options) -> Parity:
+    """How far a plan is from its ONNX file, by each profile at each end of its batches.
+
+    Raises:
+        PlanRefused: further than is tolerated.
+    """
+    contract = spec(model / CONFIG)
+    reference = parity.onnx_network(model / "1" / ONNX)
+    photographs = options.photographs()
+    with tensorrt.load(plan) as engine:
+        found = [
+            parity.measure(_network(engine, number), reference, photographs, contract, batch=batch)
+            for number, profile in enumerate(profiles(model))
+            for batch in sorted({profile.batches[0], profile.batches[2]})
+        ]
+    worst = Parity(*(max(column) for column in zip(*map(astuple, found), strict=True)))
+    beyond = worst.exceeds(options.tolerance)
+    if beyond:
+        raise PlanRefused(f"the plan built from {model.name} is refused: {'; '.join(beyond)}")
+    return worst
+
+
+def _network(engine: Engine, profile: int) -> Network:
+    (entry,), (result,) = engine.inputs, engine.outputs
+    return lambda counts: engine.run({entry: counts}, profile=profile)[result]

