@@ -44,7 +44,9 @@ class Server:
             if self.process.poll() is not None:
                 break
             with contextlib.suppress(httpx.HTTPError):
-                if httpx.get(f"{self.http_url}/readyz", timeout=5).status_code == 200:
+                ready = httpx.get(f"{self.http_url}/readyz", timeout=5).status_code == 200
+                # The greeting comes a moment later.
+                if ready and "Stop: Ctrl-C" in self.log.read_text():
                     return
             time.sleep(0.2)
         raise AssertionError(f"rehue serve did not start:\n{self.log.read_text()}")

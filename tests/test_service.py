@@ -28,12 +28,11 @@ async def served(url: str, **options: object) -> AsyncIterator[httpx.AsyncClient
     settings = Settings(triton_urls=(url,), **options)
     endpoints = Endpoints(settings.triton_urls, model=settings.model, limit=2)
     service = Service(settings, Triton(endpoints, default_model=settings.model))
-    await service.triton.start()
+    await service.start()
     transport = httpx.ASGITransport(http.build(service), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         yield client
-    await service.triton.close()
-    service.close()
+    await service.close()
 
 
 async def test_keys(triton: EmbeddedTriton, tmp_path: Path, photo: bytes) -> None:

@@ -36,7 +36,7 @@ class Colorizer:
             settings.triton_urls, model=settings.model, limit=settings.triton_calls
         )
         self._service = Service(settings, Triton(endpoints, default_model=settings.model))
-        await self._service.triton.start()
+        await self._service.start()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return http.build(self._service)

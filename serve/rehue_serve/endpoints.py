@@ -132,7 +132,6 @@ class Endpoints:
         """
         if endpoint.healthy:
             log.warning("triton %s ejected: %s", endpoint.address, reason)
-        metrics.healthy(endpoint.address, False)
         endpoint.healthy = False
         for call in list(endpoint.calls):
             call.cancel()
@@ -171,6 +170,7 @@ class Endpoints:
             failed = 0 if await self._probe(endpoint) else failed + 1
             if failed >= FAILED_PROBES:
                 self.eject(endpoint, "its probes fail")
+            metrics.healthy(endpoint.address, endpoint.healthy)
 
     async def _probe(self, endpoint: Endpoint) -> bool:
         request = service_pb2.ModelReadyRequest(name=self._model)
@@ -185,7 +185,6 @@ class Endpoints:
             return False
         if not endpoint.healthy:
             log.info("triton %s is ready", endpoint.address)
-            metrics.healthy(endpoint.address, True)
             endpoint.healthy = True
             self._changed.set()
         return True

@@ -61,10 +61,10 @@ def called(photographs: int) -> None:
 
 
 def healthy(endpoint: str, state: bool) -> None:
-    """A Triton was let in or ejected."""
+    """Whether a Triton is asked. Say it again and again: Ray forgets a gauge that rests."""
     _healthy.set(float(state), {"endpoint": endpoint})
 
 
 def under_way(photographs: int) -> None:
-    """So many photographs are in work now."""
+    """So many photographs are in work now. Say it again and again, as above."""
     _under_way.set(photographs)

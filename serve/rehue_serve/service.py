@@ -83,13 +83,19 @@ class Service:
         self._took = 0.1  # seconds for one photograph, a running mean
         self._keys: tuple[float, frozenset[bytes]] = (0.0, frozenset())
 
-    def close(self) -> None:
+    async def start(self) -> None:
+        await self.triton.start()
+        self._beat = asyncio.create_task(self._report())
+
+    async def close(self) -> None:
+        self._beat.cancel()
+        await self.triton.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    @property
-    def requests(self) -> int:
-        """Photographs under way."""
-        return self._requests
+    async def _report(self) -> None:
+        while True:
+            metrics.under_way(self._requests)
+            await asyncio.sleep(1)
 
     def authenticate(self, authorization: str | None) -> None:
         """Checks ``Bearer KEY`` against the keys, where keys are set.
@@ -128,7 +134,6 @@ class Service:
         if self._requests >= self.settings.max_requests:
             raise self._overloaded()
         self._requests += 1
-        metrics.under_way(self._requests)
         started = time.monotonic()
         try:
             async with asyncio.timeout_at(deadline):
@@ -143,7 +148,6 @@ class Service:
             raise Internal("The server failed on this photograph.") from None
         finally:
             self._requests -= 1
-            metrics.under_way(self._requests)
         metrics.took(picture.timings)
         self._took += 0.05 * (time.monotonic() - started - self._took)
         return picture
