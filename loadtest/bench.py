@@ -183,7 +183,7 @@ async def one_at_a_time(model: str, urls: dict[str, str], photo: bytes) -> dict[
                 began = time.perf_counter()
                 picture = await client.colorize(photo, model=model)
                 whole.append((time.perf_counter() - began) * 1000)
-                infer.append(picture.timings["infer"])
+                infer.append(picture.timings.infer)
         medians[name] = statistics.median(whole)
         medians[f"{name}_beside_infer"] = statistics.median(
             a - b for a, b in zip(whole, infer, strict=True)
