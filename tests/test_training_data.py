@@ -136,3 +136,32 @@ def test_a_group_is_a_run_of_numbers() -> None:
     assert data.group("houses_00062.jpg") == data.group("a/houses_00079.jpg") == "houses_3"
     assert data.group("houses_00080.jpg") == "houses_4"
     assert data.group("portrait.jpg") == "portrait"
+
+
+def named(*names: str) -> data.Photographs:
+    """Photographs of which only the names matter, at places 0, 1, 2..."""
+    count, none = len(names), np.zeros(0, np.uint8)
+    shapes = np.ones((count, 2), np.int64)
+    return data.Photographs(list(names), shapes, np.arange(count), none, data.Report())
+
+
+def test_whole_sources_can_be_held_out() -> None:
+    many = named(*(f"{kind}_{number:05}.jpg" for kind in ("sea", "town7") for number in range(500)))
+    _, validation = many.split(0.05, ("town",))
+    assert set(range(500, 1000)) <= set(validation)
+    assert 0 < len(validation) - 500 < 100
+    with pytest.raises(ValueError, match="no photographs of the source moon"):
+        many.split(0.05, ("moon",))
+
+
+def test_a_manifest_tells_the_classes(tmp_path: Path) -> None:
+    manifest = tmp_path / "manifest.tsv"
+    manifest.write_text("file\tlicence\tclass\ntrain/a.jpg\tCC0\tA\ntrain/b.jpg\t?\tU\n")
+    three = named("a.jpg", "b.jpg", "strange.jpg")
+    free = three.of_classes(("A", "B"), manifest)
+    assert (free.names, free.offsets.tolist()) == (["a.jpg"], [0])
+    assert three.of_classes(("U",), manifest).offsets.tolist() == [1]
+    with pytest.raises(ValueError, match="only a manifest"):
+        three.of_classes(("A",), None)
+    with pytest.raises(ValueError, match="of the classes C"):
+        three.of_classes(("C",), manifest)

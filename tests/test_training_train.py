@@ -7,11 +7,13 @@ from pathlib import Path
 import cv2
 import keras
 import numpy as np
+import onnx
 import pytest
+import skimage.color
 import skimage.data
 from pydantic import ValidationError
 
-from rehue_training import batches, checkpoint, config, data, losses, models, run, train
+from rehue_training import batches, checkpoint, config, data, export, losses, models, run, train
 from rehue_training.config import Config, Stage
 
 CONFIGS = Path(__file__).parents[1] / "training" / "configs"
@@ -85,6 +87,41 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     assert list((tmp_path / "whole" / "tiny" / "tensorboard").glob("events*"))
 
 
+def test_a_run_stops_when_its_minutes_are_over(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(models.MODELS, "seed", miniature)
+    plan = tiny(model="seed")
+    assert train.train(plan, [folder], runs=tmp_path, minutes=0).step == 0
+    assert train.train(plan, [folder], runs=tmp_path, minutes=1).step == 4
+
+
+def test_a_run_starts_from_what_was_exported(tmp_path: Path) -> None:
+    served = CONFIGS.parents[1] / "model_repository" / "rehue" / "1" / "model.onnx"
+    model = run.build(tiny(start=served))
+    proto = export.to_onnx(model, side=64)
+    found, kept = (
+        {one.name: onnx.numpy_helper.to_array(one) for one in file.graph.initializer}
+        for file in (proto, onnx.load(served))
+    )
+    weights = [name for name in kept if name.endswith("/fp16")]
+    assert len(weights) > 100
+    assert all(np.array_equal(found[name], kept[name]) for name in weights)
+
+
+def test_a_start_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="there is no model at"):
+        tiny(start=tmp_path / "model.onnx")
+
+
+def test_mixed_precision_keeps_weights_and_answer_whole() -> None:
+    model = run.build(tiny(precision="mixed_bfloat16"))
+    assert {layer.compute_dtype for layer in model.layers} == {"bfloat16", "float32"}
+    assert {str(one.dtype) for one in model.weights} == {"float32"}
+    assert model.get_layer("colours").compute_dtype == "float32"
+    assert keras.config.dtype_policy().name == "float32", "only this network's"
+
+
 def test_frozen_blocks_and_the_encoders_share_of_the_rate() -> None:
     model = run.build(tiny())
     learns = {layer.name for layer in model.layers if layer.trainable_variables}
@@ -148,6 +185,20 @@ def test_every_photograph_comes_once_an_epoch(folder: Path, tmp_path: Path) -> N
     epoch = [source._at(number) for number in range(2 * count)]
     assert sorted(epoch[:count]) == sorted(epoch[count:]) == list(range(count))
     assert epoch[:count] != epoch[count:]
+
+
+def test_balance_shows_small_sources_more_often() -> None:
+    sources = ["big"] * 900 + ["small"] * 99 + ["lone"]
+    even = batches.shares(sources, 0.0)
+    assert np.array_equal(even, np.ones(1000))
+    half = batches.shares(sources, 0.5)
+    assert half.mean() == pytest.approx(1)
+    assert half[900] / half[0] == pytest.approx((900 / 99) ** 0.5)
+    assert half[999] / half[0] < 900**0.5, "a lone photograph is not learnt by heart"
+    drawn = np.bincount(batches.order(half, (1, 2)), minlength=1000)
+    assert drawn.sum() == 1000
+    assert np.abs(drawn - half).max() < 1, "as often as its share, rounded down or up"
+    assert np.array_equal(batches.order(half, (1, 2)), batches.order(half, (1, 2)))
 
 
 def test_the_example_is_the_papers_preprocessing(folder: Path) -> None:
@@ -222,6 +273,20 @@ def test_losses_by_hand() -> None:
     assert float(plain(guess, truth)[0]) == pytest.approx(length * (1 + 3 * length), rel=1e-5)
     vivid = losses.Colours(chroma=0, coarse=0, vividness=1)
     assert float(vivid(truth, guess)[0]) == pytest.approx(2 * length, rel=1e-5)
+
+
+@pytest.mark.parametrize("spread", [5, 20, 50])
+def test_the_perceived_distance_follows_ciede2000(spread: float) -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.normal(0, spread, (64, 8, 8, 2)).astype(np.float32)
+    guess = truth + rng.normal(0, spread / 2, truth.shape).astype(np.float32)
+    light = np.full((64, 8, 8, 1), 60, np.float32)
+    lab = [np.concatenate([light, ab], axis=-1) for ab in (truth, guess)]
+    right = skimage.color.deltaE_ciede2000(*lab)
+    found = np.asarray(losses.DISTANCES["perceived"](truth / 128, guess / 128)) * 128
+    assert np.corrcoef(right.ravel(), found.ravel())[0, 1] > 0.95
+    plain = np.asarray(losses.DISTANCES["ab"](truth / 128, guess / 128)) * 128
+    assert np.abs(found - right).mean() < np.abs(plain - right).mean() or spread == 5
 
 
 def test_the_coarse_term_looks_past_texture() -> None:

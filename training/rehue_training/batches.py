@@ -4,10 +4,12 @@ So a run that was killed goes on with exactly the batches it would have seen,
 and nothing about the pipeline has to be saved.
 """
 
+import os
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -15,14 +17,16 @@ from numpy.typing import NDArray
 
 from rehue_serve import lab
 from rehue_training import augment
-from rehue_training.data import Photographs
+from rehue_training.data import Photographs, source
 from rehue_training.models import AB_RANGE
 
 UInt8 = NDArray[np.uint8]
 Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
 Batch = tuple[Float32, Float32]
 
-AHEAD = 3  # batches made while the device works
+AHEAD = 2  # batches that wait, beside those being made
+MOST = 4.0  # times the mean that one photograph may be seen
 
 
 @dataclass(frozen=True)
@@ -79,11 +83,13 @@ class Batches:
     photographs: Photographs
     indices: list[int]
     seed: int
+    balance: float = 0.0  # 0: every photograph alike; 1: every source alike
 
     def batch(self, crops: Crops, size: int, step: int, start: int) -> Batch:
         """The batch of `step`, whose first example is number `start` of the run.
 
-        Every epoch is a permutation of its own: each photograph is seen once in it.
+        Every epoch has an order of its own, in which each photograph is seen once, or as
+        often as the balance between the sources asks.
         """
         rng = np.random.default_rng((self.seed, step))
         examples = [crops.example(self.photographs[self._at(start + i)], rng) for i in range(size)]
@@ -91,12 +97,51 @@ class Batches:
 
     def _at(self, number: int) -> int:
         epoch, place = divmod(number, len(self.indices))
-        return self.indices[int(_order(self.seed, epoch, len(self.indices))[place])]
+        return self.indices[int(self._order(epoch)[place])]
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        """Kept for the epochs at hand; several threads may ask at once."""
+        found = self._orders.get(epoch)
+        if found is None:
+            found = order(self._shares, (self.seed, epoch, len(self.indices)))
+            self._orders[epoch] = found
+            self._orders.pop(epoch - 2, None)
+        return found
+
+    @cached_property
+    def _shares(self) -> Float64:
+        return shares(
+            [source(self.photographs.names[index]) for index in self.indices], self.balance
+        )
+
+    @cached_property
+    def _orders(self) -> dict[int, NDArray[np.int64]]:
+        return {}
 
 
-@lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
-    return np.random.default_rng((seed, epoch, count)).permutation(count)
+def shares(sources: list[str], balance: float) -> Float64:
+    """How often a photograph of each source is seen in an epoch, 1 in the mean.
+
+    In proportion to the size of its source to the power of `-balance`, and at most
+    `MOST` times before the mean is made 1, so that no photograph is learnt by heart.
+    """
+    sizes = Counter(sources)
+    weights = np.array([sizes[source] ** -balance for source in sources])
+    weights = np.minimum(weights / weights.mean(), MOST)
+    return np.asarray(weights / weights.mean(), np.float64)
+
+
+def order(shares: Float64, seed: tuple[int, ...]) -> NDArray[np.int64]:
+    """An epoch's order of as many numbers as there are shares.
+
+    Systematic sampling: each number comes as often as its share says, rounded down
+    or up; with shares of 1 that is a permutation.
+    """
+    rng = np.random.default_rng(seed)
+    shuffled = rng.permutation(len(shares))
+    edges = np.cumsum(shares[shuffled])
+    picks = np.searchsorted(edges, np.arange(len(shares)) + rng.random(), side="right")
+    return rng.permutation(shuffled[np.minimum(picks, len(shares) - 1)])
 
 
 def stack(examples: list[Batch]) -> Batch:
@@ -116,13 +161,14 @@ class Planned:
 
 
 def ahead(batches: Batches, plan: Iterator[Planned]) -> Iterator[tuple[Planned, Batch]]:
-    """The planned batches in order, made in a thread while the device works."""
-    with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
+    """The planned batches in order, made in threads while the device works."""
+    threads = max(1, (os.cpu_count() or 1) // 2)
+    with ThreadPoolExecutor(threads, thread_name_prefix="batches") as pool:
         waiting = []
         for item in plan:
             made = pool.submit(batches.batch, item.crops, item.size, item.step, item.start)
             waiting.append((item, made))
-            if len(waiting) > AHEAD:
+            if len(waiting) > threads + AHEAD:
                 ready, future = waiting.pop(0)
                 yield ready, future.result()
         for ready, future in waiting:

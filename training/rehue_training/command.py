@@ -5,6 +5,7 @@ stays quick.
 """
 
 import argparse
+import math
 import os
 import sys
 from pathlib import Path
@@ -34,6 +35,8 @@ def _add_train(subparsers: Any) -> None:
     parser.add_argument("config", type=Path, help="an experiment of training/configs/")
     _add_data(parser)
     parser.add_argument("--runs", type=Path, default=RUNS, help="checkpoints, logs and cache")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop then, to go on later")
+    _add_manifest(parser)
     parser.set_defaults(run=_train)
 
 
@@ -51,6 +54,7 @@ def _add_gain(subparsers: Any) -> None:
     _add_data(parser)
     parser.add_argument("--runs", type=Path, default=RUNS)
     parser.add_argument("--repository", type=Path, default=REPOSITORY)
+    _add_manifest(parser)
     parser.set_defaults(run=_gain)
 
 
@@ -90,6 +94,12 @@ def _add_data(parser: Any) -> None:
     )  # fmt: skip
 
 
+def _add_manifest(parser: Any) -> None:
+    parser.add_argument(
+        "--manifest", type=Path, help="table of the photographs' licences, for configs with classes"
+    )
+
+
 def _add_models(parser: Any) -> None:
     parser.add_argument("--models", nargs="+", default=["seed", "rehue"], metavar="MODEL")
     parser.add_argument("--repository", type=Path, default=REPOSITORY)
@@ -101,7 +111,13 @@ def _train(arguments: argparse.Namespace) -> int:
     config = _read(arguments.config)
     if config is None:
         return 2
-    train.train(config, arguments.data, runs=arguments.runs)
+    train.train(
+        config,
+        arguments.data,
+        runs=arguments.runs,
+        manifest=arguments.manifest,
+        minutes=arguments.minutes,
+    )
     return 0
 
 
@@ -123,7 +139,11 @@ def _gain(arguments: argparse.Namespace) -> int:
     if config is None:
         return 2
     found = gain.measure(
-        config, arguments.data, runs=arguments.runs, repository=arguments.repository
+        config,
+        arguments.data,
+        runs=arguments.runs,
+        repository=arguments.repository,
+        manifest=arguments.manifest,
     )
     print("\n".join(map(str, found)))
     return 0

@@ -40,6 +40,9 @@ class Config(BaseModel):
     name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
     model: Literal["seed", "rehue"]
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+    serves: Annotated[str, Field(pattern=r"^[a-z0-9-]*$")] = ""  # as what; else as the model
+    # An exported model to start from; else ImageNet's encoder under a new decoder.
+    start: Path | None = None
     loss: Annotated[MeanSquares | Colours, Field(discriminator="kind")]
     learning_rate: Annotated[float, Field(gt=0, lt=1)]
     # Share of that rate for pretrained layers; and their blocks that stay as they are.
@@ -52,7 +55,11 @@ class Config(BaseModel):
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     film: Share = 0.0
     short_side: Annotated[int, Field(ge=64)] = 200
+    precision: Literal["float32", "mixed_bfloat16"] = "float32"
+    classes: tuple[str, ...] = ()  # licence classes of a manifest to train on; else all
+    balance: Share = 0.0  # between sources: 0 as they are, 1 each seen alike
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.03
+    held_out: tuple[str, ...] = ()  # sources that only validate
     validate_on: Count = 128
     log_every: Count = 20
     validate_every: Count = 200
@@ -66,6 +73,11 @@ class Config(BaseModel):
         return sum(stage.steps for stage in self.stages)
 
     @property
+    def served(self) -> str:
+        """Name of the exported model in the repository."""
+        return self.serves or self.model
+
+    @property
     def photographs(self) -> int:
         """Photographs seen, each time counted."""
         return sum(stage.steps * stage.batch for stage in self.stages)
@@ -74,6 +86,12 @@ class Config(BaseModel):
     def _warm(self) -> Self:
         if self.warmup >= self.steps:
             raise ValueError(f"warmup: {self.warmup} steps leave none of the {self.steps}")
+        return self
+
+    @model_validator(mode="after")
+    def _startable(self) -> Self:
+        if self.start is not None and not self.start.is_file():
+            raise ValueError(f"start: there is no model at {self.start}")
         return self
 
 

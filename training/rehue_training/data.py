@@ -5,12 +5,13 @@ memory, so an epoch costs no decoding. What cannot be used (corrupt files, gray
 pictures, slivers) is counted by name in a report and skipped.
 """
 
+import csv
 import hashlib
 import json
 import re
 import tarfile
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -67,12 +68,43 @@ class Photographs:
         start = int(self.offsets[index])
         return self.pixels[start : start + height * width * 3].reshape(height, width, 3)
 
-    def split(self, share: float) -> tuple[list[int], list[int]]:
-        """Indices to train on and to validate on; `share` of the groups validate."""
+    def of_classes(self, classes: Collection[str], manifest: Path | None) -> "Photographs":
+        """Those whose licence class a manifest gives as one of `classes`.
+
+        Args:
+            manifest: tab-separated, with the columns `file` (its last part counts) and `class`.
+
+        Raises:
+            ValueError: no manifest, or none of these photographs has such a class.
+        """
+        if manifest is None:
+            raise ValueError("classes: only a manifest (--manifest) tells a photograph's class")
+        with manifest.open(newline="") as file:
+            rows = csv.DictReader(file, delimiter="\t")
+            known = {Path(row["file"]).name: row["class"] for row in rows}
+        keep = [i for i, name in enumerate(self.names) if known.get(Path(name).name) in classes]
+        if not keep:
+            raise ValueError(f"no photograph is of the classes {', '.join(classes)}")
+        names = [self.names[index] for index in keep]
+        return replace(self, names=names, shapes=self.shapes[keep], offsets=self.offsets[keep])
+
+    def split(self, share: float, held_out: Collection[str] = ()) -> tuple[list[int], list[int]]:
+        """Indices to train on and to validate on.
+
+        All photographs of the sources `held_out` validate, and `share` of the
+        groups of the others.
+
+        Raises:
+            ValueError: a source of `held_out` has no photograph here.
+        """
+        strange = sorted(set(held_out) - {source(name) for name in self.names})
+        if strange:
+            raise ValueError(f"held_out: no photographs of the source {', '.join(strange)}")
         train: list[int] = []
         validation: list[int] = []
         for index, name in enumerate(self.names):
-            (validation if _fraction(group(name)) < share else train).append(index)
+            aside = source(name) in held_out or _fraction(group(name)) < share
+            (validation if aside else train).append(index)
         return train, validation
 
 
@@ -82,6 +114,11 @@ def group(name: str) -> str:
     if not numbered:
         return Path(name).stem
     return f"{numbered[1]}{int(numbered[2]) // NEIGHBOURS}"
+
+
+def source(name: str) -> str:
+    """Where a photograph is from, by its name: `train/houses_00062.jpg` -> `houses`."""
+    return Path(name).stem.split("_")[0].rstrip("0123456789")
 
 
 def _fraction(text: str) -> float:

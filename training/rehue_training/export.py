@@ -44,7 +44,7 @@ def export(config: Config, *, runs: Path, repository: Path) -> tuple[Path, Parit
     model = MODELS[config.model]()
     model.set_weights(checkpoint.load(runs / config.name / CHECKPOINT).averaged)
     proto = to_onnx(model, side=config.side, gain=config.gain)
-    path = repository / config.model / "1" / "model.onnx"
+    path = repository / config.served / "1" / "model.onnx"
     write(proto, path)
     return path, parity(proto, model, sample(config.side), gain=config.gain)
 

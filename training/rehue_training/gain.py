@@ -37,11 +37,20 @@ class Gained:
         )
 
 
-def measure(config: Config, paths: Sequence[Path], *, runs: Path, repository: Path) -> list[Gained]:
+def measure(
+    config: Config,
+    paths: Sequence[Path],
+    *,
+    runs: Path,
+    repository: Path,
+    manifest: Path | None = None,
+) -> list[Gained]:
     """Tries `GAINS` on top of the exported model's own."""
     photographs = data.photographs(paths, cache=runs / "cache", short_side=config.short_side)
-    _, validation = photographs.split(config.validation)
-    model = Colorizer(repository, config.model)
+    if config.classes:
+        photographs = photographs.of_classes(config.classes, manifest)
+    _, validation = photographs.split(config.validation, config.held_out)
+    model = Colorizer(repository, config.served)
     rows = [_photograph(photographs[index], model) for index in track(validation, "measuring")]
     return [_gained(gain, np.array([row[gain] for row in rows])) for gain in GAINS]
 

@@ -8,6 +8,7 @@ the graph: half the file, and the runtime folds the casts when it loads.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -62,6 +63,25 @@ def emit(graph: Graph, model: keras.Model, entry: Value) -> Value:
             write = LAYERS[type(layer)]
             values[id(layer.output)] = write(graph, layer, [values[id(one)] for one in sources])
     return values[id(model.outputs[0])]
+
+
+def read_weights(model: keras.Model, path: Path) -> None:
+    """Gives a Keras network the weights that `emit` wrote for it.
+
+    Raises:
+        KeyError: the file lacks a layer of the network.
+        ValueError: a layer is of another shape there.
+    """
+    tensors = {
+        tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer
+    }
+    for layer in model.layers:
+        if layer.weights:
+            kernel = tensors[f"{layer.name}/kernel/fp16"]
+            depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
+            kernel = kernel.transpose(*((2, 3, 0, 1) if depthwise else (2, 3, 1, 0)))
+            bias = tensors[f"{layer.name}/bias/fp16"]
+            layer.set_weights([kernel.astype(np.float32), bias.astype(np.float32)])
 
 
 def _conv(graph: Graph, layer: Any, inputs: list[Value]) -> Value:

@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from tensorboard.summary import Writer
 
 from rehue_training.checkpoint import Record
 from rehue_training.run import Run, learning_rate
@@ -68,21 +69,13 @@ def _progress(console: Console) -> Progress:
 
 
 def _tensorboard(folder: Path) -> Log:
-    """Writes a record's numbers where TensorBoard reads them.
-
-    As TensorFlow's own events, because `tf.summary.scalar` wants TensorBoard installed.
-    """
-    import tensorflow as tf
-
-    kind = tf.compat.v1.SummaryMetadata(data_class="DATA_CLASS_SCALAR")
-    kind.plugin_data.plugin_name = "scalars"
-    writer = tf.summary.create_file_writer(str(folder / "tensorboard"))
+    """Writes a record's numbers where TensorBoard reads them; needs no TensorFlow."""
+    writer = Writer(str(folder / "tensorboard"))
 
     def log(record: Record) -> None:
-        with writer.as_default(step=int(record["step"])):
-            for name, value in record.items():
-                if name != "step":
-                    tf.summary.write(name, np.float32(value), metadata=kind)
+        for name, value in record.items():
+            if name != "step":
+                writer.add_scalar(name, np.float32(value), int(record["step"]))
         writer.flush()
 
     return log

@@ -34,7 +34,7 @@ def seed() -> keras.Model:
             layers.UpSampling2D(2),
             _seed_conv(32),
             _seed_conv(16),
-            layers.Conv2D(2, 3, padding="same", activation="tanh"),
+            layers.Conv2D(2, 3, padding="same", activation="tanh", dtype="float32"),
             layers.UpSampling2D(2),
         ],
         name="seed",
@@ -73,7 +73,13 @@ def rehue(*, pretrained: bool = True) -> keras.Model:
         x = _decode(x, skip, channels)
     # Noughts first: training starts from gray, not from saturated noise.
     colours = layers.Conv2D(
-        2, 3, padding="same", activation="tanh", kernel_initializer="zeros", name="colours"
+        2,
+        3,
+        padding="same",
+        activation="tanh",
+        kernel_initializer="zeros",
+        dtype="float32",  # whatever the precision of the rest
+        name="colours",
     )
     model = keras.Model(lightness, colours(x), name="rehue")
     if pretrained:

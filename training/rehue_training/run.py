@@ -15,6 +15,7 @@ from rehue_training import batches, checkpoint
 from rehue_training.checkpoint import Arrays, Checkpoint, Record
 from rehue_training.config import Config
 from rehue_training.encoder import block_of
+from rehue_training.graph import read_weights
 from rehue_training.models import MODELS
 
 CHECKPOINT = "checkpoint.npz"
@@ -38,7 +39,14 @@ class Adam(keras.optimizers.AdamW):  # type: ignore[misc]
 def build(config: Config) -> keras.Model:
     """The config's network, compiled, with its starting weights."""
     keras.utils.set_random_seed(config.seed)
-    model = MODELS[config.model]()
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(config.precision)
+    try:
+        model = MODELS[config.model]()
+    finally:
+        keras.config.set_dtype_policy(policy)
+    if config.start:
+        read_weights(model, config.start)
     freeze(model, config.frozen_blocks)
     shares = [
         1.0 if block_of(layer) is None else config.encoder_rate
@@ -87,7 +95,7 @@ class Run:
             variable.assign(value)
 
     def save(self) -> None:
-        optimizer = [np.asarray(value) for value in self.model.optimizer.variables]
+        optimizer = [keras.ops.convert_to_numpy(value) for value in self.model.optimizer.variables]
         weights = self.model.get_weights()
         state = Checkpoint(self.step, weights, self.averaged, optimizer, self.history)
         checkpoint.save(self.path, state)
