@@ -7,7 +7,7 @@ STAMP := .venv/.stamp
 INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test lint bench train evaluate export plan gpu-check k8s lock stubs clean
+.PHONY: help demo serve test lint bench test-faults soak fuzz loadtest openloop peers capacity train evaluate export plan gpu-check k8s lock stubs clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -28,7 +28,31 @@ lint: $(STAMP)-dev ## check style, types and the direction of imports
 	$(BIN)/lint-imports
 
 bench: $(STAMP)-dev ## measure the bare model, Triton and the full chain, in one run
-	$(BIN)/python loadtest/bench.py $(ARGS)
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python loadtest/bench.py $(ARGS)
+
+SHAPE ?= ramp
+loadtest: $(STAMP)-dev ## load a running server: make loadtest SHAPE=steps ARGS="--host http://HOST:8000"
+	@mkdir -p results/loadtest
+	$(BIN)/python -m locust -f loadtest/locustfile.py --headless --only-summary --shape $(SHAPE) \
+	  --csv results/loadtest/locust --html results/loadtest/locust.html $(ARGS)
+
+openloop: $(STAMP)-dev ## find the rate that a running server carries: make openloop ARGS="--limit 500"
+	$(BIN)/python loadtest/openloop.py $(ARGS)
+
+peers: $(STAMP)-dev .venv-peers/.stamp ## compare Rehue with other servers of the same model
+	$(BIN)/python loadtest/peers.py $(ARGS)
+
+capacity: $(STAMP)-dev ## measure what a cluster needs, and check one prediction
+	$(BIN)/python loadtest/capacity.py $(ARGS)
+
+test-faults: $(STAMP)-dev ## break the running system under load, at length: Tritons, replicas, nodes, overload
+	$(BIN)/python -m pytest tests/test_faults.py tests/test_nodes.py --long -s $(ARGS)
+
+soak: $(STAMP)-dev ## good and bad photographs at 80 % load for 20 minutes: ARGS=--soak-seconds=480 for less
+	$(BIN)/python -m pytest tests/test_soak.py --soak-seconds=1200 -s $(ARGS)
+
+fuzz: $(STAMP)-dev ## tens of thousands of malformed inputs, over HTTP, gRPC and raw sockets
+	$(BIN)/python -m pytest tests/test_fuzz.py --long -s $(ARGS)
 
 train: $(STAMP)-dev ## train: make train CONFIG=training/configs/rehue.py ARGS="--data photos"
 	$(BIN)/rehue train $(CONFIG) $(ARGS)
@@ -45,19 +69,24 @@ plan: $(STAMP)-dev ## build the TensorRT plans for this machine's GPU
 gpu-check: $(STAMP)-dev ## build, compare and measure the plans on this machine's GPU
 	$(BIN)/rehue gpu-check $(ARGS)
 
-k8s: $(STAMP)-dev ## render the manifests for Kubernetes and check them
+k8s: $(STAMP)-dev .venv/checkov/.stamp ## render the manifests for Kubernetes and check them
 	$(BIN)/python -m pytest tests/test_k8s_*.py $(ARGS)
 
 lock: $(STAMP)-dev ## choose versions again and lock them with hashes
-	@for extra in dev serve client; do \
+	@for extra in dev serve training client; do \
 	  $(BIN)/uv pip compile pyproject.toml $$([ $$extra = client ] || echo --extra $$extra) \
 	    $$([ $$extra = dev ] || echo --constraint requirements/dev.lock) \
 	    --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate \
 	    --quiet --output-file requirements/$$extra.lock || exit 1; done
+	@$(BIN)/uv pip compile loadtest/peers/requirements.in --constraint requirements/dev.lock \
+	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate \
+	  --quiet --output-file loadtest/peers/requirements.lock
 	@$(BIN)/uv pip compile k8s/triton/requirements.in --constraint requirements/dev.lock \
 	  --python-version 3.12 --python-platform x86_64-manylinux_2_28 --generate-hashes \
 	  --no-emit-index-url --no-header --no-annotate --quiet \
 	  --output-file k8s/triton/requirements.lock
+	@$(BIN)/uv pip compile requirements/checkov.in --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-header --no-annotate --quiet --output-file requirements/checkov.lock
 
 stubs: $(STAMP)-dev ## generate the gRPC stubs from the proto
 	cd clients && ../$(BIN)/python -m grpc_tools.protoc -I. \
@@ -65,15 +94,27 @@ stubs: $(STAMP)-dev ## generate the gRPC stubs from the proto
 	  --python_out=. --pyi_out=. --grpc_python_out=. rehue_client/v1/rehue.proto
 
 clean: ## remove what the commands made
-	rm -rf .venv demo results .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-peers demo results .mypy_cache .ruff_cache .pytest_cache
+
+.venv-peers/.stamp: loadtest/peers/requirements.lock $(BIN)/uv
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-peers
+	$(BIN)/uv pip install --quiet --python .venv-peers/bin/python --require-hashes -r $<
+	@touch $@
 
 $(BIN)/uv: requirements/uv.lock
 	$(PYTHON) -m venv .venv || { echo "This needs Python 3.11 with venv: apt-get install python3.11-venv, or PYTHON=/path/to/python3.11 make"; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
+# The policy checks' own environment: their versions would hold back the project's.
+.venv/checkov/.stamp: requirements/checkov.lock $(BIN)/uv
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv/checkov
+	$(BIN)/uv pip install --quiet --python .venv/checkov/bin/python --require-hashes -r $<
+	@touch $@
+
 $(STAMP)-%: requirements/%.lock pyproject.toml $(BIN)/uv
 	@echo "setting up .venv for $*: a few minutes the first time"
 	$(INSTALL) --require-hashes -r $<
+	$(if $(filter dev,$*),$(INSTALL) --no-deps --require-hashes -r requirements/lpips.lock)
 	$(INSTALL) --no-deps --editable .
 	@touch $@ $(if $(filter dev,$*),$(STAMP)-serve)

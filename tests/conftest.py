@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from tritons import SleepingTriton, Wire
 
 from rehue_serve.embedded import EmbeddedTriton, free_ports
 
@@ -53,6 +55,8 @@ class Server:
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Stops it as a user would; kills what is left by its own pid."""
+        if self.process.poll() is not None:  # it ended by itself
+            return self.process.returncode
         children = psutil.Process(self.process.pid).children(recursive=True)
         self.process.send_signal(number)
         try:
@@ -63,20 +67,34 @@ class Server:
                     left.kill()
 
 
-def start_server(log: Path, **settings: str) -> Server:
+def start_server(
+    log: Path, *, environment: dict[str, str] | None = None, **settings: str
+) -> Server:
+    """``settings`` without their ``REHUE_``; ``environment`` for what is not ours."""
     ports = dict(zip(("http", "grpc", "metrics"), free_ports(3), strict=True))
-    environment = {f"REHUE_{name.upper()}_PORT": str(port) for name, port in ports.items()}
-    environment |= {f"REHUE_{name.upper()}": value for name, value in settings.items()}
+    variables = {f"REHUE_{name.upper()}_PORT": str(port) for name, port in ports.items()}
+    variables |= {f"REHUE_{name.upper()}": value for name, value in settings.items()}
     with log.open("w") as out:
         process = subprocess.Popen(
             [str(Path(sys.executable).parent / "rehue"), "serve"],
-            env=os.environ | environment,
+            env=os.environ | variables | (environment or {}),
             stdout=out,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
         )
     return Server(process, ports, log)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="faults, overload and fuzz in full length")
+    parser.addoption("--soak-seconds", type=float, default=20.0, help="length of the soak")
+
+
+@pytest.fixture(scope="session")
+def long(request: pytest.FixtureRequest) -> bool:
+    """Whether the long forms of the tests are wanted."""
+    return bool(request.config.getoption("--long"))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -108,6 +126,47 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
     finally:
         running.stop()
+
+
+@dataclass
+class System:
+    """Two replicas on two Tritons whose networks sleep, the second behind a wire to cut."""
+
+    server: Server
+    tritons: list[SleepingTriton]
+    wire: Wire
+    environment: dict[str, str]  # for commands that join its Ray
+
+    @property
+    def urls(self) -> list[str]:
+        return [self.server.grpc_url, self.server.http_url]
+
+    def processes(self, title: str = "") -> list[psutil.Process]:
+        """Its processes with this in their command lines."""
+        found = [psutil.Process(one.pid) for one in (self.server.process, *self.tritons)]
+        found += [child for one in found for child in one.children(recursive=True)]
+        alive = [one for one in found if one.status() != psutil.STATUS_ZOMBIE]
+        return [one for one in alive if title in " ".join(one.cmdline())]
+
+    def replicas(self) -> set[int]:
+        return {one.pid for one in self.processes("ray::ServeReplica")}
+
+
+@pytest.fixture(scope="session")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """The whole system on Tritons that leave the cores to it; tests put back what they break."""
+    directory = tmp_path_factory.mktemp("system")
+    tritons = [SleepingTriton(directory / name) for name in ("first", "second")]
+    environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    with tritons[0], tritons[1], contextlib.closing(Wire(tritons[1].grpc_port)) as wire:
+        urls = f"{tritons[0].url},{wire.url}"
+        settings = {"triton_urls": urls, "replicas": "2", "max_requests": "32"}
+        server = start_server(directory / "log", environment=environment, **settings)
+        try:
+            server.wait()
+            yield System(server, tritons, wire, environment | {"REHUE_TRITON_URLS": urls})
+        finally:
+            server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -2,13 +2,17 @@
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import PHOTOS
 from PIL import Image, ImageOps
 
+import chain
 from rehue_serve import images
 from rehue_serve.errors import ImageTooLarge, InvalidImage, RehueError, UnsupportedImage
 
@@ -131,3 +135,17 @@ def test_cut_anywhere_is_never_a_fault(photo: bytes) -> None:
     for length in range(0, len(photo) - 2, 997):
         with pytest.raises(RehueError):
             read(photo[:length])
+
+
+def test_memory_of_a_large_photograph_is_under_three_pictures() -> None:
+    # In a process of its own: what other tests freed would hide part of the peak, or add to it.
+    code = (
+        "import chain, running; photo = running.photograph(4000, 3000);"
+        "chain.ours(running.photograph(64, 64));"  # makes the tables
+        "print(chain.peak(lambda: chain.ours(photo)))"
+    )
+    loadtest = Path(chain.__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=loadtest, capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < 3 * (3 * 4000 * 3000)

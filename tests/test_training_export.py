@@ -8,8 +8,8 @@ import onnx
 import onnxruntime
 import pytest
 
+from rehue_serve import spec
 from rehue_training import export, models
-from rehue_training.colorizer import spec
 
 REPOSITORY = Path(__file__).parents[1] / "model_repository"
 OPERATORS = {
@@ -65,7 +65,7 @@ def test_operators_are_plain_and_weights_fp16(model: keras.Model) -> None:
 @pytest.mark.parametrize("name", ["seed", "rehue"])
 @pytest.mark.parametrize("target", ["cpu", "gpu"])
 def test_the_committed_file_fits_its_configuration(name: str, target: str) -> None:
-    contract = spec(REPOSITORY / name / "configs" / f"{target}.pbtxt")
+    contract = spec.read(REPOSITORY / name / "configs" / f"{target}.pbtxt")
     session = onnxruntime.InferenceSession(REPOSITORY / name / "1" / "model.onnx")
     (entry,), (result,) = session.get_inputs(), session.get_outputs()
     assert (entry.name, entry.type) == ("lightness", "tensor(uint8)")
@@ -80,7 +80,7 @@ def test_the_committed_file_fits_its_configuration(name: str, target: str) -> No
 @pytest.mark.parametrize("name", ["seed", "rehue"])
 def test_the_committed_file_takes_any_batch_and_answers_each_alone(name: str) -> None:
     path = REPOSITORY / name / "1" / "model.onnx"
-    side = spec(REPOSITORY / name / "configs" / "cpu.pbtxt").height
+    side = spec.read(REPOSITORY / name / "configs" / "cpu.pbtxt").height
     counts = export.sample(side)[:, None]
     both = run(onnx.load(path), counts)
     alone = run(onnx.load(path), counts[1:])

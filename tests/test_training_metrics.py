@@ -1,5 +1,9 @@
 """Measures against hand-worked values and other people's code."""
 
+import os
+import pickle
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -9,7 +13,7 @@ from skimage.color import lab2rgb
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from rehue_serve import lab
-from rehue_training import metrics
+from rehue_training import lpips, metrics
 from rehue_training.colorizer import Gray
 
 
@@ -78,3 +82,20 @@ def test_ciede2000_sees_a_cast_that_lightness_hides() -> None:
     truth = skimage.data.astronaut()[::8, ::8]
     blue = cv2.cvtColor(truth, cv2.COLOR_RGB2BGR)
     assert metrics.ciede2000(truth, blue) > 5
+
+
+def test_lpips_is_what_pytorch_makes_of_the_authors_weights() -> None:
+    perceived = lpips.load()
+    assert perceived, "make installs its weights: requirements/lpips.lock"
+    truth = skimage.data.coffee()[:256, :320]
+    gray = Gray().picture(lab.lightness(truth))
+    mirrored = np.ascontiguousarray(truth[:, ::-1])
+    # Once by hand: torch 2.13, AlexNet's formula, the `lpips` package's own v0.1 weights.
+    right = [0.0, 0.352984, 0.695062]
+    assert perceived(truth, [truth, gray, mirrored]) == pytest.approx(right, abs=1e-4)
+
+
+def test_a_doctored_file_of_weights_runs_no_code(tmp_path: Path) -> None:
+    (tmp_path / "alexnet.ckpt").write_bytes(pickle.dumps(os.system))
+    with pytest.raises(pickle.UnpicklingError, match="has no place"):
+        lpips.Lpips(tmp_path / "alexnet.ckpt")

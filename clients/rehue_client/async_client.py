@@ -12,6 +12,7 @@ from collections.abc import (
 from types import TracebackType
 from typing import Self, TypeVar
 
+from rehue_client import tracing
 from rehue_client.errors import DeadlineExceeded, RehueError, ServiceError
 from rehue_client.grpc_transport import AsyncGrpcTransport
 from rehue_client.http_transport import AsyncHttpTransport
@@ -110,10 +111,11 @@ class AsyncClient(Session[Transport]):
 
     async def _colorize(self, source: Source, options: Options, timeout: float | None) -> Picture:
         image = source if isinstance(source, bytes) else await asyncio.to_thread(read, source)
-        return await self._repeat(
-            self._call(timeout),
-            lambda transport, left: transport.colorize(image, options, timeout=left),
-        )
+        with tracing.span("rehue.colorize"):
+            return await self._repeat(
+                self._call(timeout),
+                lambda transport, left: transport.colorize(image, options, timeout=left),
+            )
 
     async def _result(self, source: Source, options: Options, timeout: float | None) -> Result:
         try:

@@ -1,11 +1,13 @@
 """The client that waits: `Client`."""
 
+import contextvars
 import time
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Self, TypeVar
 
+from rehue_client import tracing
 from rehue_client.errors import DeadlineExceeded, RehueError, ServiceError
 from rehue_client.grpc_transport import GrpcTransport
 from rehue_client.http_transport import HttpTransport
@@ -114,10 +116,11 @@ class Client(Session[Transport]):
             time.sleep(call.pause)
 
     def _colorize(self, image: bytes, options: Options, timeout: float | None) -> Picture:
-        return self._repeat(
-            self._call(timeout),
-            lambda transport, left: transport.colorize(image, options, timeout=left),
-        )
+        with tracing.span("rehue.colorize"):
+            return self._repeat(
+                self._call(timeout),
+                lambda transport, left: transport.colorize(image, options, timeout=left),
+            )
 
     def _result(self, source: Source, options: Options, timeout: float | None) -> Result:
         try:
@@ -137,7 +140,9 @@ class Client(Session[Transport]):
         pending: set[Future[Result]] = set()
         try:
             for source in sources:
-                pending.add(pool.submit(self._result, source, options, timeout))
+                # In the caller's context, which holds the caller's span.
+                work = contextvars.copy_context().run
+                pending.add(pool.submit(work, self._result, source, options, timeout))
                 patience = None if len(pending) >= concurrency else 0
                 done, pending = wait(pending, patience, FIRST_COMPLETED)
                 yield from (future.result() for future in done)

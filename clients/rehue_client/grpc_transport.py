@@ -8,6 +8,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
+from rehue_client import tracing
 from rehue_client.errors import (
     BY_REASON,
     DeadlineExceeded,
@@ -84,7 +85,7 @@ class GrpcTransport:
     def colorize(self, image: bytes, options: Options, *, timeout: float | None) -> Picture:
         try:
             answer = self._colorize(
-                _request(image, options), timeout=timeout, metadata=self._metadata
+                _request(image, options), timeout=timeout, metadata=_traced(self._metadata)
             )
         except grpc.RpcError as error:
             raise _error(error, self._target) from error
@@ -125,7 +126,7 @@ class AsyncGrpcTransport:
     async def colorize(self, image: bytes, options: Options, *, timeout: float | None) -> Picture:
         try:
             answer = await self._colorize(
-                _request(image, options), timeout=timeout, metadata=self._metadata
+                _request(image, options), timeout=timeout, metadata=_traced(self._metadata)
             )
         except grpc.RpcError as error:
             raise _error(error, self._target) from error
@@ -150,6 +151,12 @@ def _no_list(target: Target) -> ProtocolError:
 
 def _metadata(api_key: str | None) -> tuple[tuple[str, str | bytes], ...]:
     return (("authorization", f"Bearer {api_key}"),) if api_key else ()
+
+
+def _traced(
+    metadata: tuple[tuple[str, str | bytes], ...],
+) -> tuple[tuple[str, str | bytes], ...]:
+    return (*metadata, *tracing.headers().items())
 
 
 def _credentials(tls: Tls) -> grpc.ChannelCredentials:

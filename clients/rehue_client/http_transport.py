@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from rehue_client import tracing
 from rehue_client.errors import (
     BY_REASON,
     DeadlineExceeded,
@@ -155,7 +156,7 @@ def _colorize(
         query["model"] = options.model
     if options.quality is not None:
         query["quality"] = str(options.quality)
-    headers = {"Content-Type": "application/octet-stream"}
+    headers = {"Content-Type": "application/octet-stream", **tracing.headers()}
     if timeout is not None:
         headers["X-Request-Timeout"] = f"{timeout:.3f}"
     return client.build_request(

@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass
 from types import TracebackType
 
+from rehue_client import tracing
 from rehue_client.endpoints import Endpoint, Endpoints
 from rehue_client.errors import DeadlineExceeded, RehueError
 
@@ -96,6 +97,17 @@ class Attempt:
     def __enter__(self) -> Endpoint:
         self._endpoint = self._call.endpoints.take(self._call.tried)
         self._call.tried.append(self._endpoint)
+        target = self._endpoint.target
+        self._span = tracing.span(
+            "rehue.attempt",
+            {
+                "server.address": target.host,
+                "server.port": target.port,
+                "rehue.attempt": self._call.failures + 1,
+            },
+            sends=True,
+        )
+        self._span.__enter__()
         return self._endpoint
 
     def __exit__(
@@ -104,6 +116,7 @@ class Attempt:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool:
+        self._span.__exit__(kind, error, trace)
         endpoints = self._call.endpoints
         endpoints.release(self._endpoint)
         if error is None or isinstance(error, RehueError):

@@ -11,7 +11,7 @@ from ray.serve.grpc_util import RayServegRPCContext, gRPCInputStream
 from ray.serve.schema import LoggingConfig
 
 from rehue_client.v1 import rehue_pb2
-from rehue_serve import http, rpc, settings
+from rehue_serve import http, logs, rpc, settings, tracing
 from rehue_serve.endpoints import Endpoints
 from rehue_serve.service import Service
 from rehue_serve.settings import Settings
@@ -21,7 +21,7 @@ NAME = "rehue"
 
 # What Ray's gRPC servers answer; the health of grpc.health.v1 is ours.
 SERVICERS = (
-    "rehue_client.v1.rehue_pb2_grpc.add_ColorizerServicer_to_server",
+    "rehue_serve.rpc.add_colorizer",
     "grpc_health.v1.health_pb2_grpc.add_HealthServicer_to_server",
 )
 
@@ -32,10 +32,14 @@ class Colorizer:
     """One process that colorizes photographs (method names are the RPCs')."""
 
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Ray awaits it
+        logs.start(settings)
+        tracing.start(settings)
         endpoints = Endpoints(
             settings.triton_urls, model=settings.model, limit=settings.triton_calls
         )
-        self._service = Service(settings, Triton(endpoints, default_model=settings.model))
+        self._service = Service(
+            settings, Triton(endpoints, default_model=settings.model, hedge=settings.hedge)
+        )
         await self._service.start()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -75,6 +79,8 @@ def application(settings: Settings) -> Application:
         max_ongoing_requests=settings.max_requests * 2,
         max_queued_requests=settings.max_requests,
         backpressure_config=BackpressureConfig(status_code=429, retry_after_s=1),
+        # A new replica answers before an old one goes.
+        max_surge_percent=100,
         graceful_shutdown_timeout_s=settings.grace,
         graceful_shutdown_wait_loop_s=0.5,
         logging_config=LoggingConfig(enable_access_log=False),

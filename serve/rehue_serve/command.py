@@ -1,6 +1,7 @@
 """``rehue serve``: the server's word in the ``rehue`` command."""
 
 import argparse
+import logging
 import sys
 
 
@@ -26,7 +27,10 @@ def serve(arguments: argparse.Namespace) -> int:
         return 0
     try:
         server.serve(settings.load())
-    except (settings.SettingsError, server.StartFailed) as error:
+    except settings.SettingsError as error:
         print(f"rehue: cannot start.\n{error}", file=sys.stderr)
+        return 1
+    except server.StartFailed as error:
+        logging.getLogger(__name__).error("cannot start.\n%s", error)
         return 1
     return 0

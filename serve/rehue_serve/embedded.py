@@ -41,12 +41,17 @@ class EmbeddedTriton:
         threads: int = 0,
         config_name: str = "cpu",
         models: tuple[str, ...] = (),
+        arguments: tuple[str, ...] = (),
     ) -> None:
-        """``models``: load these only; all of the repository when empty."""
+        """``models``: load these only; all of the repository when empty.
+
+        ``arguments``: more of them, for tritonserver.
+        """
         self.model_repository = model_repository
         self.threads = threads
         self.config_name = config_name
         self.models = models
+        self.arguments = arguments
         self.grpc_port, self.http_port, self.metrics_port = free_ports(3)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -159,6 +164,7 @@ class EmbeddedTriton:
             "--exit-timeout-secs=10",
             "--disable-auto-complete-config",
             "--log-verbose=0",
+            *self.arguments,
         ]
 
     def _environment(self, wheel: Path) -> dict[str, str]:

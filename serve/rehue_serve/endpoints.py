@@ -33,7 +33,9 @@ CHANNEL_OPTIONS = [
     ("grpc.max_receive_message_length", -1),
     # Back within a second of a server's return; gRPC would wait up to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1000),  # for which one try to connect goes on
     ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.use_local_subchannel_pool", 1),  # so that a new channel is a new connection
 ]
 
 
@@ -45,16 +47,17 @@ class Endpoint:
     limit: int  # calls under way at most
     healthy: bool = False
     failures: int = 0  # calls in a row that it answered with errors
-    away_until: float = 0.0  # loop time
+    away_until: float = 0.0  # loop time; for its errors
+    rests_until: float = 0.0  # loop time; for its full queue
     calls: set[asyncio.Future[object]] = field(default_factory=set)
     outstanding: int = 0
 
     def __post_init__(self) -> None:
+        self.connect()
+
+    def connect(self) -> None:
         self.channel = grpc.aio.insecure_channel(self.address, options=CHANNEL_OPTIONS)
         self.stub = service_pb2_grpc.GRPCInferenceServiceStub(self.channel)
-
-    def available(self, now: float) -> bool:
-        return self.healthy and now >= self.away_until
 
 
 class Endpoints:
@@ -86,9 +89,15 @@ class Endpoints:
         return list(self._all.values())
 
     def available(self) -> list[Endpoint]:
-        """Those that may be asked now."""
+        """Those that may be asked now.
+
+        Where all answer errors, all may be asked: waiting would help nobody, and so the
+        first that is well again is found at once.
+        """
         now = asyncio.get_running_loop().time()
-        return [one for one in self._all.values() if one.available(now)]
+        healthy = [one for one in self._all.values() if one.healthy]
+        well = [one for one in healthy if now >= one.away_until] or healthy
+        return [one for one in well if now >= one.rests_until]
 
     async def acquire(self) -> Endpoint | None:
         """A place at the available endpoint with the fewest calls under way.
@@ -99,14 +108,24 @@ class Endpoints:
             self._changed.clear()
             if not any(one.healthy for one in self._all.values()):
                 return None
-            free = [one for one in self.available() if one.outstanding < one.limit]
-            if free:
-                best = min(free, key=lambda one: (one.outstanding, random.random()))
-                best.outstanding += 1
-                return best
+            if free := self._free():
+                return self._least_busy(free)
             with contextlib.suppress(TimeoutError):
                 # The timeout ends rests and ejections, which no event announces.
                 await asyncio.wait_for(self._changed.wait(), REST)
+
+    def spare(self, other: Endpoint) -> Endpoint | None:
+        """A place at the least busy available endpoint but ``other``, if there is one now."""
+        free = [one for one in self._free() if one is not other]
+        return self._least_busy(free) if free else None
+
+    def _free(self) -> list[Endpoint]:
+        return [one for one in self.available() if one.outstanding < one.limit]
+
+    def _least_busy(self, free: list[Endpoint]) -> Endpoint:
+        best = min(free, key=lambda one: (one.outstanding, random.random()))
+        best.outstanding += 1
+        return best
 
     def release(self, endpoint: Endpoint) -> None:
         endpoint.outstanding -= 1
@@ -114,14 +133,17 @@ class Endpoints:
 
     def succeeded(self, endpoint: Endpoint) -> None:
         endpoint.failures = 0
+        endpoint.away_until = 0.0
 
     def full(self, endpoint: Endpoint) -> None:
         """Its queue is full: leaves it alone for a moment."""
-        endpoint.away_until = asyncio.get_running_loop().time() + REST
+        endpoint.rests_until = asyncio.get_running_loop().time() + REST
 
-    def erred(self, endpoint: Endpoint) -> None:
+    def erred(self, endpoint: Endpoint, reason: str) -> None:
         """It answers, but with errors: keeps away from it, longer each time."""
-        endpoint.failures += 1
+        if not endpoint.failures:
+            log.error("triton %s answers errors: %s", endpoint.address, reason)
+        endpoint.failures = min(endpoint.failures + 1, 16)
         pause = min(LONGEST_EJECTION, 0.1 * 2**endpoint.failures)
         endpoint.away_until = asyncio.get_running_loop().time() + pause
 
@@ -170,7 +192,16 @@ class Endpoints:
             failed = 0 if await self._probe(endpoint) else failed + 1
             if failed >= FAILED_PROBES:
                 self.eject(endpoint, "its probes fail")
+                await self._reconnect(endpoint)
             metrics.healthy(endpoint.address, endpoint.healthy)
+
+    async def _reconnect(self, endpoint: Endpoint) -> None:
+        """A silent connection may be dead: after a cut in the network TCP tries again later
+        and later, up to two minutes after the network is back.
+        """
+        old = endpoint.channel
+        endpoint.connect()
+        await old.close()
 
     async def _probe(self, endpoint: Endpoint) -> bool:
         request = service_pb2.ModelReadyRequest(name=self._model)

@@ -11,7 +11,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 
-from rehue_serve import images, metrics
+from rehue_serve import images
 from rehue_serve.errors import (
     HTTP_STATUS,
     Internal,
@@ -21,6 +21,7 @@ from rehue_serve.errors import (
     Unavailable,
     problem,
 )
+from rehue_serve.requests import watched
 from rehue_serve.service import DEFAULT_QUALITY, STAGES, Parameters, Service
 
 PROBLEM = "application/problem+json"
@@ -106,12 +107,15 @@ def _add_colorize(app: FastAPI, service: Service) -> None:
         ] = DEFAULT_QUALITY,
     ) -> Response:
         """Colorizes one photograph; it keeps its size and its lightness."""
-        with metrics.counted("http"):
+        with watched("http", "POST /v1/colorize", _id(request), lambda: request.headers) as noted:
             service.authenticate(request.headers.get("authorization"))
             timeout = _timeout(request)
+            service.check_room()  # before the body is read
             data = await _image(request, service.settings.max_bytes)
+            noted.received = len(data)
             parameters = Parameters(model, strength, format, quality)
             picture = await service.colorize(data, parameters, timeout=timeout)
+            noted.picture = picture
         timings = ", ".join(f"{stage};dur={picture.timings[stage]:.2f}" for stage in STAGES)
         return Response(
             picture.data,

@@ -26,6 +26,7 @@ MEDIA_TYPES = {
     "webp": "image/webp",
     "tiff": "image/tiff",
 }
+STRIP_PIXELS = 1 << 20  # copied at once out of a decoded picture
 READ = tuple(name.upper() for name in MEDIA_TYPES)
 
 # What Pillow raises on broken data, by decoder: OSError (cut short, codec
@@ -129,10 +130,24 @@ def decode(image: Image.Image) -> UInt8:
         image.load()
         # A broken EXIF block is no reason to refuse a good picture.
         orientation = _orientation(image)
-        pixels = np.asarray(_eight_bit(image))
+        pixels = _pixels(_eight_bit(image))
+        image.close()  # the caller holds it until the photograph is answered
     except BROKEN:
         raise InvalidImage("The image is broken or cut short.") from None
     return _turned(pixels, orientation)
+
+
+def _pixels(image: Image.Image) -> UInt8:
+    """As `np.asarray`, which would hold the picture twice more on the way."""
+    width, height = image.size
+    if width * height <= STRIP_PIXELS:
+        return np.asarray(image)
+    pixels = np.empty((height, width, 3)[: 2 if image.mode == "L" else 3], np.uint8)
+    step = max(1, STRIP_PIXELS // width)
+    for top in range(0, height, step):
+        bottom = min(top + step, height)
+        pixels[top:bottom] = image.crop((0, top, width, bottom))
+    return pixels
 
 
 def _orientation(image: Image.Image) -> int:
@@ -199,7 +214,7 @@ def encode(rgb: UInt8, format: str, quality: int) -> bytes:
         "tiff": [],
     }[format]
     suffix = {"jpeg": ".jpg"}.get(format, f".{format}")
-    done, data = cv2.imencode(suffix, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), options)
+    done, data = cv2.imencode(suffix, np.ascontiguousarray(rgb[..., ::-1]), options)
     if not done:
         raise RuntimeError(f"OpenCV could not encode {rgb.shape} as {format}")
     return data.tobytes()

@@ -22,8 +22,9 @@ Float32 = NDArray[np.float32]
 # The luminance row of the sRGB to XYZ matrix (IEC 61966-2-1), as scikit-image has it.
 LUMINANCE = np.array([[0.212671, 0.715160, 0.072169]], np.float32)
 
-# Rows to a strip are chosen so that a strip's float32 Lab is near 1 MB.
-STRIP_PIXELS = 1 << 16
+# Rows to a strip are chosen so that what a strip needs stays in a core's cache (some
+# 500 kB at this size), and its buffers below the size that malloc maps anew each time.
+STRIP_PIXELS = 1 << 14
 
 
 @cache
@@ -67,7 +68,7 @@ def lightness(pixels: UInt8) -> Float32:
     for top, bottom in _strips(height, width):
         linear = cv2.LUT(pixels[top:bottom], _linear())
         luminance = cv2.transform(linear, LUMINANCE * 65535.0)
-        steps = np.rint(luminance, out=luminance).astype(np.uint16)
+        steps = np.rint(luminance, out=luminance).astype(np.intp)
         np.take(_lightness_of_luminance(), steps, out=out[top:bottom], mode="clip")
     return out
 
@@ -84,24 +85,31 @@ def to_rgb(lightness: Float32, ab: Float32, *, strength: float = 1.0) -> UInt8:
         strength: scales chroma; 0 leaves gray.
 
     Returns:
-        HWC uint8 sRGB, 0..255. Colours outside sRGB are clipped.
+        HWC uint8 sRGB, 0..255. Colours outside sRGB are clipped. It is a view of BGR,
+        as the encoders take it, so that nothing copies the picture to turn it round.
     """
     height, width = lightness.shape
     across = [
         cv2.resize(plane, (width, plane.shape[0]), interpolation=cv2.INTER_LINEAR)
         for plane in cv2.split(ab * np.float32(strength))
     ]
-    rgb = np.empty((height, width, 3), np.uint8)
-    for top, bottom in _strips(height, width):
+    bgr = np.empty((height, width, 3), np.uint8)
+    strips = _strips(height, width)
+    planes = np.empty((3, strips[0][1], width), np.float32)
+    joined = np.empty((strips[0][1], width, 3), np.float32)
+    for top, bottom in strips:
         rows = lightness[top:bottom]
         first, last, weights = _vertical(across[0].shape[0], height, top, bottom)
-        a, b = (weights @ plane[first:last] for plane in across)
+        a, b, highest = planes[:, : bottom - top]
+        np.matmul(weights, across[0][first:last], out=a)
+        np.matmul(weights, across[1][first:last], out=b)
         # scikit-image takes a negative Z for zero: f(Z) = (L + 16) / 116 - b / 200 >= 0.
-        cv2.min(b, cv2.addWeighted(rows, 200 / 116, rows, 0, 200 * 16 / 116), dst=b)
-        colour = cv2.cvtColor(cv2.merge([rows, a, b]), cv2.COLOR_Lab2RGB)
+        cv2.min(b, cv2.addWeighted(rows, 200 / 116, rows, 0, 200 * 16 / 116, dst=highest), dst=b)
+        colour = cv2.merge([rows, a, b], dst=joined[: bottom - top])
+        cv2.cvtColor(colour, cv2.COLOR_Lab2BGR, dst=colour)
         # Rounds to nearest and clips to 0..255, as skimage.img_as_ubyte does.
-        cv2.convertScaleAbs(colour, dst=rgb[top:bottom], alpha=255.0)
-    return rgb
+        cv2.convertScaleAbs(colour, dst=bgr[top:bottom], alpha=255.0)
+    return bgr[..., ::-1]
 
 
 def _vertical(rows: int, height: int, top: int, bottom: int) -> tuple[int, int, Float32]:

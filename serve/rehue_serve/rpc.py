@@ -8,18 +8,21 @@ a stack trace for every bad photograph, and lose the error's details.
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 from ray.serve.grpc_util import RayServegRPCContext, gRPCInputStream
 
 from rehue_client.v1 import rehue_pb2
-from rehue_serve import metrics
-from rehue_serve.errors import GRPC_STATUS, RehueError, rpc_status
+from rehue_serve.errors import GRPC_STATUS, InvalidParameter, RehueError, rpc_status
+from rehue_serve.requests import Request, watched
 from rehue_serve.service import DEFAULT_QUALITY, Parameters, Service
 
 SERVICES = ("", "rehue.v1.Colorizer")  # that health answers for
 STREAM_WINDOW = 16  # photographs of one stream under way at once
+NO_MESSAGE = -1  # the format of a request that stands for bytes which are no message
 
 _FORMATS = {
     rehue_pb2.FORMAT_AUTO: "auto",
@@ -30,14 +33,39 @@ _FORMATS = {
 }
 
 
+def add_colorizer(servicer: Any, server: grpc.aio.Server) -> None:
+    """As the generated function; but bytes that are no message are refused by us.
+
+    gRPC alone answers them with UNKNOWN, as if the server were at fault.
+    """
+    handlers = {
+        "Colorize": grpc.unary_unary_rpc_method_handler(
+            servicer.Colorize, _message, rehue_pb2.ColorizeResponse.SerializeToString
+        ),
+        "ColorizeStream": grpc.stream_stream_rpc_method_handler(
+            servicer.ColorizeStream, _message, rehue_pb2.ColorizeResponse.SerializeToString
+        ),
+    }
+    name = rehue_pb2.DESCRIPTOR.services_by_name["Colorizer"].full_name
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
+
+
+def _message(data: bytes) -> rehue_pb2.ColorizeRequest:
+    try:
+        return rehue_pb2.ColorizeRequest.FromString(data)
+    except DecodeError:
+        return rehue_pb2.ColorizeRequest(format=NO_MESSAGE)  # type: ignore[arg-type]
+
+
 async def colorize(
     service: Service, request: rehue_pb2.ColorizeRequest, context: RayServegRPCContext
 ) -> rehue_pb2.ColorizeResponse:
     """One photograph; a failure goes into the context."""
     request_id = _request_id(context)
     try:
-        service.authenticate(_metadata(context, "authorization"))
-        return await _answer(service, request, request_id)
+        with _watched(context, request_id) as noted:
+            service.authenticate(_metadata(context, "authorization"))
+            return await _answer(service, request, request_id, noted)
     except RehueError as error:
         _fail(context, error, request_id)
         return rehue_pb2.ColorizeResponse()
@@ -53,10 +81,12 @@ async def colorize_stream(
     try:
         service.authenticate(_metadata(context, "authorization"))
     except RehueError as error:
+        with contextlib.suppress(RehueError), _watched(context, request_id):
+            raise
         _fail(context, error, request_id)
         return
     answers: asyncio.Queue[rehue_pb2.ColorizeResponse | None] = asyncio.Queue()
-    reader = asyncio.create_task(_read(service, requests, request_id, answers))
+    reader = asyncio.create_task(_read(service, requests, context, answers))
     try:
         while (answer := await answers.get()) is not None:
             yield answer
@@ -70,15 +100,18 @@ async def colorize_stream(
 async def _read(
     service: Service,
     requests: gRPCInputStream[rehue_pb2.ColorizeRequest],
-    request_id: str,
+    context: RayServegRPCContext,
     answers: "asyncio.Queue[rehue_pb2.ColorizeResponse | None]",
 ) -> None:
     """Starts work on each photograph, a window of them at once, until all are answered."""
     window = asyncio.Semaphore(STREAM_WINDOW)
+    request_id = _request_id(context)
 
     async def one(request: rehue_pb2.ColorizeRequest, name: str) -> None:
         try:
-            answers.put_nowait(await _answer(service, request, name))
+            with _watched(context, name) as noted:
+                answer = await _answer(service, request, name, noted)
+            answers.put_nowait(answer)
         except RehueError as error:
             answers.put_nowait(
                 rehue_pb2.ColorizeResponse(
@@ -101,16 +134,19 @@ async def _read(
 
 
 async def _answer(
-    service: Service, request: rehue_pb2.ColorizeRequest, request_id: str
+    service: Service, request: rehue_pb2.ColorizeRequest, request_id: str, noted: Request
 ) -> rehue_pb2.ColorizeResponse:
-    with metrics.counted("grpc"):
-        parameters = Parameters(
-            model=request.model,
-            strength=request.strength if request.HasField("strength") else 1.0,
-            format=_FORMATS.get(request.format, str(request.format)),
-            quality=request.quality if request.HasField("quality") else DEFAULT_QUALITY,
-        )
-        picture = await service.colorize(request.image, parameters)
+    noted.received = len(request.image)
+    if request.format == NO_MESSAGE:
+        raise InvalidParameter("These bytes are no rehue.v1.ColorizeRequest.")
+    parameters = Parameters(
+        model=request.model,
+        strength=request.strength if request.HasField("strength") else 1.0,
+        format=_FORMATS.get(request.format, str(request.format)),
+        quality=request.quality if request.HasField("quality") else DEFAULT_QUALITY,
+    )
+    picture = await service.colorize(request.image, parameters)
+    noted.picture = picture
     return rehue_pb2.ColorizeResponse(
         id=request.id,
         image=picture.data,
@@ -154,6 +190,17 @@ def _fail(context: RayServegRPCContext, error: RehueError, request_id: str) -> N
     context.set_details(error.detail)
     status = rpc_status(error, request_id).SerializeToString()
     context.set_trailing_metadata([("grpc-status-details-bin", status)])
+
+
+def _watched(
+    context: RayServegRPCContext, request_id: str
+) -> contextlib.AbstractContextManager[Request]:
+    """As `watched`; each photograph of a stream on its own."""
+    return watched("grpc", "rehue.v1.Colorizer/Colorize", request_id, lambda: _carrier(context))
+
+
+def _carrier(context: RayServegRPCContext) -> dict[str, str]:
+    return {str(key): str(value) for key, value in context.invocation_metadata()}
 
 
 def _metadata(context: RayServegRPCContext, name: str) -> str | None:

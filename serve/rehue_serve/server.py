@@ -12,7 +12,6 @@ import os
 import shutil
 import signal
 import socket
-import sys
 import tempfile
 import time
 from collections.abc import Collection, Iterator
@@ -21,8 +20,11 @@ from types import FrameType
 
 import psutil
 
+from rehue_serve import logs, tracing
 from rehue_serve.embedded import EmbeddedTriton, TritonFailed, free_ports
 from rehue_serve.settings import Settings
+
+log = logging.getLogger(__name__)
 
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 PATIENCE = 5.0  # seconds between asking a process to end and killing it
@@ -48,6 +50,8 @@ def serve(settings: Settings) -> None:
     Raises:
         StartFailed: with the reason.
     """
+    # This process' own lines; the Colorizers' come to it where no file is set.
+    logs.start(settings.model_copy(update={"log_file": None}))
     check_ports(settings)
     with contextlib.ExitStack() as stack:
         # In reverse order at the end: Ray finishes its requests while Triton still answers.
@@ -100,7 +104,11 @@ def _holder(port: int) -> str:
 
 @contextlib.contextmanager
 def _embedded(settings: Settings) -> Iterator[EmbeddedTriton]:
-    triton = EmbeddedTriton(settings.model_repository, threads=settings.triton_threads)
+    triton = EmbeddedTriton(
+        settings.model_repository,
+        threads=settings.triton_threads,
+        arguments=tracing.triton_arguments(settings),
+    )
     try:
         with triton:
             yield triton
@@ -121,9 +129,15 @@ def _ray_serve(settings: Settings) -> Iterator[None]:
 
     from rehue_serve import app
 
+    logs.take_rays()
     others = set(_descendants())
+    lines = contextlib.ExitStack()
     try:
+        if settings.log_file is None:
+            gathered = lines.enter_context(logs.gathered(directory))
+            settings = settings.model_copy(update={"log_file": gathered})
         _start_ray(settings, directory, others)
+        logs.take_rays()
         _catch_signals()  # again, since Ray puts its own handlers in place
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         ray_serve.start(
@@ -138,9 +152,13 @@ def _ray_serve(settings: Settings) -> Iterator[None]:
         yield
     finally:
         with contextlib.suppress(Exception):  # a Ray that never came up cannot be told to stop
+            # First the replicas, which finish what is under way; a shutdown alone ends HAProxy
+            # too, and with it the connections that wait for answers.
+            ray_serve.delete(app.NAME)
             ray_serve.shutdown()
         ray.shutdown()
         _end(_descendants(), spare=others)
+        lines.close()
         shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -151,11 +169,12 @@ def _start_ray(settings: Settings, directory: Path, others: Collection[psutil.Pr
         try:
             ray.init(
                 address="local",
-                num_cpus=max(settings.replicas, os.cpu_count() or 1),
+                # Ray only counts these; a redeployment runs old and new replicas side by side.
+                num_cpus=max(2 * settings.replicas, os.cpu_count() or 1),
                 object_store_memory=OBJECT_STORE_BYTES,
                 include_dashboard=False,
                 log_to_driver=False,
-                logging_level="warning",
+                configure_logging=False,  # logs.start did
                 _temp_dir=str(directory / f"ray{attempt}"),
                 _metrics_export_port=settings.metrics_port,
             )
@@ -213,8 +232,7 @@ def _greet(settings: Settings, triton: EmbeddedTriton | None) -> None:
     http = f"http://{settings.host}:{settings.http_port}"
     whose = "embedded" if triton else "yours"
     photo = os.path.relpath(SAMPLE) if SAMPLE.is_file() else "photo.jpg"
-    print(
-        f"""
+    greeting = f"""
 Rehue is ready.
   page     {http}/
   HTTP     {http}/v1/colorize      described at {http}/docs
@@ -225,9 +243,11 @@ Rehue is ready.
 Try:  curl -fsS --data-binary @{photo} -H 'Content-Type: image/jpeg' \
 {http}/v1/colorize -o colour.jpg
 Stop: Ctrl-C
-""",
-        flush=True,
-    )
+"""
+    if settings.log_format == "json":
+        log.info(greeting.strip())
+    else:
+        print(greeting, flush=True)
 
 
 def _watch(triton: EmbeddedTriton | None) -> None:
@@ -241,7 +261,7 @@ def _watch(triton: EmbeddedTriton | None) -> None:
 
 
 def _say(text: str) -> None:
-    print(f"rehue: {text}", file=sys.stderr, flush=True)
+    log.info(text)
 
 
 def _stop(*_: int | FrameType | None) -> None:

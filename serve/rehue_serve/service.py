@@ -16,7 +16,7 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
-from rehue_serve import colorize, images, lab, metrics
+from rehue_serve import colorize, images, lab, metrics, tracing
 from rehue_serve.errors import (
     DeadlineExceeded,
     Internal,
@@ -118,6 +118,11 @@ class Service:
         if not sum(hmac.compare_digest(key, known) for known in self._keys[1]):
             raise Unauthenticated("This API key is not known.")
 
+    def check_room(self) -> None:
+        """Raises Overloaded where one photograph more would be too many."""
+        if self._requests >= self.settings.max_requests:
+            raise self._overloaded()
+
     async def colorize(
         self, data: bytes, parameters: Parameters, *, timeout: float | None = None
     ) -> Colorized:
@@ -131,8 +136,7 @@ class Service:
         """
         limit = self.settings.timeout
         deadline = asyncio.get_running_loop().time() + min(limit, timeout or limit)
-        if self._requests >= self.settings.max_requests:
-            raise self._overloaded()
+        self.check_room()
         self._requests += 1
         started = time.monotonic()
         try:
@@ -170,7 +174,8 @@ class Service:
 
             lightness, input, box = await self._work(before)
             began = time.perf_counter()
-            output, version = await self.triton.infer(spec, input, deadline)
+            with tracing.stage("infer"):
+                output, version = await self.triton.infer(spec, input, deadline)
             timings["infer"] = (time.perf_counter() - began) * 1000
             format = header.format if parameters.format == "auto" else parameters.format
 
@@ -190,7 +195,7 @@ class Service:
         return Colorized(encoded, images.MEDIA_TYPES[format], f"{spec.name}/{version}", timings)
 
     async def _work(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, tracing.carried(work))
 
     def _overloaded(self) -> Overloaded:
         # When the photographs now under way are done, at today's pace.
@@ -207,6 +212,7 @@ def _prepared(
 
 def _timed(timings: dict[str, float], stage: str, work: Callable[[], T]) -> T:
     began = time.perf_counter()
-    result = work()
+    with tracing.stage(stage):
+        result = work()
     timings[stage] = (time.perf_counter() - began) * 1000
     return result

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -37,6 +37,13 @@ class Settings(BaseSettings):
     triton_calls: int = Field(
         2, ge=1, description="Calls under way to one Triton from one replica, at most."
     )
+    hedge: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Calls slower than this share of the last hundred, such as `0.95`, are made "
+        "to a second Triton too, within the budget of retries; 0: none.",
+    )
     model_repository: Path = Field(
         Path(__file__).parents[2] / "model_repository",
         description="Triton's model repository, for the embedded Triton.",
@@ -60,6 +67,20 @@ class Settings(BaseSettings):
     api_keys_file: Path | None = Field(
         None, description="File with one API key a line; empty: no key is asked for."
     )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="`text` or `json`: log lines, one a request and one for each fault."
+    )
+    log_file: Path | None = Field(
+        None,
+        description="File or FIFO that every Colorizer appends its lines to (`/proc/1/fd/1`: a "
+        "container's own output). Empty: the standard error of `rehue serve`.",
+    )
+    traces: Literal["none", "otlp"] = Field(
+        "none",
+        validation_alias="OTEL_TRACES_EXPORTER",
+        description="`none` or `otlp`: spans of each photograph, over HTTP to "
+        "`OTEL_EXPORTER_OTLP_ENDPOINT`; the other `OTEL_*` variables count as well.",
+    )
 
     @field_validator("triton_urls", mode="before")
     @classmethod
@@ -77,7 +98,7 @@ class Settings(BaseSettings):
                 raise ValueError(f"{url!r} is not host:port or dns:host:port")
         return value
 
-    @field_validator("api_keys_file", mode="before")
+    @field_validator("api_keys_file", "log_file", mode="before")
     @classmethod
     def _empty(cls, value: object) -> object:
         return None if value == "" else value
@@ -88,6 +109,13 @@ class Settings(BaseSettings):
         if value is not None and not value.is_file():
             raise ValueError(f"{value} is not a file")
         return value
+
+    @property
+    def traces_url(self) -> str:
+        """Where spans go, as OpenTelemetry's exporter finds it."""
+        base = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318")
+        whole = f"{base.rstrip('/')}/v1/traces"
+        return os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", whole)
 
     @property
     def work_threads(self) -> int:
@@ -105,10 +133,18 @@ def load() -> Settings:
         return Settings()
     except ValidationError as error:
         lines = [
-            f"REHUE_{'_'.join(map(str, item['loc'])).upper()}={item['input']!s}: {item['msg']}"
+            f"{_variable(str(item['loc'][0]))}={item['input']!s}: {item['msg']}"
             for item in error.errors()
         ]
         raise SettingsError("\n".join(lines)) from None
+
+
+def _variable(name: str) -> str:
+    """A field's variable in the environment: a standard one, or ours."""
+    field = Settings.model_fields.get(name)
+    if field is None:  # already the variable
+        return name
+    return str(field.validation_alias or f"REHUE_{name.upper()}")
 
 
 def table() -> str:
@@ -119,5 +155,5 @@ def table() -> str:
         if isinstance(default, Path):
             default = default.name + "/"
         shown = "" if default in ((), None) else f"`{default}`"
-        rows.append(f"| `REHUE_{name.upper()}` | {shown} | {field.description} |")
+        rows.append(f"| `{_variable(name)}` | {shown} | {field.description} |")
     return "\n".join(rows)

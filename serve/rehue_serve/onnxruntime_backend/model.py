@@ -9,6 +9,7 @@ instance; it belongs to no package.
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -26,25 +27,23 @@ class TritonPythonModel:
         if not path.is_file():
             version = args["model_version"]
             raise pb.TritonModelException(f"{filename} is missing in version {version}")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = int(os.environ.get("REHUE_TRITON_THREADS") or 0)
-        # Spinning threads take the cores that decode and colour photographs.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-        self.session = onnxruntime.InferenceSession(
-            path, options, providers=["CPUExecutionProvider"]
-        )
-        self.inputs = [item.name for item in self.session.get_inputs()]
+        self.threads = int(os.environ.get("REHUE_TRITON_THREADS") or 0) or os.cpu_count() or 1
+        # All threads for a few items, which are wanted soon; else each item on one thread:
+        # threads that share an item wait for the slowest after every layer, and the cores
+        # also decode and colour photographs.
+        self.wide = _session(path, self.threads)
+        self.narrow = _session(path, 1)
+        self.pool = ThreadPoolExecutor(self.threads)
+        self.inputs = [item.name for item in self.wide.get_inputs()]
         self.outputs = [item["name"] for item in config["output"]]
 
     def execute(self, requests: list) -> list:
         """Runs the requests that Triton's dynamic batcher put together as one batch."""
         live = [request for request in requests if not request.is_cancelled()]
         answers = iter(self._run(live) if live else ())
-        cancelled = pb.TritonError("cancelled", pb.TritonError.CANCELLED)
         kept = set(map(id, live))
         return [
-            next(answers) if id(request) in kept else pb.InferenceResponse(error=cancelled)
+            next(answers) if id(request) in kept else pb.InferenceResponse(error=_cancelled())
             for request in requests
         ]
 
@@ -55,7 +54,7 @@ class TritonPythonModel:
         }
         sizes = [len(array) for array in arrays[self.inputs[0]]]
         feed = {name: _joined(parts) for name, parts in arrays.items()}
-        results = self.session.run(self.outputs, feed)
+        results = self._outputs(feed)
         ends = np.cumsum(sizes)
         return [
             pb.InferenceResponse(
@@ -66,6 +65,28 @@ class TritonPythonModel:
             )
             for size, end in zip(sizes, ends, strict=True)
         ]
+
+    def _outputs(self, feed: dict) -> list:
+        count = len(feed[self.inputs[0]])
+        if count < self.threads or self.threads == 1:
+            return self.wide.run(self.outputs, feed)
+        items = [{name: array[i : i + 1] for name, array in feed.items()} for i in range(count)]
+        parts = self.pool.map(lambda item: self.narrow.run(self.outputs, item), items)
+        return [np.concatenate(output) for output in zip(*parts, strict=True)]
+
+
+def _cancelled() -> "pb.TritonError":
+    # One each: Triton 2.51 crashes where two answers share an error.
+    return pb.TritonError("cancelled", pb.TritonError.CANCELLED)
+
+
+def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # Spinning threads take the cores that decode and colour photographs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def _joined(parts: list) -> np.ndarray:

@@ -1,0 +1,217 @@
+"""The report of a load test: JSON, CSV, HTML, a picture, and whether the levels were met."""
+
+import csv
+import html
+import json
+import math
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ledger import Outcome, Tally
+
+SETTLE = 2.0  # seconds left out after a stage's last user has started
+
+
+@dataclass(frozen=True)
+class Point:
+    """What was seen in one stage, from when its users had started.
+
+    Attributes:
+        load: users, or another measure of the load offered.
+        seconds: of the clock.
+    """
+
+    load: float
+    seconds: float
+    tally: Tally
+
+    @property
+    def rate(self) -> float:
+        """Photographs answered a second."""
+        return self.tally.outcomes[Outcome.COLORIZED] / self.seconds
+
+    def row(self) -> dict[str, float]:
+        """The point as numbers, for tables."""
+        return {
+            "users": self.load,
+            "photographs_per_second": round(self.rate, 2),
+            "p50_ms": self.tally.percentile(50),
+            "p95_ms": self.tally.percentile(95),
+            "p99_ms": self.tally.percentile(99),
+            "refused": round(self.tally.share(Outcome.REFUSED), 4),
+            "failed": round(self.tally.share(Outcome.FAILED), 4),
+            "requests": self.tally.requests,
+        }
+
+
+def windows(
+    stages: Sequence[tuple[float, int, float]], began: float, ended: float
+) -> list[tuple[int, float, float]]:
+    """Users, start and end of what counts of each stage, in whole seconds of Unix time."""
+    found, at, before = [], began, 0
+    for seconds, users, rate in stages:
+        settled = at + min(abs(users - before) / rate + SETTLE, seconds / 2)
+        at, before = min(at + seconds, ended), users
+        if math.ceil(settled) < math.floor(at):
+            found.append((users, float(math.ceil(settled)), float(math.floor(at))))
+    return found
+
+
+def misses(points: Sequence[Point], whole: Tally, levels: Mapping[str, float]) -> list[str]:
+    """A sentence for each service level that was missed.
+
+    The latency and the shares are of the whole run, the rate of the best stage.
+    """
+    found = {
+        "p99_ms": whole.percentile(99),
+        "failed": whole.share(Outcome.FAILED),
+        "refused": whole.share(Outcome.REFUSED),
+        "rate": max((point.rate for point in points), default=math.nan),
+    }
+    if not whole.outcomes[Outcome.COLORIZED]:
+        return ["no photograph was answered"]
+    missed = []
+    for name, limit in levels.items():
+        met = found[name] >= limit if name == "rate" else found[name] <= limit
+        if not met:
+            least = "at least" if name == "rate" else "at most"
+            missed.append(f"{name} was {found[name]:.4g}, should be {least} {limit:g}")
+    return missed
+
+
+def write(
+    folder: Path,
+    *,
+    title: str,
+    points: Sequence[Point],
+    whole: Tally,
+    levels: Mapping[str, float],
+) -> list[str]:
+    """Writes report.json, report.csv, report.html and latency.png; returns `misses`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [point.row() for point in points]
+    missed = misses(points, whole, levels)
+    facts = {
+        "title": title,
+        "written": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "generator": machine(),
+        "levels": dict(levels),
+        "missed": missed,
+        "outcomes": {name: whole.outcomes[name] for name in Outcome.ALL},
+        "whole": {f"p{percent}_ms": whole.percentile(percent) for percent in (50, 95, 99)},
+        "where_ms": {stage: round(ms, 2) for stage, ms in whole.means().items()},
+        "stages": rows,
+    }
+    (folder / "report.json").write_text(json.dumps(facts, indent=2) + "\n")
+    with (folder / "report.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, list(rows[0]) if rows else ["users"])
+        table.writeheader()
+        table.writerows(rows)
+    draw(folder / "latency.png", points, whole)
+    (folder / "report.html").write_text(page(facts))
+    print(text(facts))
+    return missed
+
+
+def machine() -> str:
+    """In words, for reports."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{os.cpu_count()} cores, {names[0] if names else platform.machine()}"
+
+
+def text(facts: Mapping[str, object]) -> str:
+    """The report for a terminal."""
+    rows = facts["stages"]
+    assert isinstance(rows, list)
+    lines = [f"\n{facts['title']}", " ".join(f"{name:>14}" for name in _HEADS)]
+    lines += [" ".join(f"{value:>14g}" for value in row.values()) for row in rows]
+    lines.append(f"Outcomes: {facts['outcomes']}")
+    lines.append(f"Where the time of a photograph went (mean, ms): {facts['where_ms']}")
+    missed = facts["missed"]
+    assert isinstance(missed, list)
+    lines += [f"MISSED: {one}" for one in missed] or [f"Levels met: {facts['levels']}"]
+    return "\n".join(lines)
+
+
+_HEADS = ("users", "photographs/s", "p50 ms", "p95 ms", "p99 ms", "refused", "failed", "requests")
+
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>Load test</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; }}
+td, th {{ padding: .2rem .8rem; text-align: right; }}
+img {{ max-width: 100%; }}
+.missed {{ color: #b00020; font-weight: bold; }}
+</style>
+<h1>Load test</h1>
+<p>{title}; {written}; the load came from a machine of {generator}.</p>
+<p class="{verdict}">{said}</p>
+<p>Outcomes of all requests: {outcomes}.</p>
+<table><tr>{heads}</tr>{rows}</table>
+<img src="latency.png" alt="Latency over throughput, and where the time went">
+<h2>Where the time of a photograph went</h2>
+<table><tr><th>stage</th><th>mean, ms</th></tr>{where}</table>
+<p>The server's own timings; "elsewhere" is what remains of the time that the user waited:
+queues in front of the stages, HTTP or gRPC, the network.</p>
+<p>By protocol and kind of photograph: locust's own <a href="locust.html">locust.html</a>.</p>
+</html>
+"""
+
+
+def page(facts: Mapping[str, object]) -> str:
+    """The report as HTML."""
+    rows, where, outcomes = facts["stages"], facts["where_ms"], facts["outcomes"]
+    assert isinstance(rows, list)
+    assert isinstance(where, dict)
+    assert isinstance(outcomes, dict)
+    missed = facts["missed"]
+    assert isinstance(missed, list)
+    cells = ("".join(f"<td>{value:g}</td>" for value in row.values()) for row in rows)
+    return _PAGE.format(
+        title=html.escape(str(facts["title"])),
+        written=facts["written"],
+        generator=html.escape(str(facts["generator"])),
+        verdict="missed" if missed else "met",
+        said=html.escape("; ".join(missed) or f"All service levels were met: {facts['levels']}"),
+        outcomes=", ".join(f"{count} {name}" for name, count in outcomes.items()),
+        heads="".join(f"<th>{head}</th>" for head in _HEADS),
+        rows="".join(f"<tr>{row}</tr>" for row in cells),
+        where="".join(f"<tr><td>{name}</td><td>{ms:g}</td></tr>" for name, ms in where.items()),
+    )
+
+
+def draw(path: Path, points: Sequence[Point], whole: Tally) -> None:
+    """Latency over throughput, one mark a stage; and where the time went."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(2, 1))
+    rates = [point.rate for point in points]
+    for percent in (50, 95, 99):
+        left.plot(
+            rates,
+            [point.tally.percentile(percent) for point in points],
+            marker="o",
+            label=f"p{percent}",
+        )
+    for point in points:
+        left.annotate(
+            f"{point.load:g} users", (point.rate, point.tally.percentile(50)),
+            textcoords="offset points", xytext=(4, -12), fontsize=8,
+        )  # fmt: skip
+    left.set(
+        xlabel="photographs answered a second", ylabel="ms", yscale="log", title="As users saw it"
+    )
+    left.legend()
+    left.grid(visible=True, which="both", alpha=0.3)
+    means = whole.means()
+    right.barh(list(means), list(means.values()))
+    right.invert_yaxis()
+    right.set(xlabel="ms, mean of a photograph", title="Where the time went")
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,51 @@
+"""How the chain keeps up with more GPUs: Triton stand-ins that take a fixed time and no CPU."""
+
+import asyncio
+import contextlib
+import statistics
+
+from chain import load
+from running import photograph, served, stand_in
+
+SECONDS = 0.8  # for a batch of up to 8: 10 photographs a second each, 40 of four
+BATCH = 8
+COUNTS = (1, 2, 4)
+WAITING = 3 * BATCH  # photographs under way for each: two calls full, one gathering
+GPU_SPEEDS = (100, 250, 500, 1000, 2000)  # photographs a second
+
+
+def scale(seconds: float, rounds: int) -> dict[str, dict[str, float]]:
+    """Photographs a second over 1, 2 and 4 stand-ins, and over what they could do."""
+    photo = photograph(512, 512)
+    rows: dict[str, dict[str, float]] = {}
+    with contextlib.ExitStack() as stack:
+        urls = [stack.enter_context(stand_in(SECONDS)).url for _ in range(max(COUNTS))]
+        for count in COUNTS:
+            with served(urls[:count], REHUE_MAX_REQUESTS="256") as (_, ways):
+                for protocol, url in ways.items():
+                    rates = [
+                        asyncio.run(
+                            load(protocol, url, photo, seconds, WAITING * count, lambda: 0.0)
+                        )[0]
+                        for _ in range(rounds)
+                    ]
+                    rate = statistics.median(rates)
+                    one = rows[f"1 {protocol}"]["images/s"] if count > 1 else rate
+                    rows[f"{count} {protocol}"] = {
+                        "images/s": rate,
+                        "over all that they can": rate / (count * BATCH / SECONDS),
+                        "over linear": rate / count / one,
+                    }
+    return rows
+
+
+def cores_for_gpus(around: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Cores for the chain that keep one GPU of each speed busy, by the CPU of a photograph."""
+    return {
+        f"{speed} images/s": {
+            size: speed * row["CPU ms"] / 1000
+            for size, row in around.items()
+            if size.endswith("gray http")
+        }
+        for speed in GPU_SPEEDS
+    }

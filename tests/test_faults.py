@@ -1,0 +1,293 @@
+"""The running system under a steady load while its parts fail: every photograph counts.
+
+``make test`` runs the short forms, ``make test-faults`` the long ones. Where a
+fault is the server's to hide, the client does not try again.
+"""
+
+import asyncio
+import contextlib
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+from conftest import PHOTOS, System, start_server
+from load import Load
+from PIL import Image
+
+from rehue_client import Client, Overloaded
+from rehue_client.retries import Retries
+from rehue_serve.embedded import EmbeddedTriton
+from rehue_serve.endpoints import Endpoints
+from rehue_serve.triton import Triton
+
+RATE = 30  # photographs a second, over gRPC and HTTP in turn
+BACK = 5.0  # seconds in which a Triton that returns has to be used again
+
+
+@pytest.fixture(scope="module")
+def small() -> bytes:
+    """A photograph of 256 x 256, so that the load generator costs little."""
+    out = io.BytesIO()
+    Image.open(PHOTOS / "skimage_astronaut.jpg").resize((256, 256)).save(out, "JPEG")
+    return out.getvalue()
+
+
+@contextlib.contextmanager
+def killed(system: System, which: int) -> Iterator[None]:
+    with _ended(system.tritons[which], signal.SIGKILL):
+        yield
+
+
+@contextlib.contextmanager
+def terminated(system: System, which: int) -> Iterator[None]:
+    with _ended(system.tritons[which], signal.SIGTERM):
+        yield
+
+
+@contextlib.contextmanager
+def _ended(triton: EmbeddedTriton, number: int) -> Iterator[None]:
+    os.kill(triton.pid, number)
+    yield
+    triton.stop()
+    triton.start()
+
+
+@contextlib.contextmanager
+def frozen(system: System, which: int) -> Iterator[None]:
+    os.kill(system.tritons[which].pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(system.tritons[which].pid, signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def unloaded(system: System, which: int) -> Iterator[None]:
+    system.tritons[which].unload()
+    yield
+    system.tritons[which].load()
+
+
+@contextlib.contextmanager
+def erring(system: System, which: int) -> Iterator[None]:
+    system.tritons[which].broken.touch()
+    try:
+        yield
+    finally:
+        system.tritons[which].broken.unlink()
+
+
+@contextlib.contextmanager
+def cut_off(system: System, which: int) -> Iterator[None]:
+    assert which == 1
+    system.wire.cut()
+    try:
+        yield
+    finally:
+        system.wire.mend()
+
+
+Fault = Callable[[System, int], AbstractContextManager[None]]
+
+
+@pytest.mark.parametrize("fault", [killed, terminated, frozen, unloaded, erring, cut_off])
+def test_fault_of_one_of_two_tritons_costs_nothing(
+    system: System, small: bytes, fault: Fault, long: bool
+) -> None:
+    """And the Triton is used again within seconds of its return."""
+    with Load(system.urls, small, RATE) as load:
+        time.sleep(1)
+        with fault(system, 1):
+            time.sleep(20 if long else 3)
+        began = time.monotonic()
+        before = system.tritons[1].answered()
+        while system.tritons[1].answered() <= before:
+            assert time.monotonic() - began < (BACK if fault is not erring else 2 * BACK)
+            time.sleep(0.1)
+        back = time.monotonic() - began
+        time.sleep(0.5)
+    slowest = max(outcome.seconds for outcome in load.outcomes)
+    print(f"\n{fault.__name__}: {load.counts}, slowest {slowest:.2f} s, back in {back:.1f} s")
+    assert load.counts == {"ok": len(load.outcomes)}, set(map(str, load.errors))
+
+
+@pytest.mark.parametrize("fault", [killed, frozen, unloaded, erring])
+def test_no_triton_is_said_and_its_return_is_seen(
+    system: System, small: bytes, fault: Fault, long: bool
+) -> None:
+    """A clean 503 with Retry-After, and pictures again within seconds of the return.
+
+    Until it is known that a server is frozen, those beyond the limit are refused with 429.
+    """
+    with Load(system.urls, small, RATE, timeout=20) as load:
+        with fault(system, 1), contextlib.ExitStack() as first:
+            first.enter_context(fault(system, 0))
+            load.wait_for(lambda outcome: outcome.name == "Unavailable")
+            time.sleep(5 if long else 1)
+            answer = httpx.post(f"{system.server.http_url}/v1/colorize", content=small, timeout=20)
+            assert answer.status_code == 503
+            assert int(answer.headers["retry-after"]) >= 1
+            assert answer.json()["type"] == "urn:rehue:problem:unavailable"
+            first.close()
+            back = load.wait_for(lambda outcome: outcome.error is None)
+        time.sleep(0.5)
+    print(f"\nall {fault.__name__}: {load.counts}, back in {back:.1f} s")
+    assert back < BACK
+    assert load.counts.keys() <= {"ok", "Unavailable", *({"Overloaded"} if fault is frozen else ())}
+    assert all(error.retry_after for error in load.errors), set(map(str, load.errors))
+
+
+def test_killed_replica_costs_nothing(system: System, small: bytes) -> None:
+    """What was on its way is sent again by the SDK; nothing else needs to be."""
+    before = system.replicas()
+    with Load(system.urls, small, RATE, retries=Retries()) as load:
+        time.sleep(1)
+        os.kill(min(before), signal.SIGKILL)
+        wait_until(lambda: len(system.replicas() - {min(before)}) == 2)
+        time.sleep(1)
+    print(f"\nreplica killed: {load.counts}")
+    assert load.counts == {"ok": len(load.outcomes)}, set(map(str, load.errors))
+
+
+REDEPLOY = """
+import os, sys
+import ray
+from ray import serve
+ray.init(address=sys.argv[1], log_to_driver=False)
+from rehue_serve import app, settings
+serve.run(app.application(settings.load()), name=app.NAME, route_prefix="/")
+"""
+
+
+def test_redeployment_costs_nothing(system: System, small: bytes) -> None:
+    """Every replica is replaced while photographs come."""
+    before = system.replicas()
+    (gcs,) = system.processes("gcs_server ")
+    (port,) = {one.laddr.port for one in gcs.net_connections() if one.status == psutil.CONN_LISTEN}
+    settings = {"REHUE_REPLICAS": "2", "REHUE_MAX_REQUESTS": "32"}
+    with Load(system.urls, small, RATE, retries=Retries()) as load:
+        subprocess.run(
+            [sys.executable, "-c", REDEPLOY, f"127.0.0.1:{port}"],
+            env=os.environ | system.environment | settings | {"RAY_SERVE_ENABLE_HA_PROXY": "1"},
+            capture_output=True,
+            check=True,
+            timeout=120,
+        )
+        wait_until(lambda: not before & system.replicas())
+        time.sleep(1)
+    print(f"\nredeployed: {load.counts}")
+    assert len(system.replicas()) == 2
+    assert load.counts == {"ok": len(load.outcomes)}, set(map(str, load.errors))
+
+
+def test_overload_is_refused_and_costs_no_goodput(system: System, small: bytes, long: bool) -> None:
+    """At twice what the Tritons can do, as many pictures come out as at their limit.
+
+    Figures are printed. It measures speed, so it belongs to the long form alone.
+    """
+    if not long:
+        pytest.skip("measures speed: make test-faults")
+    for triton in system.tritons:
+        triton.pace(0.25)  # eight photographs: 64 a second in all
+    seconds = 20
+    try:
+        peak, _ = _offered(system, small, rate=64 * 1.05, seconds=seconds)
+        memory = sum(one.memory_info().rss for one in system.processes())
+        good, load = _offered(system, small, rate=64 * 2, seconds=seconds)
+        grown = sum(one.memory_info().rss for one in system.processes()) - memory
+    finally:
+        for triton in system.tritons:
+            triton.pace(0.02)
+    refused = sorted(one.seconds for one in load.outcomes if one.error)
+    accepted = sorted(one.seconds for one in load.outcomes if not one.error)
+    late, bound = refused[int(0.99 * len(refused))], accepted[int(0.99 * len(accepted))]
+    print(
+        f"\noverload: peak {peak:.1f}/s, goodput {good:.1f}/s ({good / peak:.2f}), "
+        f"{len(refused)} refused, p50 {refused[len(refused) // 2] * 1000:.0f} ms, "
+        f"p99 {late * 1000:.0f} ms, accepted p99 {bound:.2f} s, memory {grown / 2**20:+.0f} MiB"
+    )
+    assert load.counts.keys() == {"ok", "Overloaded"}
+    assert all(isinstance(one, Overloaded) and one.retry_after for one in load.errors)
+    assert bound < 5  # two replicas of 32 photographs at 64 a second, and room to spare
+    assert grown < 100 * 2**20
+    assert good >= 0.95 * peak
+    assert late < 0.1
+
+
+def _offered(system: System, photo: bytes, *, rate: float, seconds: float) -> tuple[float, Load]:
+    """Pictures a second that come out of a load, its first two seconds left out."""
+    with Load(system.urls, photo, rate) as load:
+        time.sleep(2)
+        since = time.monotonic()
+        time.sleep(seconds)
+        until = time.monotonic()
+    ends = [one.due + one.seconds for one in load.outcomes if not one.error]
+    return sum(since <= end < until for end in ends) / seconds, load
+
+
+def wait_until(true: Callable[[], bool], timeout: float = 90.0) -> None:
+    deadline = time.monotonic() + timeout
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+async def test_slow_call_is_hedged(system: System) -> None:
+    """A Triton that became slow holds nobody up: the other is asked too, within the budget."""
+    urls = [triton.url for triton in system.tritons]
+    endpoints = Endpoints(urls, model="rehue", limit=1)
+    client = Triton(endpoints, default_model="rehue", hedge=0.9)
+    await client.start()
+    loop = asyncio.get_running_loop()
+    spec = await client.spec("rehue")
+    input = np.zeros((1, spec.height, spec.width), np.uint8)
+    try:
+        for _ in range(100):  # from these it learns what is usual
+            await client.infer(spec, input, loop.time() + 30)
+        system.tritons[1].pace(3)
+        began = loop.time()
+        for _ in range(10):
+            await client.infer(spec, input, loop.time() + 30)
+        assert loop.time() - began < 3
+    finally:
+        system.tritons[1].pace(0.02)
+        await client.close()
+
+
+def test_stop_finishes_what_is_under_way(system: System, small: bytes, tmp_path: Path) -> None:
+    """Requests in flight get their pictures; exit code 0."""
+    server = start_server(tmp_path / "log", triton_urls=system.tritons[0].url)
+    try:
+        server.wait()
+        system.tritons[0].pace(3)
+        with ThreadPoolExecutor(4) as pool:
+            url = f"{server.http_url}/v1/colorize"
+            under_way = [
+                *(pool.submit(httpx.post, url, content=small, timeout=30) for _ in range(2)),
+                *(pool.submit(colorized, server.grpc_url, small) for _ in range(2)),
+            ]
+            time.sleep(1)
+            server.process.send_signal(signal.SIGTERM)
+            assert [one.result().is_success for one in under_way[:2]] == [True, True]
+            assert all(one.result() for one in under_way[2:])
+        assert server.process.wait(60) == 0
+    finally:
+        system.tritons[0].pace(0.02)
+        if server.process.poll() is None:
+            server.stop()
+
+
+def colorized(url: str, photo: bytes) -> bytes:
+    with Client(url, retries=Retries(attempts=1), timeout=30) as client:
+        return client.colorize(photo).data

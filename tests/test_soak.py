@@ -1,0 +1,123 @@
+"""Good and bad photographs at a high load: nothing piles up.
+
+``make soak`` takes 20 minutes at 80 % of what the system can do, ``make test`` 20
+seconds at 40 %, since other work may share the machine.
+"""
+
+import io
+import itertools
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+from conftest import PHOTOS, System
+from load import Load
+from PIL import Image
+
+LIMIT = 64  # photographs a second of two Tritons at 0.25 s for eight
+BAD = 4  # a second, beside the good ones
+SAMPLE = 1.0  # seconds between two looks at every process
+
+
+def bad_requests(photo: bytes) -> list[Callable[[httpx.Client], httpx.Response]]:
+    """One of each kind of refusal."""
+    huge = io.BytesIO()
+    Image.new("1", (9000, 9000)).save(huge, "PNG")
+    return [
+        lambda http: http.post("/v1/colorize", content=photo[: len(photo) // 2]),
+        lambda http: http.post("/v1/colorize", content=b"not a photograph" * 100),
+        lambda http: http.post("/v1/colorize", content=huge.getvalue()),
+        lambda http: http.post("/v1/colorize", content=photo, params={"strength": "9"}),
+        lambda http: http.post("/v1/colorize", content=photo, params={"model": "nobody"}),
+        lambda http: http.post("/v1/colorize", files={"other": photo}),
+        lambda http: http.post(
+            "/v1/colorize", content=photo, headers={"X-Request-Timeout": "0.001"}
+        ),
+    ]
+
+
+@pytest.mark.timeout(0)
+def test_nothing_piles_up(system: System, request: pytest.FixtureRequest) -> None:
+    seconds = float(request.config.getoption("--soak-seconds"))
+    out = io.BytesIO()
+    Image.open(PHOTOS / "skimage_astronaut.jpg").resize((256, 256)).save(out, "JPEG")
+    photo = out.getvalue()
+    bad: Counter[int] = Counter()
+    for triton in system.tritons:
+        triton.pace(8 * len(system.tritons) / LIMIT)
+    try:
+        rate = (0.8 if seconds >= 300 else 0.4) * LIMIT
+        with Load(system.urls, photo, rate) as load, ThreadPoolExecutor(1) as pool:
+            time.sleep(5)  # caches fill, threads start
+            until = time.monotonic() + seconds
+            refusals = pool.submit(send_bad, system.server.http_url, photo, until, bad)
+            before = shared_memory(system)
+            table = watch(system.processes(), until)
+            after = shared_memory(system)
+            refusals.result()
+    finally:
+        for triton in system.tritons:
+            triton.pace(0.02)
+    print(f"\nsoak, {seconds:.0f} s: good {load.counts}, bad {dict(bad)}")
+    print(report(table))
+    assert load.counts == {"ok": len(load.outcomes)}, set(map(str, load.errors))
+    assert bad.keys() <= {400, 404, 413, 422, 504}
+    for name, rows in table.items():
+        _, memory, files = np.array(rows).T
+        half = len(rows) // 2
+        assert files[half:].max() <= files[:half].max() + 8, name
+        # What a leak of one small photograph in a hundred requests would be.
+        assert memory[half:].mean() - memory[:half].mean() < 8 + seconds * 0.03, name
+    assert after <= before
+
+
+def send_bad(url: str, photo: bytes, until: float, statuses: "Counter[int]") -> None:
+    chance = random.Random(0)
+    kinds = bad_requests(photo)
+    with httpx.Client(base_url=url, timeout=30) as http:
+        while time.monotonic() < until:
+            statuses[chance.choice(kinds)(http).status_code] += 1
+            time.sleep(1 / BAD)
+
+
+def shared_memory(system: System) -> int:
+    """Regions of shared memory that the system's processes hold."""
+    paths = {one.path for process in system.processes() for one in process.memory_maps()}
+    return sum(path.startswith("/dev/shm") for path in paths)
+
+
+def watch(processes: list[psutil.Process], until: float) -> dict[str, list[list[float]]]:
+    """Seconds, MiB of resident memory and open files of each process, again and again."""
+    table: dict[str, list[list[float]]] = {}
+    began = time.monotonic()
+    for number in itertools.count():
+        for process in processes:
+            row = [
+                time.monotonic() - began,
+                process.memory_info().rss / 2**20,
+                float(process.num_fds()),
+            ]
+            table.setdefault(f"{process.name()} {process.pid}", []).append(row)
+        if time.monotonic() > until:
+            return table
+        time.sleep(max(0.0, began + (number + 1) * SAMPLE - time.monotonic()))
+    raise AssertionError
+
+
+def report(table: dict[str, list[list[float]]]) -> str:
+    """Each process's memory and files, first and last, and the slope of its second half."""
+    lines = ["| Process | MiB, first | last | MiB/h, second half | files, first | last |"]
+    lines.append("| --- | --- | --- | --- | --- | --- |")
+    for name, rows in table.items():
+        values = np.array(rows)
+        late = values[len(values) // 2 :]
+        slope = np.polyfit(late[:, 0], late[:, 1], 1)[0] * 3600
+        (_, m0, f0), (_, m1, f1) = values[0], values[-1]
+        lines.append(f"| {name} | {m0:.1f} | {m1:.1f} | {slope:+.1f} | {f0:.0f} | {f1:.0f} |")
+    return "\n".join(lines)

@@ -1,0 +1,226 @@
+"""A running server watched from outside: whole traces, and log lines that tell no secrets."""
+
+import base64
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+from collector import Collector, Span, collecting
+from conftest import ROOT, Server, start_server
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+
+from rehue_client import AsyncClient, Client, InvalidImage, Unauthenticated
+from rehue_client.v1 import rehue_pb2, rehue_pb2_grpc
+from rehue_serve import metrics
+from rehue_serve.service import STAGES
+
+KEY = "the-key-of-these-tests"
+CALL = "inference.GRPCInferenceService/ModelInfer"
+SERVED = {"http": "POST /v1/colorize", "grpc": "rehue.v1.Colorizer/Colorize"}
+
+
+@pytest.fixture(scope="module")
+def collector() -> Iterator[Collector]:
+    with collecting() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def watched(collector: Collector, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    directory = tmp_path_factory.mktemp("watched")
+    (directory / "keys").write_text(KEY)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("OTEL_TRACES_EXPORTER", "otlp")
+        environment.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        environment.setenv("OTEL_BSP_SCHEDULE_DELAY", "500")
+        running = start_server(
+            directory / "log", log_format="json", api_keys_file=str(directory / "keys")
+        )
+        try:
+            running.wait()
+            yield running
+        finally:
+            running.stop()
+
+
+@pytest.fixture(scope="module")
+def tracer(collector: Collector) -> Iterator[trace.Tracer]:
+    """The caller's own traces, sent to the same collector."""
+    provider = TracerProvider(resource=Resource({"service.name": "caller"}))
+    exporter = OTLPSpanExporter(endpoint=f"{collector.url}/v1/traces")
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    trace.set_tracer_provider(provider)
+    yield provider.get_tracer("tests")
+    provider.shutdown()
+
+
+def traced(collector: Collector, id: int, *names: str) -> list[Span]:
+    """The spans of one trace: soon, as soon as those of these names are there."""
+    name = trace.format_trace_id(id)
+
+    def mine(spans: list[Span]) -> list[Span]:
+        return [one for one in spans if one.trace == name]
+
+    # Triton sends its spans every 5 s.
+    return mine(
+        collector.wait(lambda spans: set(names) <= {one.name for one in mine(spans)}, timeout=10)
+    )
+
+
+def only(spans: list[Span], name: str) -> Span:
+    (found,) = [one for one in spans if one.name == name]
+    return found
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+@pytest.mark.parametrize("awaited", [False, True])
+async def test_one_trace_from_the_caller_into_triton(
+    watched: Server,
+    collector: Collector,
+    tracer: trace.Tracer,
+    photo: bytes,
+    protocol: str,
+    awaited: bool,
+) -> None:
+    url = watched.http_url if protocol == "http" else watched.grpc_url
+    chain = [
+        ("caller", "tests"),
+        ("caller", "rehue.colorize"),
+        ("caller", "rehue.attempt"),
+        ("rehue", SERVED[protocol]),
+        ("rehue", "infer"),
+        ("rehue", CALL),
+        ("rehue-triton", "InferRequest"),
+        ("rehue-triton", "rehue"),
+    ]
+    names = [name for _, name in chain]
+    for _ in range(5):  # Triton's exporter loses spans now and then: 2 to 6 of 60 calls
+        with tracer.start_as_current_span("tests") as span:
+            if awaited:
+                async with AsyncClient(url, api_key=KEY) as theirs:
+                    picture = await theirs.colorize(photo)
+            else:
+                with Client(url, api_key=KEY) as ours:
+                    (result,) = ours.colorize_many([photo])
+                assert result.picture is not None
+                picture = result.picture
+        spans = traced(collector, span.get_span_context().trace_id, *names, *STAGES)
+        if set(names) <= {one.name for one in spans}:
+            break
+    parent = ""
+    for service, name in chain:
+        one = only(spans, name)
+        assert (one.service, one.parent) == (service, parent), name
+        parent = one.id
+    served = only(spans, SERVED[protocol])
+    assert served.attributes["rehue.request_id"] == picture.request_id
+    assert served.attributes["rehue.model"] == picture.model == "rehue/1"
+    assert [only(spans, stage).parent for stage in STAGES] == [served.id] * len(STAGES)
+    call = only(spans, CALL)
+    assert (call.attributes["rehue.attempt"], call.attributes["rehue.outcome"]) == (1, "OK")
+    assert not any(one.failed for one in spans)
+
+
+def test_photographs_that_share_a_call_keep_their_traces(
+    watched: Server, collector: Collector, photo: bytes
+) -> None:
+    """A stream's photographs share calls; all of it is the caller's one trace."""
+    name = "ab" * 16
+    metadata = [("authorization", f"Bearer {KEY}"), ("traceparent", f"00-{name}-{'cd' * 8}-01")]
+    with grpc.insecure_channel(watched.grpc_url.removeprefix("grpc://")) as channel:
+        stub = rehue_pb2_grpc.ColorizerStub(channel)
+        requests = [rehue_pb2.ColorizeRequest(image=photo, id=str(one)) for one in range(12)]
+        answers = list(stub.ColorizeStream(iter(requests), metadata=metadata))
+    assert all(answer.image for answer in answers)
+
+    def mine(spans: list[Span]) -> list[Span]:
+        return [one for one in spans if (one.trace, one.name) == (name, CALL)]
+
+    calls = mine(collector.wait(lambda spans: len(mine(spans)) >= 12))
+    assert len(calls) == len({one.parent for one in calls}) == 12
+    shared = [one for one in calls if one.attributes["rehue.photographs"] > 1]
+    ids = {one.id for one in calls}
+    assert shared
+    assert any(one.links for one in shared)
+    assert {link for one in shared for link in one.links} <= ids
+
+
+def test_what_the_caller_does_not_sample_is_not_traced(
+    watched: Server, collector: Collector, photo: bytes
+) -> None:
+    name = "ef" * 16
+    headers = {"Authorization": f"Bearer {KEY}", "traceparent": f"00-{name}-{'cd' * 8}-00"}
+    url = f"{watched.http_url}/v1/colorize"
+    assert httpx.post(url, content=photo, headers=headers, timeout=60).status_code == 200
+    headers["traceparent"] = f"00-{'fe' * 16}-{'cd' * 8}-01"
+    assert httpx.post(url, content=photo, headers=headers, timeout=60).status_code == 200
+    after = {"rehue", "rehue-triton"}  # what came later is there
+    spans = collector.wait(
+        lambda spans: after <= {one.service for one in spans if one.trace == "fe" * 16}
+    )
+    assert not [one for one in spans if one.trace == name]
+
+
+def lines(server: Server, *ids: str) -> list[dict[str, Any]]:
+    """Every line of the log, when those of the requests are there."""
+    deadline = time.monotonic() + 20
+    while not all(id in server.log.read_text() for id in ids):
+        assert time.monotonic() < deadline, f"no line of one of {ids}"
+        time.sleep(0.1)
+    return [json.loads(line) for line in server.log.read_text().splitlines()]
+
+
+def test_every_line_is_json_and_names_its_request(watched: Server, photo: bytes) -> None:
+    with Client(watched.http_url, api_key=KEY) as http, Client(watched.grpc_url, api_key=KEY) as g:
+        pictures = {"http": http.colorize(photo), "grpc": g.colorize(photo)}
+        with pytest.raises(InvalidImage) as broken:
+            http.colorize(photo[:5000])
+        with pytest.raises(InvalidImage) as broken_too:
+            g.colorize(photo[:5000])
+    stranger = Client(watched.grpc_url, api_key=f"not-{KEY}")
+    with stranger, pytest.raises(Unauthenticated) as refused:
+        stranger.colorize(photo)
+    outcomes = {picture.request_id: "ok" for picture in pictures.values()}
+    for caught in (broken, broken_too):
+        outcomes[str(caught.value.request_id)] = "INVALID_IMAGE"
+    outcomes[str(refused.value.request_id)] = "UNAUTHENTICATED"
+    assert len(outcomes) == 5
+    logged = lines(watched, *outcomes)
+    for id, outcome in outcomes.items():
+        (line,) = [one for one in logged if one.get("request_id") == id]
+        assert (line["message"], line["outcome"], line["level"]) == ("photograph", outcome, "INFO")
+        assert line["model"] == ("rehue/1" if outcome == "ok" else "")
+    for protocol, picture in pictures.items():
+        (line,) = [one for one in logged if one.get("request_id") == picture.request_id]
+        assert (line["protocol"], line["bytes_in"]) == (protocol, len(photo))
+        assert line["bytes_out"] == len(picture.data)
+        assert {f"{stage}_ms" for stage in STAGES} <= line.keys()
+    assert any("Stop: Ctrl-C" in one["message"] for one in logged)  # the server's own words too
+
+
+def test_the_log_tells_no_secrets(watched: Server, photo: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "grandmother-1912.jpg"
+    path.write_bytes(photo)
+    url = f"{watched.http_url}/v1/colorize"
+    with Client(watched.http_url, api_key=KEY) as client:
+        last = client.colorize(path)
+    form = {"image": (path.name, photo, "image/jpeg")}
+    named = {"Authorization": f"Bearer {KEY}", "X-Request-Id": "the-form"}
+    assert httpx.post(url, files=form, headers=named, timeout=60).status_code == 200
+    lines(watched, last.request_id, "the-form")
+    text = watched.log.read_text()
+    for secret in (KEY, path.name, "/v1/colorize?", "JFIF", base64.b64encode(photo[:30]).decode()):
+        assert secret not in text.replace("-o colour.jpg", "")
+
+
+def test_the_guide_lists_the_metrics() -> None:
+    assert metrics.table() in (ROOT / "docs" / "observability.md").read_text()
