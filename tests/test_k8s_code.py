@@ -265,7 +265,6 @@ def test_routes_are_the_applications() -> None:
     found = endpoints.Endpoints((), model="rehue", limit=1)
     service = Service(Settings(), triton.Triton(found, default_model="rehue"))
     paths = {one.path for one in http.build(service).routes if "oauth2" not in one.path}
-    service.close()
     covered = {
         path
         for path in paths

@@ -15,11 +15,12 @@ import pytest
 import yaml
 from conftest import Server
 from ray.util.metrics import Histogram, Metric
-from rendered import ROOT, every, only
+from rendered import K8S, KUBECTL, ROOT, every, only
 
-from rehue_serve import metrics
+from rehue_serve import metrics, tracing
 from rehue_serve.embedded import EmbeddedTriton
 from rehue_serve.errors import HTTP_STATUS
+from rehue_serve.settings import Settings
 
 # Triton's on a GPU alone (its user guide, "Metrics"); kube-state-metrics' and Prometheus' own.
 GPU = {"nv_gpu_utilization", "nv_gpu_memory_used_bytes", "nv_gpu_memory_total_bytes"}
@@ -161,3 +162,26 @@ def test_alerts_fire_when_they_shall(tmp_path: Path) -> None:
             ["promtool", *command], cwd=tmp_path, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_component_traces_as_rehue_serve_does(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overlay = tmp_path_factory.mktemp("overlay")
+    shutil.copytree(K8S, overlay / "k8s")
+    (overlay / "k8s" / "overlays" / "traced").mkdir()
+    (overlay / "k8s" / "overlays" / "traced" / "kustomization.yaml").write_text(
+        "resources: [../gpu]\ncomponents: [../../components/tracing]\n"
+    )
+    command = [KUBECTL, "kustomize", overlay / "k8s" / "overlays" / "traced"]
+    made = subprocess.run(command, capture_output=True, text=True, check=True)
+    rendered = [one for one in yaml.safe_load_all(made.stdout) if one]
+    given = next(one["data"] for one in rendered if "OTEL_TRACES_EXPORTER" in one.get("data", {}))
+    for name, value in given.items():
+        if name.startswith("OTEL_"):
+            monkeypatch.setenv(name, value)
+    (triton,) = [one for one in rendered if one["kind"] == "Deployment"]
+    (container,) = triton["spec"]["template"]["spec"]["containers"]
+    expected = tracing.triton_arguments(Settings())
+    assert tuple(one for one in container["args"] if "trace" in one) == expected
+    assert len(expected) == 5

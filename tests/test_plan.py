@@ -21,7 +21,7 @@ from standin import H100, tensorrt
 from rehue_training import identity, parity, plan, precision
 from rehue_training.identity import PlanRefused
 from rehue_training.plan import Options
-from rehue_training.tensorrt import BuildFailed
+from rehue_training.tensorrt import BuildFailed, agree, library_version
 
 CHEAP = Options(photographs=lambda: parity.photographs([PHOTOS / "mpl_grace_hopper.jpg"]))
 
@@ -291,3 +291,28 @@ def test_a_full_disk_leaves_the_old_plan(model: Path) -> None:
     assert "File too large" in done.stderr
     assert plan.check(model, tensorrt(), CHEAP).record == good.record
     assert not list((model / "1").glob("*.new"))
+
+
+class Nvinfer:
+    """libnvinfer's functions that tell its version."""
+
+    def __init__(self, version: str) -> None:
+        names = ("Major", "Minor", "Patch", "Build")
+        for name, value in zip(names, version.split("."), strict=True):
+            setattr(self, f"getInferLib{name}Version", lambda value=int(value): value)
+
+
+class Nvinfer8:
+    @staticmethod
+    def getInferLibVersion() -> int:
+        return 8601
+
+
+def test_the_bindings_must_be_of_the_library() -> None:
+    assert library_version(Nvinfer("11.1.0.106")) == "11.1.0.106"
+    assert library_version(Nvinfer8()) == "8.6.1"
+    for bindings, library in (("11.1.0.106", "11.1.0.106"), ("8.6.1", "8.6.1"),
+                              ("10.13.3.9.post1", "10.13.3.9")):  # fmt: skip
+        agree(bindings, library)
+    with pytest.raises(BuildFailed, match=r"are 11\.1\.0\.106, but libnvinfer is 11\.1\.0\.99: "):
+        agree("11.1.0.106", "11.1.0.99")

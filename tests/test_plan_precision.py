@@ -7,8 +7,8 @@ import pytest
 from conftest import MODELS, PHOTOS
 from onnx import TensorProto, shape_inference
 
+from rehue_serve import spec
 from rehue_training import cost, parity, precision
-from rehue_training.colorizer import spec
 from rehue_training.parity import Parity
 
 NAMES = ["rehue", "seed"]
@@ -46,7 +46,7 @@ def test_the_contract_and_the_colours_stay(name: str) -> None:
         precision.at(model(name), "fp16"), model(name)
     ))  # fmt: skip
     assert (made.graph.input, made.graph.output) == (kept.graph.input, kept.graph.output)
-    contract = spec(MODELS / name / "configs" / "gpu.pbtxt")
+    contract = spec.read(MODELS / name / "configs" / "gpu.pbtxt")
     found = parity.measure(
         network(made.SerializeToString()), network(model(name)),
         parity.photographs(SOME), contract, batch=2,
@@ -68,7 +68,7 @@ def test_a_graph_without_convolutions_is_said() -> None:
 
 def test_the_distance_is_the_worst_photographs() -> None:
     """One of three photographs, in calls of two, gets other colours; its distance is told."""
-    contract = spec(MODELS / "seed" / "configs" / "gpu.pbtxt")
+    contract = spec.read(MODELS / "seed" / "configs" / "gpu.pbtxt")
     three = parity.photographs([*SOME, PHOTOS / "sklearn_flower.jpg"])
     calls = []
 
@@ -86,7 +86,8 @@ def test_the_distance_is_the_worst_photographs() -> None:
     assert calls == [2, 2]
     assert (found.ab_mean, found.ab_largest) == (40, 40)
     assert found.ciede2000 > 10
-    assert parity.measure(gray, gray, three, contract, batch=2) == Parity(0, 0, 0)
+    nothing = Parity(0, 0, 1e-9)  # the same picture's CIEDE2000 is not always quite 0
+    assert parity.measure(gray, gray, three, contract, batch=2).exceeds(nothing) == []
 
 
 def test_a_picture_that_is_none_is_said() -> None:

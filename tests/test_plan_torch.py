@@ -8,15 +8,15 @@ from conftest import MODELS, PHOTOS
 
 pytest.importorskip("torch", reason="PyTorch is for machines with a GPU and without TensorRT")
 
+from rehue_serve import spec
 from rehue_training import parity, precision
-from rehue_training.colorizer import spec
 from rehue_training.torch_network import TorchNetwork
 
 
 @pytest.mark.parametrize("name", ["rehue", "seed"])
 def test_pytorch_has_the_onnx_files_colours(name: str) -> None:
     path = MODELS / name / "1" / "model.onnx"
-    side = spec(MODELS / name / "configs" / "gpu.pbtxt").height
+    side = spec.read(MODELS / name / "configs" / "gpu.pbtxt").height
     counts = np.random.default_rng(0).integers(0, 256, (2, 1, side, side), np.uint8)
     (expected,) = onnxruntime.InferenceSession(path).run(["ab"], {"lightness": counts})
     found = TorchNetwork(path.read_bytes(), "cpu").run({"lightness": counts})["ab"]
@@ -33,7 +33,7 @@ def test_fp16_arithmetic_is_within_the_tolerance(name: str) -> None:
         lambda counts: network.run({"lightness": counts})["ab"],
         parity.onnx_network(path),
         parity.photographs([PHOTOS / "mpl_grace_hopper.jpg", PHOTOS / "sklearn_china.jpg"]),
-        spec(MODELS / name / "configs" / "gpu.pbtxt"),
+        spec.read(MODELS / name / "configs" / "gpu.pbtxt"),
         batch=2,
     )
     assert found.ab_largest > 0

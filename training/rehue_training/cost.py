@@ -11,7 +11,7 @@ import onnx
 from onnx import helper, shape_inference
 
 # Read and written where an operator stands alone; a compiler joins the others to them.
-JOINED = {"Add", "Cast", "Clip", "Mul", "Relu", "Tanh"}
+JOINED = {"Add", "Cast", "Clip", "DequantizeLinear", "Mul", "QuantizeLinear", "Relu", "Tanh"}
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,16 @@ def of(model: bytes) -> Cost:
         name: tuple(one.dims) for name, one in weights.items()
     }
     sizes = {one.name: _size(one) for one in [*graph.input, *graph.value_info, *graph.output]}
+    # What is quantized is read as it lies in memory.
+    quantized = {
+        one.output[0]: one.input[0] for one in graph.node if one.op_type == "DequantizeLinear"
+    }
     operations = sum(_operations(node, shapes) for node in graph.node)
     moved = [
         name
         for node in graph.node
         if node.op_type not in JOINED
-        for name in [*node.input, *node.output]
+        for name in [*(quantized.get(one, one) for one in node.input), *node.output]
         if name in sizes and name not in weights
     ]
     ends = [one.name for one in [*graph.input, *graph.output]]

@@ -14,11 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rehue_training import cost, precision, tensorrt
-from rehue_training.colorizer import spec
+from rehue_serve import spec
+from rehue_training import cost, tensorrt
 from rehue_training.cost import Cost
 from rehue_training.gpu_runners import Loaded, Runner, TensorRTRunner, TorchRunner, Work
-from rehue_training.plan import CONFIG, ONNX, Options
+from rehue_training.plan import CONFIG, Options
 from rehue_training.tensorrt import NoTensorRT
 
 NEEDS = (
@@ -74,7 +74,7 @@ def check(
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "runner": on.name,
         "gpu": on.gpu,
-        "precision": options.precision,
+        "precision": options.named,
         "ceiling": asdict(best),
         "models": {one.name: measured(one, options, on, effort, best) for one in models},
     }
@@ -94,8 +94,8 @@ def measured(
     model: Path, options: Options, on: Runner, effort: Effort, best: Ceiling
 ) -> dict[str, Any]:
     """One model's cost, distance to its ONNX file, and a row a batch size."""
-    needed = cost.of(precision.at((model / "1" / ONNX).read_bytes(), options.precision))
-    largest = spec(model / CONFIG).max_batch
+    needed = cost.of(options.onnx(model))
+    largest = spec.read(model / CONFIG).max_batch
     with on.network(model, options) as network:
         rows = [row(network, needed, batch, on, effort, best) for batch in batches(largest)]
         return {"cost": asdict(needed), "parity": asdict(network.parity), "batches": rows}

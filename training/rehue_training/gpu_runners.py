@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from rehue_training import parity, plan, precision
-from rehue_training.colorizer import spec
+from rehue_serve import spec
+from rehue_training import parity, plan
 from rehue_training.identity import PLAN, PlanRefused
 from rehue_training.parity import Parity
 from rehue_training.plan import CONFIG, ONNX, Options
@@ -107,8 +107,7 @@ class TorchRunner:
     def network(self, model: Path, options: Options) -> Iterator[Loaded]:
         from rehue_training.torch_network import TorchNetwork
 
-        onnx = precision.at((model / "1" / ONNX).read_bytes(), options.precision)
-        network, contract = TorchNetwork(onnx, "cuda"), spec(model / CONFIG)
+        network, contract = TorchNetwork(options.onnx(model), "cuda"), spec.read(model / CONFIG)
         ((entry,), (result,)) = network.inputs, network.outputs
         found = parity.measure(
             lambda counts: network.run({entry: counts})[result],

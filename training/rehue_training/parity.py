@@ -53,6 +53,9 @@ class Parity:
 # FP16 arithmetic in PyTorch on a CPU is up to 0.017, 0.37 and 0.037 away on ten
 # photographs (docs/plans.md); a difference of about 1 in CIEDE2000 is just visible.
 TOLERANCE = Parity(ab_mean=0.1, ab_largest=2.0, ciede2000=0.2)
+# INT8 and FP8 cannot come as near. What decides is the finished picture: half of what is
+# just visible.
+QUANTIZED = Parity(ab_mean=1.0, ab_largest=25.0, ciede2000=0.5)
 
 
 def measure(
@@ -72,6 +75,11 @@ def measure(
     return Parity(*(float(np.max(column)) for column in zip(*found, strict=True)))
 
 
+def prepared(photographs: Sequence[UInt8], spec: ModelSpec) -> NDArray[Any]:
+    """The network's input (N1HW, in counts) for HWC uint8 sRGB photographs."""
+    return np.stack([colorize.prepare(lab.lightness(one), spec)[0] for one in photographs])
+
+
 def distance(
     made: Tensor, true: Tensor, lightness: Float32, box: Box, spec: ModelSpec
 ) -> tuple[float, float, float]:
@@ -84,6 +92,18 @@ def distance(
 def onnx_network(path: Path) -> Network:
     """The ONNX file on this machine's CPU: what every plan is held against."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (name,) = (one.name for one in session.get_inputs())
+    return lambda counts: np.asarray(session.run(None, {name: counts})[0])
+
+
+def quantized_network(model: bytes) -> Network:
+    """A serialized ONNX model with Q/DQ nodes, on the CPU, node by node.
+
+    ONNX Runtime's optimiser makes something else of FP8 nodes: ab 13 instead of 0.2 away.
+    """
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     (name,) = (one.name for one in session.get_inputs())
     return lambda counts: np.asarray(session.run(None, {name: counts})[0])
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
+from rehue_serve import spec
 from rehue_serve.lab import UInt8
 from rehue_training import identity, parity, precision
-from rehue_training.colorizer import spec
 from rehue_training.identity import PLAN, THIS_GPU, Identity, PlanRefused, Record
 from rehue_training.parity import TOLERANCE, Network, Parity
 from rehue_training.precision import Precision
@@ -38,8 +38,39 @@ class Options:
     precision: Precision = "fp16"
     compatibility: str = THIS_GPU
     cache: Path | None = None  # a volume that several nodes share
-    tolerance: Parity = TOLERANCE
-    photographs: Callable[[], Sequence[UInt8]] = parity.photographs
+    photographs: Callable[[], Sequence[UInt8]] = parity.photographs  # to compare on
+    calibration: tuple[Path, ...] = ()  # photographs that int8 and fp8 are scaled to
+
+    @property
+    def tolerance(self) -> Parity:
+        return parity.QUANTIZED if self.precision in precision.QUANTIZED else TOLERANCE
+
+    @property
+    def named(self) -> str:
+        """The precision, with what it depends on.
+
+        Raises:
+            ValueError: int8 or fp8 without photographs to calibrate on.
+            OSError: one of them cannot be read.
+        """
+        if self.precision not in precision.QUANTIZED:
+            return self.precision
+        if not self.calibration:
+            raise ValueError(
+                f"{self.precision} needs photographs to calibrate on (--calibration PHOTO ...)"
+            )
+        digests = "".join(sorted(map(identity.digest, self.calibration)))
+        name = sha256(digests.encode()).hexdigest()[:16]
+        return f"{self.precision} calibrated on {len(self.calibration)} photographs ({name})"
+
+    def onnx(self, model: Path) -> bytes:
+        """The ONNX file that a model's plan is built from."""
+        content = (model / "1" / ONNX).read_bytes()
+        if self.precision not in precision.QUANTIZED:
+            return precision.at(content, self.precision)
+        contract = spec.read(model / CONFIG)
+        counts = parity.prepared(parity.photographs(self.calibration), contract)
+        return precision.at(content, self.precision, counts)
 
 
 @dataclass(frozen=True)
@@ -69,7 +100,7 @@ def wanted(model: Path, tensorrt: TensorRT, options: Options) -> Identity:
     gpu = tensorrt.gpu
     return Identity(
         onnx=identity.digest(model / "1" / ONNX),
-        precision=options.precision,
+        precision=options.named,
         profiles="; ".join(map(str, profiles(model))),
         tensorrt=tensorrt.version,
         gpu=gpu.name,
@@ -146,11 +177,10 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _build(folder: Path, model: Path, tensorrt: TensorRT, here: Identity, options: Options) -> None:
-    onnx = (model / "1" / ONNX).read_bytes()
     timing = folder / TIMING_CACHE
     began = time.monotonic()
     built = tensorrt.build(
-        precision.at(onnx, options.precision),
+        options.onnx(model),
         profiles(model),
         precision=options.precision,
         compatibility=options.compatibility,
@@ -171,7 +201,7 @@ def compare(model: Path, tensorrt: TensorRT, plan: bytes, options: Options) -> P
     Raises:
         PlanRefused: further than is tolerated.
     """
-    contract = spec(model / CONFIG)
+    contract = spec.read(model / CONFIG)
     reference = parity.onnx_network(model / "1" / ONNX)
     photographs = options.photographs()
     with tensorrt.load(plan) as engine:

@@ -44,7 +44,7 @@ def add_commands(subparsers: Any) -> None:
 def _add_models(parser: Any) -> None:
     parser.add_argument("models", nargs="*", metavar="MODEL", help="all of them, if none is named")
     parser.add_argument("--repository", type=Path, default=Path("model_repository"))
-    parser.add_argument("--precision", choices=["fp16", "fp32"], default="fp16")
+    parser.add_argument("--precision", choices=["fp16", "fp32", "int8", "fp8"], default="fp16")
     parser.add_argument(
         "--compatibility", default=THIS_GPU, choices=COMPATIBILITY,
         help="GPUs that the plan shall also run on (slower than a plan of their own)",
@@ -52,6 +52,11 @@ def _add_models(parser: Any) -> None:
     parser.add_argument(
         "--photos", type=Path, nargs="+", default=[], metavar="PHOTO",
         help="photographs to compare on; scikit-image's, if none is given",
+    )  # fmt: skip
+    parser.add_argument(
+        "--calibration", type=Path, nargs="+", default=[], metavar="PHOTO",
+        help="for int8 and fp8: a hundred photographs or so, like those to be served, and none "
+        "of --photos",
     )  # fmt: skip
 
 
@@ -116,6 +121,7 @@ def _options(arguments: argparse.Namespace) -> Any:
         compatibility=arguments.compatibility,
         cache=arguments.cache,
         photographs=lambda: parity.photographs(arguments.photos),
+        calibration=tuple(arguments.calibration),
     )
 
 

@@ -3,8 +3,9 @@
 TensorRT 11 takes every tensor's type from the ONNX (networks are strongly typed),
 so a precision is a graph, written here ahead of the build. The network between its
 first and its last convolution is turned into FP16; the scaling of the lightness
-before it, and the tanh and the scaling to Lab units behind it, stay in FP32. Inputs
-and outputs keep their names, types and shapes.
+before it, and the tanh and the scaling to Lab units behind it, stay in FP32. INT8 is
+the same with some convolutions quantized (`quantize`), and so is FP8. Inputs and outputs keep their
+names, types and shapes.
 """
 
 from dataclasses import dataclass, field
@@ -12,9 +13,11 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-Precision = Literal["fp16", "fp32"]
+Precision = Literal["fp16", "fp32", "int8", "fp8"]
+QUANTIZED: tuple[Precision, ...] = ("int8", "fp8")
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 HALF, SINGLE = TensorProto.FLOAT16, TensorProto.FLOAT
@@ -23,11 +26,22 @@ SUFFIX = {HALF: "fp16", SINGLE: "fp32"}
 SINGLE_INPUTS = {"Resize": (1, 2)}
 
 
-def at(model: bytes, precision: Precision) -> bytes:
-    """A serialized ONNX model of this project, at another precision."""
+def at(model: bytes, precision: Precision, calibration: NDArray[np.generic] | None = None) -> bytes:
+    """A serialized ONNX model of this project, at another precision.
+
+    Args:
+        calibration: for int8 and fp8, prepared lightness of photographs, N1HW of the input's type.
+    """
     if precision == "fp32":
         return model
-    return bytes(half(onnx.load_model_from_string(model)).SerializeToString())
+    proto = onnx.load_model_from_string(model)
+    if precision in QUANTIZED:
+        from rehue_training import quantize
+
+        assert calibration is not None
+        change = {"int8": quantize.int8, "fp8": quantize.fp8}[precision]
+        proto = change(quantize.with_weights(proto, _weights(proto)), calibration)
+    return bytes(half(proto).SerializeToString())
 
 
 def half(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -41,11 +55,13 @@ def half(model: onnx.ModelProto) -> onnx.ModelProto:
     convolutions = _between_convolutions(nodes)
     graph = _Graph(weights, {one.name: one.type.tensor_type.elem_type for one in model.graph.input})
     for node in nodes:
-        graph.add(node, HALF if node.output[0] in convolutions else SINGLE)
+        inside = node.output[0] in convolutions or _dequantizes(node, weights)
+        graph.add(node, HALF if inside else SINGLE)
     halved = onnx.ModelProto.FromString(model.SerializeToString())
     for kept, made in ((halved.graph.node, graph.nodes), (halved.graph.initializer, graph.used)):
         del kept[:]
         kept.extend(made.values() if isinstance(made, dict) else made)
+    del halved.graph.value_info[:]  # what was inferred of the other types
     onnx.checker.check_model(halved, full_check=True)
     return halved
 
@@ -72,6 +88,11 @@ def _between_convolutions(nodes: list[onnx.NodeProto]) -> set[str]:
     return behind & before
 
 
+def _dequantizes(node: onnx.NodeProto, weights: dict[str, Any]) -> bool:
+    """Whether a node gives a quantized convolution its weights."""
+    return node.op_type == "DequantizeLinear" and node.input[0] in weights
+
+
 @dataclass
 class _Graph:
     """The new graph as it gathers."""
@@ -80,6 +101,7 @@ class _Graph:
     types: dict[str, int]  # of the tensors that are not weights
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     used: dict[str, onnx.TensorProto] = field(default_factory=dict)
+    quantized: set[str] = field(default_factory=set)  # quantized tensors
 
     def add(self, node: onnx.NodeProto, wanted: int) -> None:
         """Adds a node; but for a Cast's, its floating-point tensors get the wanted type."""
@@ -92,11 +114,21 @@ class _Graph:
                 kind = SINGLE if index in single else wanted
                 node.input[index] = self.typed(name, kind) if name else name
         self.nodes.append(node)
+        if node.op_type == "QuantizeLinear":  # into the type of its zero point
+            zero = self.weights[node.input[2]]
+            wanted = helper.np_dtype_to_tensor_dtype(zero.dtype)
+            self.quantized.update(node.output)
         self.types.update(dict.fromkeys(node.output, wanted))
 
     def typed(self, name: str, wanted: int) -> str:
-        """The name of this tensor in the wanted type; a weight is converted, not cast."""
-        if self.types.get(name) == wanted:
+        """The name of this tensor in the wanted type; a weight is converted, not cast.
+
+        What is quantized stays as it is.
+        """
+        if self.types.get(name) == wanted or name in self.quantized:
+            return name
+        if name in self.weights and self.weights[name].dtype not in (np.float16, np.float32):
+            self.used[name] = numpy_helper.from_array(self.weights[name], name)
             return name
         there = f"{name}/{SUFFIX[wanted]}"
         if name in self.weights:

@@ -2,9 +2,10 @@
 
 The one place that calls TensorRT's Python API: 10 and 11, and what is left of 8.6
 that differs. The classes and arguments used here were compared with the bindings of
-10.0, 10.16 and 11.4; none of it has run on a GPU yet.
+10.0, 10.16, 11.1 and 11.4; none of it has run on a GPU yet.
 """
 
+import ctypes
 import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,6 +20,8 @@ from rehue_training.identity import AMPERE_PLUS, SAME_CAPABILITY, THIS_GPU
 from rehue_training.precision import Precision
 
 Tensors = Mapping[str, NDArray[Any]]
+
+FP8_FROM = (8, 9)  # compute capability: Ada
 
 LEVELS = {
     THIS_GPU: "NONE",
@@ -93,6 +96,7 @@ class TensorRT:
         network = builder.create_network(self._network_flags())
         self._parse(network, onnx)
         config = builder.create_builder_config()
+        self._refuse_fp8(precision)
         self._set_precision(config, precision)
         if compatibility != THIS_GPU:
             config.hardware_compatibility_level = self._level(compatibility)
@@ -135,11 +139,25 @@ class TensorRT:
             raise BuildFailed("TensorRT does not take the ONNX file: " + "; ".join(errors))
 
     def _set_precision(self, config: Any, precision: Precision) -> None:
-        """What the ONNX cannot say: whether FP32 may be TF32, and 8.6's leave for FP16."""
+        """What the ONNX cannot say: whether FP32 may be TF32, and 8.6's leave for less."""
         if precision == "fp32":
             config.clear_flag(self.module.BuilderFlag.TF32)
         elif self._major < 10:
             config.set_flag(self.module.BuilderFlag.FP16)
+            if precision == "int8":
+                config.set_flag(self.module.BuilderFlag.INT8)
+
+    def _refuse_fp8(self, precision: Precision) -> None:
+        """Says beforehand what TensorRT would say after minutes, or not at all."""
+        if precision != "fp8":
+            return
+        if self._major < 10:
+            raise BuildFailed(f"TensorRT {self.version} takes no FP8 networks: 10 or newer does")
+        if tuple(map(int, self.gpu.compute_capability.split("."))) < FP8_FROM:
+            raise BuildFailed(
+                f"FP8 needs compute capability 8.9 or newer; {self.gpu.name} "
+                f"has {self.gpu.compute_capability}"
+            )
 
     def _level(self, compatibility: str) -> Any:
         level = getattr(self.module.HardwareCompatibilityLevel, LEVELS[compatibility], None)
@@ -231,10 +249,37 @@ def here() -> TensorRT:
 
     Raises:
         NoTensorRT, NoGpu: what is missing.
+        BuildFailed: the Python bindings are of another TensorRT than the library.
     """
     cuda = Cuda()
     try:
         module = importlib.import_module("tensorrt")
     except ImportError as error:
         raise NoTensorRT(f"TensorRT's Python package cannot be imported ({error})") from None
+    version = str(module.__version__)
+    agree(version, library_version(ctypes.CDLL(f"libnvinfer.so.{version.partition('.')[0]}")))
     return TensorRT(module, cuda)
+
+
+def library_version(library: Any) -> str:
+    """What libnvinfer says of itself, such as "11.1.0.106"."""
+    parts = ("Major", "Minor", "Patch", "Build")
+    try:
+        return ".".join(str(getattr(library, f"getInferLib{part}Version")()) for part in parts)
+    except AttributeError:
+        number = library.getInferLibVersion()  # 8.6 has this alone, and says 8600
+        return f"{number // 1000}.{number // 100 % 10}.{number % 100}"
+
+
+def agree(bindings: str, library: str) -> None:
+    """Refuses to build with one TensorRT and name another in the plan's identity.
+
+    Raises:
+        BuildFailed: the bindings' version is not the library's.
+    """
+    said, held = bindings.split("."), library.split(".")
+    if any(one != other for one, other in zip(said, held, strict=False)):
+        raise BuildFailed(
+            f"TensorRT's Python bindings are {bindings}, but libnvinfer is {library}: "
+            f"install the bindings of {library}"
+        )

@@ -1,0 +1,457 @@
+"""An API that takes server-side applies as a cluster's does, for kubectl itself to talk to.
+
+No kube-apiserver is to be had from the registries that this project uses, so this stands in
+for it: Kubernetes' and the custom resources' schemas with unknown fields as errors, lists
+merged by their keys, fields owned by managers and conflicts over them, immutable fields, a
+namespace before what lies in it, and the rules across fields that no schema holds and that
+these manifests could break. It runs nothing: no controller, no webhook, no quota.
+"""
+
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator
+from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import kubernetes_validate
+import yaml
+from rendered import Object, containers
+from test_k8s_schemas import KUBERNETES, problems
+
+# Plural of each kind, by its API; a kind that is not here is not installed in this cluster.
+KINDS: dict[str, dict[str, str]] = {
+    "v1": {
+        "ConfigMap": "configmaps", "Namespace": "namespaces",
+        "PersistentVolumeClaim": "persistentvolumeclaims", "Service": "services",
+        "ServiceAccount": "serviceaccounts",
+    },
+    "apps/v1": {"Deployment": "deployments", "StatefulSet": "statefulsets"},
+    "networking.k8s.io/v1": {"NetworkPolicy": "networkpolicies"},
+    "policy/v1": {"PodDisruptionBudget": "poddisruptionbudgets"},
+    "ray.io/v1": {"RayService": "rayservices"},
+    "monitoring.coreos.com/v1": {"PodMonitor": "podmonitors", "PrometheusRule": "prometheusrules"},
+    "gateway.networking.k8s.io/v1": {
+        "Gateway": "gateways", "HTTPRoute": "httproutes", "GRPCRoute": "grpcroutes",
+    },
+    "gateway.networking.k8s.io/v1beta1": {"ReferenceGrant": "referencegrants"},
+    "keda.sh/v1alpha1": {"ScaledObject": "scaledobjects"},
+}  # fmt: skip
+IMMUTABLE = {
+    "Deployment": (("spec", "selector"),),
+    "StatefulSet": (
+        ("spec", "selector"), ("spec", "serviceName"), ("spec", "volumeClaimTemplates"),
+    ),
+    "Service": (("spec", "clusterIP"),),
+    "PersistentVolumeClaim": (("spec", "accessModes"), ("spec", "storageClassName")),
+}  # fmt: skip
+
+# A path of a field: names, and for an item of a keyed list its keys' values.
+FieldPath = tuple[Any, ...]
+DEFAULTS = {"protocol": "TCP"}  # of keys that an item need not name
+
+
+class Refused(Exception):
+    """An answer that is not 200: code, reason, message."""
+
+    def __init__(self, code: int, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.status = {
+            "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code,
+            "reason": reason, "message": message,
+        }  # fmt: skip
+
+
+class Cluster:
+    """Objects by API, namespace and name, and who owns which of their fields."""
+
+    def __init__(self) -> None:
+        self.objects: dict[tuple[str, ...], Object] = {("v1", "Namespace", "", "default"): {}}
+        self.owned: dict[tuple[str, ...], dict[str, dict[FieldPath, Any]]] = {}
+        self.lock = threading.Lock()
+
+    def apply(self, one: Object, manager: str, *, force: bool = False) -> tuple[Object, bool]:
+        """Merges what a manager wants into an object; whether it was made by it.
+
+        Raises:
+            Refused: with the code and the reason that Kubernetes gives.
+        """
+        if one["kind"] not in KINDS.get(one["apiVersion"], {}):
+            raise Refused(404, "NotFound", f"no matches for kind {one['kind']}")
+        name = one["metadata"]["name"]
+        namespace = one["metadata"].get("namespace", "")
+        key = (one["apiVersion"], one["kind"], namespace, name)
+        if namespace and ("v1", "Namespace", "", namespace) not in self.objects:
+            raise Refused(404, "NotFound", f'namespaces "{namespace}" not found')
+        wanted = dict(leaves(one, _schema(one)))
+        owners = self.owned.setdefault(key, {})
+        clashes = [
+            f'conflict with "{other}": {".".join(map(str, path))}'
+            for other, held in owners.items()
+            for path, value in wanted.items()
+            if other != manager and path in held and held[path] != value
+        ]
+        if clashes and not force:
+            raise Refused(409, "Conflict", f"Apply failed: {'; '.join(clashes)}")
+        for other, held in owners.items():
+            if other != manager:
+                owners[other] = {p: v for p, v in held.items() if wanted.get(p, v) == v}
+        fresh = key not in self.objects
+        _refuse(one, [*problems(one), *breaches(one), *self._changed(key, one)])
+        owners[manager] = wanted
+        self.objects[key] = one
+        return one, fresh
+
+    def _changed(self, key: tuple[str, ...], one: Object) -> Iterator[str]:
+        """Fields that may not change once they are set."""
+        before = self.objects.get(key)
+        for path in IMMUTABLE.get(one["kind"], ()) if before else ():
+            if _at(before, path) != _at(one, path):
+                yield f"{'.'.join(path)}: field is immutable"
+
+    def fields(self, kind: str, name: str) -> dict[str, dict[FieldPath, Any]]:
+        """Who owns what of one object."""
+        (key,) = [one for one in self.owned if (one[1], one[3]) == (kind, name)]
+        return self.owned[key]
+
+
+def _at(one: Any, path: tuple[str, ...]) -> Any:
+    for step in path:
+        one = (one or {}).get(step)
+    return one
+
+
+def _refuse(one: Object, found: list[str]) -> None:
+    if found:
+        named = f'{one["kind"]} "{one["metadata"]["name"]}" is invalid: '
+        raise Refused(422, "Invalid", named + "; ".join(found))
+
+
+# Schemas, for the keys of lists.
+
+
+@cache
+def _definitions() -> dict[str, Any]:
+    package = Path(kubernetes_validate.__file__).parent
+    folder = package / "kubernetes-json-schema" / f"v{KUBERNETES}.0-local"
+    found: dict[str, Any] = json.loads((folder / "_definitions.json").read_text())["$defs"]
+    return found
+
+
+@cache
+def _kinds() -> dict[tuple[str, str], Any]:
+    """Kubernetes' own kinds; a custom resource's lists count as whole."""
+    return {
+        (f"{one['group']}/{one['version']}".lstrip("/"), one["kind"]): schema
+        for schema in _definitions().values()
+        for one in schema.get("x-kubernetes-group-version-kind", [])
+    }
+
+
+def _schema(one: Object) -> Any:
+    return _kinds().get((one["apiVersion"], one["kind"]), {})
+
+
+def leaves(value: Any, schema: Any, path: FieldPath = ()) -> Iterator[tuple[FieldPath, Any]]:
+    """The fields that an applied configuration owns, with their values.
+
+    Raises:
+        Refused: an item of a keyed list is there twice.
+    """
+    while "$ref" in schema:
+        schema = _definitions()[schema["$ref"].rpartition("/")[2]]
+    if isinstance(value, dict) and schema.get("x-kubernetes-map-type") != "atomic":
+        properties = schema.get("properties", {})
+        for name, item in value.items():
+            deeper = properties.get(name, schema.get("additionalProperties") or {})
+            if path or name not in ("apiVersion", "kind"):
+                yield from leaves(item, deeper, (*path, name))
+    elif isinstance(value, list) and schema.get("x-kubernetes-list-type") == "map":
+        keys, seen = schema["x-kubernetes-list-map-keys"], set()
+        for item in value:
+            held = tuple(item.get(key, DEFAULTS.get(key)) for key in keys)
+            if held in seen:
+                raise Refused(400, "BadRequest", f"{path}: duplicate entries for key {held}")
+            seen.add(held)
+            yield from leaves(item, schema["items"], (*path, held))
+    else:
+        yield path, value
+
+
+# Rules across fields.
+
+LABEL = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
+SUBDOMAIN = re.compile(
+    r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
+)
+SERVICE = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
+PORT = re.compile(r"(?=.*[a-z])[a-z0-9]+(-[a-z0-9]+)*")
+DURATION = re.compile(r"([0-9]{1,5}(h|m|s|ms)){1,4}")
+
+
+def breaches(one: Object) -> Iterator[str]:
+    """What an API server refuses beyond the schema."""
+    name = one["metadata"]["name"]
+    if not (SERVICE if one["kind"] == "Service" else SUBDOMAIN).fullmatch(name):
+        yield f"metadata.name: {name}"
+    yield from _labels(one["metadata"])
+    for pod in templates(one):
+        yield from _labels(pod["metadata"])
+        yield from _pod(one, pod)
+    if one["kind"] in ("Deployment", "StatefulSet"):
+        chosen = one["spec"]["selector"]["matchLabels"]
+        if not chosen.items() <= one["spec"]["template"]["metadata"]["labels"].items():
+            yield "spec.selector does not match the template's labels"
+    yield from RULES.get(one["kind"], lambda _: iter(()))(one.get("spec", {}))
+
+
+def templates(one: Object) -> list[Object]:
+    """The pod templates that an object holds."""
+    if one["kind"] == "RayService":
+        cluster = one["spec"]["rayClusterConfig"]
+        return [
+            group["template"] for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])
+        ]
+    return [one["spec"]["template"]] if one["kind"] in ("Deployment", "StatefulSet") else []
+
+
+def _labels(metadata: Object) -> Iterator[str]:
+    for key, value in metadata.get("labels", {}).items():
+        if not LABEL.fullmatch(value) or not LABEL.fullmatch(key.rpartition("/")[2]):
+            yield f"labels: {key}={value}"
+
+
+def _pod(owner: Object, pod: Object) -> Iterator[str]:
+    volumes = {one["name"] for one in pod["spec"].get("volumes", [])}
+    claims = owner["spec"].get("volumeClaimTemplates", [])
+    volumes |= {one["metadata"]["name"] for one in claims}
+    names = [one["name"] for one in containers(pod)]
+    if len(set(names)) < len(names):
+        yield f"containers: duplicate names {names}"
+    for container in containers(pod):
+        where = container["name"]
+        ports = [one["name"] for one in container.get("ports", [])]
+        if len(set(ports)) < len(ports) or not all(
+            PORT.fullmatch(p) and len(p) < 16 for p in ports
+        ):
+            yield f"{where}: names of ports {ports}"
+        for mount in container.get("volumeMounts", []):
+            if mount["name"] not in volumes:
+                yield f"{where}: volumeMounts: {mount['name']} not found"
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+            for action in ("httpGet", "tcpSocket"):
+                port = container.get(probe, {}).get(action, {}).get("port")
+                if isinstance(port, str) and port not in ports:
+                    yield f"{where}: {probe}: no port {port}"
+        wait = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+        if wait > pod["spec"].get("terminationGracePeriodSeconds", 30):
+            yield f"{where}: preStop.sleep is longer than the grace period"
+        yield from _resources(where, container.get("resources", {}))
+
+
+def _resources(where: str, resources: Object) -> Iterator[str]:
+    limits = resources.get("limits", {})
+    for name, asked in resources.get("requests", {}).items():
+        if name in limits and quantity(asked) > quantity(limits[name]):
+            yield f"{where}: requests.{name} must be at most its limit"
+        if "/" in name and limits.get(name) != asked:
+            yield f"{where}: requests.{name} must equal its limit"
+
+
+def quantity(text: str | float) -> float:
+    """A Kubernetes quantity in its base unit."""
+    number, unit = re.fullmatch(r"([0-9.]+)([a-zA-Z]*)", str(text)).groups()  # type: ignore[union-attr]
+    units = {
+        "": 1.0,
+        "m": 1e-3,
+        "k": 1e3,
+        "M": 1e6,
+        "G": 1e9,
+        "Ki": 2.0**10,
+        "Mi": 2.0**20,
+        "Gi": 2.0**30,
+    }
+    return float(number) * units[unit]
+
+
+def _service(spec: Object) -> Iterator[str]:
+    for what in ("name", "port"):
+        held = [one[what] for one in spec["ports"]]
+        if len(set(held)) < len(held):
+            yield f"spec.ports: duplicate {what}"
+
+
+def _budget(spec: Object) -> Iterator[str]:
+    if ("minAvailable" in spec) is ("maxUnavailable" in spec):
+        yield "spec: one of minAvailable and maxUnavailable"
+
+
+def _gateway(spec: Object) -> Iterator[str]:
+    listeners = spec["listeners"]
+    for keys in (("name",), ("port", "protocol", "hostname")):
+        held = [tuple(one.get(key) for key in keys) for one in listeners]
+        if len(set(held)) < len(held):
+            yield f"spec.listeners: {' and '.join(keys)} must be unique"
+    for one in listeners:
+        if (one["protocol"] in ("HTTPS", "TLS")) is not ("tls" in one):
+            yield f"{one['name']}: tls goes with HTTPS and TLS alone"
+        tls = one.get("tls", {})
+        if one["protocol"] == "HTTPS" and tls.get("mode", "Terminate") != "Terminate":
+            yield f"{one['name']}: tls.mode must be Terminate for HTTPS"
+        if tls.get("mode", "Terminate") == "Terminate" and tls and not tls.get("certificateRefs"):
+            yield f"{one['name']}: Terminate needs certificateRefs"
+
+
+def _route(spec: Object) -> Iterator[str]:
+    for name in spec.get("hostnames", []):
+        if not SUBDOMAIN.fullmatch(name.removeprefix("*.")):
+            yield f"spec.hostnames: {name}"
+    for rule in spec["rules"]:
+        times = rule.get("timeouts", {})
+        if not all(DURATION.fullmatch(one) for one in times.values()):
+            yield f"timeouts: {times}"
+        elif {"request", "backendRequest"} <= set(times) and _shorter(**times):
+            yield "timeouts: backendRequest cannot be longer than request"
+        for backend in rule.get("backendRefs", []):
+            if not 0 <= backend.get("weight", 1) <= 1_000_000:
+                yield f"backendRefs: weight {backend['weight']}"
+            if "port" not in backend:
+                yield "backendRefs: a Service needs a port"
+        for match in rule.get("matches", []):
+            if not match.get("path", {}).get("value", "/").startswith("/"):
+                yield f"matches: {match['path']}"
+
+
+def _shorter(request: str, backendRequest: str) -> bool:  # noqa: N803
+    units = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3}
+    asked, behind = (
+        sum(float(n) * units[unit] for n, unit in re.findall(r"(\d+)(ms|h|m|s)", one))
+        for one in (request, backendRequest)
+    )
+    return asked < behind
+
+
+RULES: dict[str, Callable[[Object], Iterator[str]]] = {
+    "Service": _service, "PodDisruptionBudget": _budget, "Gateway": _gateway,
+    "HTTPRoute": _route, "GRPCRoute": _route,
+}  # fmt: skip
+
+
+# The way in: what kubectl asks before and while it applies.
+
+
+def _resources_of(api: str) -> list[Object]:
+    return [
+        {
+            "name": plural, "singularName": kind.lower(), "kind": kind,
+            "namespaced": kind != "Namespace", "verbs": ["get", "patch"],
+        }
+        for kind, plural in KINDS[api].items()
+    ]  # fmt: skip
+
+
+def _groups() -> list[Object]:
+    versions: dict[str, list[Object]] = {}
+    for api in KINDS:
+        group, _, version = api.rpartition("/")
+        if group:
+            versions.setdefault(group, []).append({"groupVersion": api, "version": version})
+    return [
+        {"name": name, "versions": held, "preferredVersion": held[0]}
+        for name, held in versions.items()
+    ]
+
+
+def _openapi(api: str) -> Object:
+    """As much of OpenAPI as tells kubectl that the server validates fields itself."""
+    group, _, version = api.rpartition("/")
+    paths = {
+        f"/{plural}/{{name}}": {
+            "patch": {
+                "parameters": [{"name": "fieldValidation", "in": "query"}],
+                "x-kubernetes-group-version-kind": {
+                    "group": group, "version": version, "kind": kind,
+                },
+                "responses": {},
+            }
+        }
+        for kind, plural in KINDS[api].items()
+    }  # fmt: skip
+    return {"openapi": "3.0.0", "info": {"title": api, "version": version}, "paths": paths}
+
+
+def _root(api: str) -> str:
+    return f"/apis/{api}" if "/" in api else f"/api/{api}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    cluster: Cluster
+
+    def do_GET(self) -> None:
+        path = urlsplit(self.path).path
+        fixed: dict[str, Object] = {
+            "/version": {"major": "1", "minor": "37", "gitVersion": f"v{KUBERNETES}.0"},
+            "/api": {"kind": "APIVersions", "versions": ["v1"]},
+            "/apis": {"kind": "APIGroupList", "apiVersion": "v1", "groups": _groups()},
+            "/openapi/v3": {
+                "paths": {_root(api)[1:]: {"serverRelativeURL": f"/openapi/v3{_root(api)}"}
+                          for api in KINDS}
+            },
+        }  # fmt: skip
+        for api in KINDS:
+            listed = {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": api}
+            fixed[_root(api)] = listed | {"resources": _resources_of(api)}
+            fixed[f"/openapi/v3{_root(api)}"] = _openapi(api)
+        if path in fixed:
+            self._answer(200, fixed[path])
+            return
+        found = self.cluster.objects.get(_key(path))
+        missing = Refused(404, "NotFound", f"{path} not found").status
+        self._answer(200 if found else 404, found or missing)
+
+    def do_PATCH(self) -> None:
+        body = yaml.safe_load(self.rfile.read(int(self.headers["Content-Length"])))
+        asked = parse_qs(urlsplit(self.path).query)
+        try:
+            if self.headers["Content-Type"] != "application/apply-patch+yaml":
+                raise Refused(415, "UnsupportedMediaType", self.headers["Content-Type"])
+            if asked.get("fieldValidation") != ["Strict"]:
+                raise Refused(400, "BadRequest", "these tests ask for strict validation")
+            with self.cluster.lock:
+                force = asked.get("force") == ["true"]
+                made, fresh = self.cluster.apply(body, asked["fieldManager"][0], force=force)
+            self._answer(201 if fresh else 200, made)
+        except Refused as refused:
+            self._answer(int(str(refused.status["code"])), refused.status)
+
+    def _answer(self, code: int, content: Object) -> None:
+        body = json.dumps(content).encode()
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *_: object) -> None:
+        """Nothing: the tests read kubectl's own words."""
+
+
+def _key(path: str) -> tuple[str, ...]:
+    """The object that a URL names."""
+    api = next((one for one in KINDS if path.startswith(f"{_root(one)}/")), "v1")
+    rest = path.removeprefix(f"{_root(api)}/").split("/")
+    namespace = rest[1] if len(rest) == 4 else ""
+    kinds = {plural: kind for kind, plural in KINDS[api].items()}
+    return (api, kinds.get(rest[-2] if len(rest) > 1 else "", ""), namespace, rest[-1])
+
+
+def serve(cluster: Cluster) -> ThreadingHTTPServer:
+    """The cluster's API on a free port of this machine, in a thread of its own."""
+    handler = type("Handler", (_Handler,), {"cluster": cluster})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server

@@ -1,0 +1,168 @@
+"""kubectl's own server-side apply of every overlay, to an API that refuses what a cluster would."""
+
+import copy
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import apiserver
+import pytest
+from apiserver import Cluster, Refused
+from rendered import K8S, KUBECTL, OVERLAYS, Object, objects, only
+
+
+class Api:
+    """A cluster and the kubectl that talks to it."""
+
+    def __init__(self, home: Path) -> None:
+        self.cluster = Cluster()
+        self.server = apiserver.serve(self.cluster)
+        self._home = home
+
+    def apply(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        host, port = self.server.server_address[:2]
+        return subprocess.run(
+            [KUBECTL, f"--server=http://{host!s}:{port}", "apply", "--server-side",
+             "--validate=strict", *words], capture_output=True, text=True, timeout=120,
+            env={"HOME": str(self._home), "KUBECONFIG": "/dev/null"},
+        )  # fmt: skip
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[Api]:
+    made = Api(tmp_path)
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_overlay_is_applied_and_applied_again(api: Api, overlay: str) -> None:
+    for _ in range(2):
+        done = api.apply("-k", str(K8S / "overlays" / overlay))
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.count("serverside-applied") == len(objects(overlay))
+    assert {(one["kind"], one["metadata"]["name"]) for one in objects(overlay)} == {
+        (kind, name) for _, kind, _, name in api.cluster.objects if name != "default"
+    }
+
+
+def test_from_one_overlay_to_the_next(api: Api) -> None:
+    """The gateway, KEDA and the rest come to a service that runs; nothing immutable changes."""
+    for overlay in ("gpu", "production"):
+        done = api.apply("-k", str(K8S / "overlays" / overlay))
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def scaled(overlay: str, replicas: int) -> Object:
+    """What KEDA's autoscaler applies to the Tritons."""
+    target = only(overlay, "Deployment")
+    whole = copy.deepcopy(target)
+    whole["spec"]["replicas"] = replicas
+    return whole
+
+
+def test_an_apply_does_not_fight_with_the_autoscaler() -> None:
+    """production leaves the number of Tritons to KEDA; gpu, which sets it, would be stopped."""
+    given, cluster = only("production", "Deployment"), Cluster()
+    cluster.apply(only("production", "Namespace"), "kubectl")
+    cluster.apply(given, "kubectl")
+    cluster.apply(scaled("production", 5), "keda")
+    cluster.apply(given, "kubectl")
+    with pytest.raises(Refused, match=r'conflict with "keda": spec\.replicas'):
+        cluster.apply(only("gpu", "Deployment"), "kubectl")
+
+
+Break = Callable[[Any], Any]
+
+
+def _container(one: Object) -> Any:
+    return apiserver.templates(one)[0]["spec"]["containers"][0]
+
+
+BROKEN: dict[str, tuple[str, Break, str]] = {
+    "a field": ("Deployment", lambda one: one["spec"].update(replica=2), "replica"),
+    "a kind": ("Deployment", lambda one: one.update(kind="Deploymint"), "no matches for kind"),
+    "a namespace": (
+        "ConfigMap", lambda one: one["metadata"].update(namespace="elsewhere"), "not found",
+    ),
+    "a selector": (
+        "Deployment", lambda one: one["spec"]["selector"]["matchLabels"].update(app="other"),
+        "does not match",
+    ),
+    "an immutable field": (
+        "Deployment", lambda one: one["spec"]["selector"]["matchLabels"].pop("role"), "immutable",
+    ),
+    "a port twice": (
+        "Deployment",
+        lambda one: _container(one)["ports"].append({"containerPort": 8001, "name": "again"}),
+        "duplicate entries",
+    ),
+    "a port's name twice": (
+        "RayService",
+        lambda one: _container(one)["ports"].append({"containerPort": 1, "name": "serve"}),
+        "names of ports",
+    ),
+    "a volume": (
+        "Deployment", lambda one: _container(one)["volumeMounts"][0].update(name="gone"),
+        "gone not found",
+    ),
+    "a probe's port": (
+        "RayService",
+        lambda one: _container(one)["readinessProbe"]["httpGet"].update(port="nowhere"),
+        "no port nowhere",
+    ),
+    "a request over its limit": (
+        "Deployment", lambda one: _container(one)["resources"]["requests"].update(memory="9Gi"),
+        "at most its limit",
+    ),
+    "half a GPU": (
+        "Deployment",
+        lambda one: _container(one)["resources"]["limits"].update({"nvidia.com/gpu": 2}),
+        "must equal its limit",
+    ),
+    "a long goodbye": (
+        "Deployment",
+        lambda one: _container(one)["lifecycle"]["preStop"]["sleep"].update(seconds=91),
+        "grace period",
+    ),
+    "a label": ("Service", lambda one: one["metadata"]["labels"].update(app="no spaces"), "labels"),
+    "a name": ("Service", lambda one: one["metadata"].update(name="Rehue"), "metadata.name"),
+    "listeners alike": (
+        "Gateway",
+        lambda one: one["spec"]["listeners"][1].update(hostname="rehue.example.com"),
+        "must be unique",
+    ),
+    "TLS passed through": (
+        "Gateway", lambda one: one["spec"]["listeners"][0]["tls"].update(mode="Passthrough"),
+        "must be Terminate",
+    ),
+    "a route's times": (
+        "HTTPRoute", lambda one: one["spec"]["rules"][0]["timeouts"].update(request="60s"),
+        "cannot be longer",
+    ),
+    "a route's host": (
+        "GRPCRoute", lambda one: one["spec"].update(hostnames=["Rehue.example.com"]), "hostnames",
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def applied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    made = Api(tmp_path_factory.mktemp("home"))
+    assert made.apply("-k", str(K8S / "overlays" / "production")).returncode == 0
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_what_a_cluster_refuses_is_refused(applied: Api, what: str) -> None:
+    kind, broken, told = BROKEN[what]
+    name = "rehue" if kind == "Service" else ""
+    one = copy.deepcopy(next(o for o in objects("production") if o["kind"] == kind
+                             and o["metadata"]["name"].startswith(name)))  # fmt: skip
+    broken(one)
+    with pytest.raises(Refused, match=told):
+        applied.cluster.apply(one, "kubectl")

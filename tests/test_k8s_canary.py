@@ -1,0 +1,88 @@
+"""A new model beside the old one: a second installation, and a share of all callers for it."""
+
+import os
+from pathlib import Path
+
+import pytest
+import rendered
+from apiserver import Cluster
+from rendered import K8S, Object, every, only, pods
+from test_k8s_schemas import problems
+from test_k8s_security import violations
+
+from rehue_serve.settings import Settings
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> str:
+    """`production` with the component canary, as an overlay of one's own."""
+    way = os.path.relpath(K8S, tmp_path.resolve())
+    (tmp_path / "kustomization.yaml").write_text(
+        "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n"
+        f"resources: [{way}/overlays/production]\ncomponents: [{way}/components/canary]\n"
+    )
+    return str(tmp_path.resolve())
+
+
+def routes(overlay: str) -> list[Object]:
+    return [only(overlay, kind) for kind in ("HTTPRoute", "GRPCRoute")]
+
+
+def test_the_second_installation_is_valid_and_apart() -> None:
+    for one in rendered.objects("canary"):
+        assert problems(one) == []
+        where = one["metadata"]["name" if one["kind"] == "Namespace" else "namespace"]
+        assert where == "rehue-canary"
+    assert {role: list(violations(pod)) for role, pod in pods("canary").items()} == {
+        role: [] for role in ("ray-head", "ray-worker", "triton")
+    }
+    # Alerts and dashboard name the first installation's namespace.
+    assert every("canary", "PrometheusRule") == []
+    assert not [one for one in every("canary", "ConfigMap") if "dashboard" in str(one["metadata"])]
+
+
+def test_it_serves_another_model_and_one_of_each() -> None:
+    given = rendered.settings("canary")
+    assert given["REHUE_MODEL"] not in ("", Settings.model_fields["model"].default)
+    (group,) = only("canary", "RayService")["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    assert int(given["REHUE_REPLICAS"]) == group["replicas"] == group["maxReplicas"] == 1
+    assert only("canary", "Deployment")["spec"]["replicas"] == 1
+    assert given | {"REHUE_MODEL": "", "REHUE_REPLICAS": ""} == rendered.settings("gpu") | {
+        "REHUE_MODEL": "", "REHUE_REPLICAS": "",
+    }  # fmt: skip
+
+
+def test_the_weights_lead_to_both(shared: str) -> None:
+    for one in routes(shared):
+        first, second = one["spec"]["rules"][0]["backendRefs"]
+        (before,) = only("production", one["kind"])["spec"]["rules"][0]["backendRefs"]
+        assert before.items() <= first.items()
+        assert second == first | {"namespace": "rehue-canary", "weight": second["weight"]}
+        assert first["weight"] + second["weight"] == 100
+    shares = {one["spec"]["rules"][0]["backendRefs"][1]["weight"] for one in routes(shared)}
+    assert len(shares) == 1, "HTTP and gRPC share alike"
+
+
+def test_the_other_namespace_lets_the_routes_and_the_gateway_in(shared: str) -> None:
+    grant = only("canary", "ReferenceGrant")["spec"]
+    asked = {(one["kind"], one["metadata"]["namespace"]) for one in routes(shared)}
+    assert {(one["kind"], one["namespace"]) for one in grant["from"]} == asked
+    (target,) = grant["to"]
+    services = [one["metadata"]["name"] for one in every("canary", "Service")]
+    assert (target["kind"], target["name"] in services) == ("Service", True)
+    policies = {overlay: _gateway(overlay) for overlay in ("canary", "production")}
+    assert policies["canary"] == policies["production"]
+
+
+def _gateway(overlay: str) -> Object:
+    (found,) = [o for o in every(overlay, "NetworkPolicy") if o["metadata"]["name"] == "gateway"]
+    spec: Object = found["spec"]
+    return spec
+
+
+def test_both_are_applied_side_by_side(shared: str) -> None:
+    cluster = Cluster()
+    for overlay in ("production", "canary", shared):
+        for one in rendered.objects(overlay):
+            cluster.apply(one, "kubectl")
+    assert {space for _, _, space, _ in cluster.objects if space} == {"rehue", "rehue-canary"}
