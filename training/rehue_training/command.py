@@ -83,6 +83,7 @@ def _add_figures(subparsers: Any) -> None:
     _add_data(sheet)
     _add_models(sheet)
     sheet.add_argument("--count", type=int, default=24)
+    sheet.add_argument("--across", type=int, default=2, help="photographs beside each other")
     sheet.add_argument("--out", type=Path, default=RESULTS / "sheet.png")
     sheet.set_defaults(run=_sheet)
 
@@ -194,7 +195,7 @@ def _sheet(arguments: argparse.Namespace) -> int:
     from rehue_training.colorizer import Colorizer
 
     models = [Colorizer(arguments.repository, name) for name in arguments.models]
-    figures.sheet(arguments.data, models, arguments.count, arguments.out)
+    figures.sheet(arguments.data, models, arguments.count, arguments.out, arguments.across)
     return _where(arguments.out)
 
 

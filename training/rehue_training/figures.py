@@ -65,7 +65,9 @@ def pair(lightness: Float32, model: Colorizer) -> tuple[UInt8, UInt8]:
     return _enlarged(gray), _enlarged(coloured)
 
 
-def sheet(paths: Sequence[Path], models: Sequence[Colorizer], count: int, out: Path) -> None:
+def sheet(
+    paths: Sequence[Path], models: Sequence[Colorizer], count: int, out: Path, across: int = 2
+) -> None:
     """Photographs gray and by each model, whole and unsquashed."""
     versions: list[Version] = [Gray(), *models]
     rows = [
@@ -73,7 +75,7 @@ def sheet(paths: Sequence[Path], models: Sequence[Colorizer], count: int, out: P
         for name, lightness in _evenly(list(_lightnesses(paths)), count)
     ]
     heads = [version.name for version in versions]
-    save(out, sheets.sheet(heads, rows, across=2))
+    save(out, sheets.sheet(heads, rows, across=across))
 
 
 def _lightnesses(paths: Sequence[Path]) -> Iterable[tuple[str, Float32]]:

@@ -1,0 +1,38 @@
+"""The default network, from photographs alone that are free to publish (classes A, B and C).
+
+Source: ours.
+Hardware: 2 cores of an AMD EPYC with AVX-512, no GPU, TensorFlow, FP32.
+Duration: not trained to its end yet.
+Score: none yet.
+Command: rehue train training/configs/rehue-free.py --data PHOTOGRAPHS/train-*.tar
+    --manifest PHOTOGRAPHS/MANIFEST.tsv
+
+About a fifth of the photographs, so it starts from ImageNet's encoder as `rehue-first.py` did and
+keeps more of it. The licences are those that the manifest states; the encoder's own weights are
+Apache-2.0, learnt from ImageNet.
+"""
+
+from rehue_training.config import Config, Stage
+from rehue_training.losses import Colours
+
+config = Config(
+    name="rehue-free",
+    model="rehue",
+    serves="rehue-free",
+    classes=("A", "B", "C"),
+    stages=(
+        Stage(steps=2600, size=128, batch=32, crop=(0.5, 1.0)),
+        Stage(steps=400, size=192, batch=16, crop=(0.8, 1.0)),
+    ),
+    loss=Colours(distance="perceived", chroma=2.0, coarse=0.5, vividness=0.2),
+    learning_rate=1e-3,
+    encoder_rate=0.3,
+    frozen_blocks=5,
+    weight_decay=0.02,
+    clip=1.0,
+    warmup=100,
+    ema=0.995,
+    film=0.35,
+    balance=0.5,
+    validation=0.03,
+)
