@@ -72,7 +72,7 @@ def traced(collector: Collector, id: int, *names: str) -> list[Span]:
 
     # Triton sends its spans every 5 s.
     return mine(
-        collector.wait(lambda spans: set(names) <= {one.name for one in mine(spans)}, timeout=10)
+        collector.wait(lambda spans: set(names) <= {one.name for one in mine(spans)}, timeout=60)
     )
 
 
