@@ -217,7 +217,7 @@ def test_the_rate_rises_then_falls_to_nothing() -> None:
     assert rates[:3] == pytest.approx([1e-3 / 3, 2e-3 / 3, 1e-3])
     assert rates[3] == pytest.approx(1e-3)
     assert rates[3] > rates[4] > rates[5] > 0
-    assert run.learning_rate(tiny(cosine=False), 5) == 1e-3
+    assert run.learning_rate(tiny(decay=0.0), 5) == 1e-3
 
 
 @pytest.mark.parametrize(

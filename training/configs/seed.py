@@ -24,7 +24,7 @@ config = Config(
     loss=MeanSquares(),
     learning_rate=2e-4,
     warmup=50,
-    cosine=False,
+    decay=0.0,
     side=224,
     validate_every=20,
 )

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rehue_serve import lab
+from rehue_serve import colorize, lab
 from rehue_training import augment
 from rehue_training.data import Photographs, source
 from rehue_training.models import AB_RANGE
@@ -37,21 +37,37 @@ class Crops:
     target: int  # of its output
     share: tuple[float, float]  # least and greatest side, of the photograph's short side
     film: float  # chance of an old photograph's lightness
+    whole: float = 0.0  # chance of the whole photograph, fitted, instead of a crop
 
     def example(self, rgb: UInt8, rng: np.random.Generator) -> Batch:
         """L (HW1 float32, 0..100) and ab (hw2 float32, divided by 128) of a random crop."""
-        crop = self._crop(rgb, rng)
+        whole = self.whole > 0 and rng.random() < self.whole
+        crop = self._fitted(rgb) if whole else self._crop(rgb, rng)
         if rng.random() < 0.5:
             crop = np.ascontiguousarray(crop[:, ::-1])
         old = rng.random() < self.film
         lightness = augment.film(crop, rng) if old else lab.lightness(crop)
         return lightness[..., None], chroma(crop, self.target)
 
+    def _fitted(self, rgb: UInt8) -> UInt8:
+        """The whole photograph with its mirror image around it, as `colorize.prepare` fits it."""
+        box = colorize.fit(*rgb.shape[:2], self._spec)
+        small = resized(rgb, box.width, box.height)
+        below, right = self.size - box.top - box.height, self.size - box.left - box.width
+        edges = (box.top, below, box.left, right)
+        return np.asarray(cv2.copyMakeBorder(small, *edges, cv2.BORDER_REFLECT_101), np.uint8)
+
+    @cached_property
+    def _spec(self) -> colorize.ModelSpec:
+        size, target = (self.size, self.size), (self.target, self.target)
+        counts = np.dtype(np.uint8), np.dtype(np.float16)
+        return colorize.ModelSpec("", *size, *target, *counts, 1.0, 1.0, 1)
+
     def middle(self, rgb: UInt8) -> Batch:
         """The same of the greatest square in the middle, unchanged: to validate."""
         side = min(rgb.shape[:2])
         top, left = (rgb.shape[0] - side) // 2, (rgb.shape[1] - side) // 2
-        crop = resized(rgb[top : top + side, left : left + side], self.size)
+        crop = resized(rgb[top : top + side, left : left + side], self.size, self.size)
         return lab.lightness(crop)[..., None], chroma(crop, self.target)
 
     def _crop(self, rgb: UInt8, rng: np.random.Generator) -> UInt8:
@@ -59,13 +75,13 @@ class Crops:
         side = round(min(height, width) * rng.uniform(*self.share))
         top = int(rng.integers(height - side + 1))
         left = int(rng.integers(width - side + 1))
-        return resized(rgb[top : top + side, left : left + side], self.size)
+        return resized(rgb[top : top + side, left : left + side], self.size, self.size)
 
 
-def resized(rgb: UInt8, size: int) -> UInt8:
-    """A square picture (HWC uint8) at `size` pixels."""
-    how = cv2.INTER_AREA if rgb.shape[0] > size else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(rgb, (size, size), interpolation=how), np.uint8)
+def resized(rgb: UInt8, width: int, height: int) -> UInt8:
+    """A picture (HWC uint8) at so many pixels."""
+    how = cv2.INTER_AREA if rgb.shape[0] > height else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(rgb, (width, height), interpolation=how), np.uint8)
 
 
 def chroma(rgb: UInt8, size: int) -> Float32:

@@ -25,6 +25,7 @@ class Stage(BaseModel):
     batch: Count
     # Side of a crop, as a share of the photograph's short side: least and greatest.
     crop: tuple[Share, Share] = (1.0, 1.0)
+    whole: Share = 0.0  # chance of the whole photograph instead, fitted as the server fits it
 
     @model_validator(mode="after")
     def _rising(self) -> Self:
@@ -51,7 +52,8 @@ class Config(BaseModel):
     weight_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     clip: Annotated[float, Field(gt=0)] | None = None  # greatest norm of all gradients
     warmup: Annotated[int, Field(ge=0)] = 0
-    cosine: bool = True  # down to nothing at the last step; else the rate stays
+    # Share of the steps, the last ones, over which the rate falls to nothing by half a cosine.
+    decay: Share = 1.0
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     film: Share = 0.0
     short_side: Annotated[int, Field(ge=64)] = 200

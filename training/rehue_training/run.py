@@ -66,12 +66,13 @@ def freeze(model: keras.Model, blocks: int) -> None:
 
 
 def learning_rate(config: Config, step: int) -> float:
-    """A straight rise over the warm-up, then half a cosine down to nothing."""
+    """A straight rise over the warm-up, then level, then half a cosine down to nothing."""
     if step < config.warmup:
         return config.learning_rate * (step + 1) / config.warmup
-    if not config.cosine:
+    start = max(config.warmup, config.steps - round(config.decay * config.steps))
+    if step < start:
         return config.learning_rate
-    done = (step - config.warmup) / (config.steps - config.warmup)
+    done = (step - start) / (config.steps - start)
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 

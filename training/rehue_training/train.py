@@ -59,7 +59,7 @@ def plan(config: Config, start: int) -> Iterator[batches.Planned]:
     step = first = 0
     for stage in config.stages:
         target = round(stage.size * ANSWER[config.model])
-        crops = batches.Crops(stage.size, target, stage.crop, config.film)
+        crops = batches.Crops(stage.size, target, stage.crop, config.film, stage.whole)
         for _ in range(stage.steps):
             if step >= start:
                 yield batches.Planned(step, first, stage.batch, crops)
