@@ -13,6 +13,7 @@ import skimage.color
 import skimage.data
 from pydantic import ValidationError
 
+from rehue_serve import colorize, lab
 from rehue_training import batches, checkpoint, config, data, export, losses, models, run, train
 from rehue_training.config import Config, Stage
 
@@ -211,13 +212,43 @@ def test_the_example_is_the_papers_preprocessing(folder: Path) -> None:
     np.testing.assert_allclose(ab, truth[..., 1:] / 128, atol=0.5 / 128)
 
 
+@pytest.mark.parametrize("shape", [(100, 160), (160, 100), (90, 90)])
+def test_a_whole_photograph_lies_in_the_square_as_the_server_fits_it(
+    shape: tuple[int, int],
+) -> None:
+    rgb = np.ascontiguousarray(skimage.data.coffee()[: shape[0], : shape[1]])
+    crops = batches.Crops(64, 32, (1, 1), 0.0, whole=1.0)
+    seeded = (crops.example(rgb, np.random.default_rng(seed)) for seed in range(20))
+    lightness, ab = next(one for one in seeded if not _flipped(one, rgb))
+    served, _ = colorize.prepare(lab.lightness(rgb), crops._spec)
+    difference = np.abs(lightness[..., 0] - served[0])  # counts of one L; resized before or after
+    assert difference.mean() < 1
+    truth = batches.chroma(np.ascontiguousarray(crops._fitted(rgb)), 32)
+    np.testing.assert_array_equal(ab, truth)
+
+
+def _flipped(example: batches.Batch, rgb: np.ndarray) -> bool:
+    left, right = (half.mean() for half in np.array_split(example[0][..., 0], 2, axis=1))
+    dark, light = (half.mean() for half in np.array_split(lab.lightness(rgb), 2, axis=1))
+    return bool((left - right) * (dark - light) < 0)
+
+
 def test_the_rate_rises_then_falls_to_nothing() -> None:
     plan = tiny(stages=(Stage(steps=6, size=32, batch=1),), warmup=3)
     rates = [run.learning_rate(plan, step) for step in range(6)]
     assert rates[:3] == pytest.approx([1e-3 / 3, 2e-3 / 3, 1e-3])
     assert rates[3] == pytest.approx(1e-3)
     assert rates[3] > rates[4] > rates[5] > 0
-    assert run.learning_rate(tiny(decay=0.0), 5) == 1e-3
+    assert run.learning_rate(tiny(decay=0.0), 3) == 1e-3
+
+
+def test_the_rate_stays_level_until_its_fall() -> None:
+    plan = tiny(stages=(Stage(steps=10, size=32, batch=1),), warmup=1, decay=0.4)
+    rates = [run.learning_rate(plan, step) for step in range(10)]
+    assert rates[:7] == pytest.approx([1e-3] * 7)
+    assert rates[6] > rates[7] > rates[8] > rates[9] > 0
+    longer = plan.model_copy(update={"stages": (Stage(steps=20, size=32, batch=1),)})
+    assert [run.learning_rate(longer, step) for step in range(6)] == rates[:6], "may go on longer"
 
 
 @pytest.mark.parametrize(
