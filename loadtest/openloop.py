@@ -16,7 +16,6 @@ import asyncio
 import contextlib
 import functools
 import itertools
-import json
 import math
 import queue
 import random
@@ -33,9 +32,10 @@ import numpy as np
 import onnxruntime
 
 from rehue_client import AsyncClient, RehueError, Retries
-from report import machine
+from rehue_serve.embedded import free_ports
+from report import as_json, machine
 from samples import squares
-from servers import free_port, wait_for
+from servers import wait_for
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "results" / "loadtest"
@@ -54,7 +54,8 @@ class Cell:
         offered: arrivals a second, on average; `sent` is their number.
         answered: photographs a second, over the time until the last answer.
         failed: share that was refused, failed or came too late, 0 to 1; by name in `errors`.
-        p50, p90, p99: ms from due to answered; of failures too where `failed` is not 0.
+        p50, p90, p99: ms from due to answered, of the answered; nan where none was.
+        failed_p99: ms from due to refused or given up, of the others.
         lag_p99: ms that the generator itself sent late.
         cpu_ms: CPU time of the generator for each photograph.
     """
@@ -67,6 +68,7 @@ class Cell:
     p50: float
     p90: float
     p99: float
+    failed_p99: float
     lag_p99: float
     cpu_ms: float
 
@@ -80,6 +82,7 @@ async def arrive(
     """Sends photographs in turn, ``rate`` a second on average, and waits for all answers."""
     due = arrivals(rate, seconds, seed)
     waits: list[float] = []
+    lost: list[float] = []
     lags: list[float] = []
     errors: Counter[str] = Counter()
     began, cpu = time.perf_counter() + 0.05, time.process_time()
@@ -88,9 +91,10 @@ async def arrive(
         try:
             async with asyncio.timeout(TIMEOUT):
                 await work(photograph)
+            waits.append(time.perf_counter() - at)
         except (RehueError, OSError, TimeoutError) as error:
             errors[type(error).__name__] += 1
-        waits.append(time.perf_counter() - at)
+            lost.append(time.perf_counter() - at)
 
     async with asyncio.TaskGroup() as group:
         for offset, photograph in zip(due, itertools.cycle(photographs)):
@@ -99,16 +103,16 @@ async def arrive(
             lags.append(time.perf_counter() - at)
             group.create_task(one(at, photograph))
     took = time.perf_counter() - began
-    failed = errors.total()
     return Cell(
         offered=rate,
         sent=len(due),
-        answered=(len(due) - failed) / took,
-        failed=failed / len(due),
+        answered=len(waits) / took,
+        failed=len(lost) / len(due),
         errors=dict(errors),
         p50=percentile(waits, 50),
         p90=percentile(waits, 90),
         p99=percentile(waits, 99),
+        failed_p99=percentile(lost, 99),
         lag_p99=percentile(lags, 99),
         cpu_ms=(time.process_time() - cpu) * 1000 / len(due),
     )
@@ -125,7 +129,9 @@ def arrivals(rate: float, seconds: float, seed: int) -> list[float]:
 
 
 def percentile(seconds: Sequence[float], percent: float) -> float:
-    """In ms; the least value that so many per cent do not exceed."""
+    """In ms; the least value that so many per cent do not exceed; nan of none."""
+    if not seconds:
+        return math.nan
     ordered = sorted(seconds)
     return ordered[max(0, math.ceil(percent / 100 * len(ordered)) - 1)] * 1000
 
@@ -267,7 +273,7 @@ async def overhead(seconds: float) -> dict[str, object]:
     """The generator against an echo that does nothing, over both protocols."""
     found: dict[str, list[dict[str, object]]] = {}
     photographs = squares()
-    http, grpc = free_port(), free_port()
+    http, grpc = free_ports(2)
     echo = subprocess.Popen(  # noqa: ASYNC220 (nothing else runs yet)
         [sys.executable, Path(__file__).with_name("echo.py"), str(http), str(grpc)]
     )
@@ -298,10 +304,10 @@ def main() -> int:
     OUT.mkdir(parents=True, exist_ok=True)
     if arguments.overhead:
         facts = asyncio.run(overhead(arguments.seconds))
-        (OUT / "overhead.json").write_text(json.dumps(facts, indent=2) + "\n")
+        (OUT / "overhead.json").write_text(as_json(facts))
         return 0
     facts = asyncio.run(search(arguments.url, arguments.model, arguments.limit, arguments.seconds))
-    (OUT / "openloop.json").write_text(json.dumps(facts, indent=2) + "\n")
+    (OUT / "openloop.json").write_text(as_json(facts))
     served, bare = ([Cell(**cell) for cell in facts[name]] for name in ("served", "bare"))  # type: ignore[attr-defined]
     draw(OUT / "openloop.png", facts, served, bare)
     rates = facts["highest_rate"]

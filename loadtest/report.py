@@ -64,13 +64,16 @@ def windows(
 def misses(points: Sequence[Point], whole: Tally, levels: Mapping[str, float]) -> list[str]:
     """A sentence for each service level that was missed.
 
-    The latency and the shares are of the whole run, the rate of the best stage.
+    The latency and the shares are of the whole run, the rate of the best stage; the
+    drift is the median latency of the last stage over that of the first.
     """
+    medians = [point.tally.percentile(50) for point in points]
     found = {
         "p99_ms": whole.percentile(99),
         "failed": whole.share(Outcome.FAILED),
         "refused": whole.share(Outcome.REFUSED),
         "rate": max((point.rate for point in points), default=math.nan),
+        "drift": medians[-1] / medians[0] if medians else math.nan,
     }
     if not whole.outcomes[Outcome.COLORIZED]:
         return ["no photograph was answered"]
@@ -106,7 +109,7 @@ def write(
         "where_ms": {stage: round(ms, 2) for stage, ms in whole.means().items()},
         "stages": rows,
     }
-    (folder / "report.json").write_text(json.dumps(facts, indent=2) + "\n")
+    (folder / "report.json").write_text(as_json(facts))
     with (folder / "report.csv").open("w", newline="") as file:
         table = csv.DictWriter(file, list(rows[0]) if rows else ["users"])
         table.writeheader()
@@ -115,6 +118,12 @@ def write(
     (folder / "report.html").write_text(page(facts))
     print(text(facts))
     return missed
+
+
+def as_json(facts: object) -> str:
+    """For a file; NaN, for which JSON has no word, is null."""
+    plain = json.loads(json.dumps(facts), parse_constant=lambda _: None)
+    return json.dumps(plain, indent=2) + "\n"
 
 
 def machine() -> str:

@@ -1,7 +1,6 @@
-"""Servers that measurements start: free ports, waiting, and what they cost."""
+"""Servers that measurements start: waiting for them, and what they cost."""
 
 import contextlib
-import socket
 import subprocess
 import time
 import urllib.request
@@ -11,12 +10,6 @@ from dataclasses import dataclass
 import psutil
 
 START_TIMEOUT = 180.0  # seconds
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:

@@ -8,9 +8,14 @@ import math
 import re
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 import triton_client
@@ -22,28 +27,46 @@ import openloop
 import report
 from ledger import Ledger, Outcome, Tally, rounded
 from rehue_client import Client
-from rehue_serve.embedded import EmbeddedTriton
+from rehue_client.v1 import rehue_pb2, rehue_pb2_grpc
+from rehue_serve.embedded import EmbeddedTriton, free_ports
 from samples import squares
 
+LOCUST = [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest" / "locustfile.py")]
 
-def locust(server: Server, out: Path, *options: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "locust", "-f", ROOT / "loadtest" / "locustfile.py"]
-    where = ["--host", server.http_url, "--grpc", server.grpc_url.removeprefix("grpc://")]
-    return subprocess.run(
-        [*command, *where, "--headless", "--only-summary", "--out", str(out), *options],
+
+def load(http: str, grpc_address: str, out: Path, *options: str) -> dict[str, Any]:
+    """The report of a run without the web page, with its exit code and what it printed."""
+    where = ["--host", http, "--grpc", grpc_address, "--out", str(out)]
+    ran = subprocess.run(
+        [*LOCUST, "--headless", "--only-summary", *where, *options],
         capture_output=True,
         text=True,
         timeout=200,
     )
+    print(ran.stdout[-5000:], ran.stderr[-5000:])  # for pytest to show where a test fails
+    facts = json.loads((out / "report.json").read_text())
+    return {**facts, "exit": ran.returncode, "printed": ran.stdout}
 
 
-def test_users_of_every_protocol_on_two_workers(server: Server, tmp_path: Path) -> None:
-    tables = ["--csv", str(tmp_path / "locust")]
-    ran = locust(
-        server, tmp_path, "--shape", "smoke", "--bad-share", "0.3", "--processes", "2", *tables
-    )
-    assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
-    facts = json.loads((tmp_path / "report.json").read_text())
+def test_a_master_and_two_workers_make_one_report(server: Server, tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    workers = [
+        subprocess.Popen([*LOCUST, "--worker", f"--master-port={port}"], stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    try:
+        facts = load(
+            server.http_url,
+            server.grpc_url.removeprefix("grpc://"),
+            tmp_path,
+            *("--master", f"--master-bind-port={port}", "--expect-workers=2"),
+            *("--shape", "smoke", "--bad-share", "0.3", "--csv", str(tmp_path / "locust")),
+        )
+        ends = [worker.communicate(timeout=60) and worker.returncode for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+    assert (facts["exit"], ends) == (0, [0, 0])
     outcomes = facts["outcomes"]
     assert outcomes["colorized"] > 0
     assert outcomes["denied"] > 0
@@ -59,13 +82,58 @@ def test_users_of_every_protocol_on_two_workers(server: Server, tmp_path: Path) 
     assert int(rows[-1]["Request Count"]) == sum(outcomes.values())
 
 
+class Slow(rehue_pb2_grpc.ColorizerServicer):
+    """Answers each photograph with itself after a second, and counts."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.answered = self.under_way = self.most = 0
+
+    def Colorize(self, request: rehue_pb2.ColorizeRequest, _: object) -> rehue_pb2.ColorizeResponse:
+        with self.lock:
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
+        time.sleep(1)
+        with self.lock:
+            self.under_way -= 1
+            self.answered += 1
+        return rehue_pb2.ColorizeResponse(
+            id=request.id, image=request.image, media_type="image/jpeg"
+        )
+
+    def ColorizeStream(
+        self, requests: Iterator[rehue_pb2.ColorizeRequest], context: object
+    ) -> Iterator[rehue_pb2.ColorizeResponse]:
+        return (self.Colorize(request, context) for request in requests)
+
+
+def test_users_wait_side_by_side_and_for_their_last_answers(tmp_path: Path) -> None:
+    slow, pool = Slow(), ThreadPoolExecutor(32)
+    server = grpc.server(pool)
+    rehue_pb2_grpc.add_ColorizerServicer_to_server(slow, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    users = ["GrpcUser", "StreamUser", "--shape", "free", "-u", "8", "-r", "8", "-t", "3s"]
+    try:
+        facts = load(
+            "http://unused", f"127.0.0.1:{port}", tmp_path, *users, "--bad-share=0", "--processes=2"
+        )
+    finally:
+        server.stop(0)
+    # A call that blocked its process would leave one for each of the two.
+    assert slow.most > 4
+    assert facts["outcomes"]["colorized"] == slow.answered
+    assert facts["exit"] == facts["outcomes"]["failed"] == 0
+    assert facts["whole"]["p50_ms"] >= 1000
+
+
 def test_a_run_that_misses_a_level_fails(server: Server, tmp_path: Path) -> None:
-    ran = locust(
-        server, tmp_path, "GrpcUser", "--shape", "free", "-u", "1", "-t", "4s", "--p99-ms", "1"
-    )
-    assert ran.returncode == 1, ran.stderr[-3000:]
-    assert "MISSED: p99_ms" in ran.stdout
-    assert json.loads((tmp_path / "report.json").read_text())["missed"]
+    address = server.grpc_url.removeprefix("grpc://")
+    users = ["GrpcUser", "--shape", "free", "-u", "1", "-t", "4s", "--p99-ms", "1"]
+    facts = load(server.http_url, address, tmp_path, *users)
+    assert facts["exit"] == 1
+    assert "MISSED: p99_ms" in facts["printed"]
+    assert facts["missed"]
 
 
 def test_what_workers_send_adds_up() -> None:
@@ -164,9 +232,11 @@ def test_peers_make_the_same_pictures(server: Server, triton: EmbeddedTriton) ->
 
 
 def test_the_worksheet_follows_from_what_was_measured() -> None:
-    base = capacity.Measured(rate=100, cpu=0.01, triton_cpu=0, memory=0)
+    base = capacity.Measured(rate=100, cpu=0.01, memory=2**30, sent=20_000, received=30_000)
     row = capacity.worksheet(base, (0.1, 2.0))[1]
     assert row["gpu_per_second"] == 1000
     # 800/s at 10 ms are 8 cores, planned as 10; with the GPU 3.00 an hour for 2.88 million.
     assert row["chain_cores"] == pytest.approx(10)
+    assert (row["workers"], row["memory_gib"]) == (3, 3)
+    assert row["clients_mb_per_second"] == pytest.approx(40)
     assert row["cost_per_million"] == pytest.approx(3 / 2.88)
