@@ -26,6 +26,7 @@ Float64 = NDArray[np.float64]
 Batch = tuple[Float32, Float32]
 
 AHEAD = 2  # batches that wait, beside those being made
+UNITS = np.array([AB_RANGE, AB_RANGE, 100.0], np.float32)  # of a, b and L
 MOST = 4.0  # times the mean that one photograph may be seen
 
 
@@ -40,18 +41,18 @@ class Crops:
     whole: float = 0.0  # chance of the whole photograph, fitted, instead of a crop
 
     def example(self, rgb: UInt8, rng: np.random.Generator) -> Batch:
-        """L (HW1 float32, 0..100) and ab (hw2 float32, divided by 128) of a random crop."""
+        """L (HW1 float32, 0..100) and `truth` (hw3 float32) of a random crop."""
         whole = self.whole > 0 and rng.random() < self.whole
         crop = self._fitted(rgb) if whole else self._crop(rgb, rng)
         if rng.random() < 0.5:
             crop = np.ascontiguousarray(crop[:, ::-1])
         old = rng.random() < self.film
         lightness = augment.film(crop, rng) if old else lab.lightness(crop)
-        return lightness[..., None], chroma(crop, self.target)
+        return lightness[..., None], truth(crop, self.target)
 
     def _fitted(self, rgb: UInt8) -> UInt8:
         """The whole photograph with its mirror image around it, as `colorize.prepare` fits it."""
-        box = colorize.fit(*rgb.shape[:2], self._spec)
+        box = colorize.fit(rgb.shape[0], rgb.shape[1], self._spec)
         small = resized(rgb, box.width, box.height)
         below, right = self.size - box.top - box.height, self.size - box.left - box.width
         edges = (box.top, below, box.left, right)
@@ -68,7 +69,7 @@ class Crops:
         side = min(rgb.shape[:2])
         top, left = (rgb.shape[0] - side) // 2, (rgb.shape[1] - side) // 2
         crop = resized(rgb[top : top + side, left : left + side], self.size, self.size)
-        return lab.lightness(crop)[..., None], chroma(crop, self.target)
+        return lab.lightness(crop)[..., None], truth(crop, self.target)
 
     def _crop(self, rgb: UInt8, rng: np.random.Generator) -> UInt8:
         height, width = rgb.shape[:2]
@@ -84,12 +85,15 @@ def resized(rgb: UInt8, width: int, height: int) -> UInt8:
     return np.asarray(cv2.resize(rgb, (width, height), interpolation=how), np.uint8)
 
 
-def chroma(rgb: UInt8, size: int) -> Float32:
-    """ab (hw2 float32, divided by 128) of a square picture (HWC uint8) at `size` pixels."""
-    full = cv2.cvtColor(rgb.astype(np.float32) / np.float32(255), cv2.COLOR_RGB2LAB)[..., 1:]
+def truth(rgb: UInt8, size: int) -> Float32:
+    """ab divided by 128 and L divided by 100 (hw3 float32) of a square picture (HWC uint8).
+
+    The colours are what is predicted; the lightness is for losses that look at the picture.
+    """
+    full = cv2.cvtColor(rgb.astype(np.float32) / np.float32(255), cv2.COLOR_RGB2LAB)
     if full.shape[0] != size:
         full = cv2.resize(full, (size, size), interpolation=cv2.INTER_AREA)
-    return np.asarray(full / np.float32(AB_RANGE), np.float32)
+    return np.asarray(full[..., (1, 2, 0)] / UNITS, np.float32)
 
 
 @dataclass(frozen=True)
@@ -161,9 +165,9 @@ def order(shares: Float64, seed: tuple[int, ...]) -> NDArray[np.int64]:
 
 
 def stack(examples: list[Batch]) -> Batch:
-    """NHWC float32 lightness and ab of several examples."""
-    lightness, ab = zip(*examples, strict=True)
-    return np.stack(lightness), np.stack(ab)
+    """NHWC float32 lightness and truth of several examples."""
+    lightness, truths = zip(*examples, strict=True)
+    return np.stack(lightness), np.stack(truths)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rehue_training.losses import Colours, MeanSquares
+from rehue_training.losses import Classes, Colours, MeanSquares
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -39,12 +39,13 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
-    model: Literal["seed", "rehue"]
+    model: Literal["seed", "rehue", "rehue-classes"]
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
     serves: Annotated[str, Field(pattern=r"^[a-z0-9-]*$")] = ""  # as what; else as the model
     # An exported model to start from; else ImageNet's encoder under a new decoder.
     start: Path | None = None
-    loss: Annotated[MeanSquares | Colours, Field(discriminator="kind")]
+    loss: Annotated[MeanSquares | Colours | Classes, Field(discriminator="kind")]
+    adversary: Annotated[float, Field(ge=0)] = 0.0  # weight of a critic's verdict beside the loss
     learning_rate: Annotated[float, Field(gt=0, lt=1)]
     # Share of that rate for pretrained layers; and their blocks that stay as they are.
     encoder_rate: Share = 1.0
@@ -69,6 +70,7 @@ class Config(BaseModel):
     seed: int = 1
     side: Annotated[int, Field(ge=64, multiple_of=32)] = 256  # of the exported network's input
     gain: Annotated[float, Field(gt=0, le=3)] = 1.0  # its chroma, scaled at export
+    temperature: Annotated[float, Field(gt=0, le=2)] = 0.38  # of the annealed mean of classes
 
     @property
     def steps(self) -> int:
@@ -77,7 +79,7 @@ class Config(BaseModel):
     @property
     def served(self) -> str:
         """Name of the exported model in the repository."""
-        return self.serves or self.model
+        return self.serves or self.model.removesuffix("-classes")
 
     @property
     def photographs(self) -> int:
@@ -88,6 +90,12 @@ class Config(BaseModel):
     def _warm(self) -> Self:
         if self.warmup >= self.steps:
             raise ValueError(f"warmup: {self.warmup} steps leave none of the {self.steps}")
+        return self
+
+    @model_validator(mode="after")
+    def _fitting(self) -> Self:
+        if (self.model == "rehue-classes") != isinstance(self.loss, Classes):
+            raise ValueError(f"loss: {self.loss.kind!r} does not fit the model {self.model!r}")
         return self
 
     @model_validator(mode="after")

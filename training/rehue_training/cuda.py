@@ -22,7 +22,7 @@ Pointer = ctypes.c_uint64  # CUdeviceptr
 
 
 class NoGpu(RuntimeError):
-    """There is no NVIDIA GPU here, or its driver does not answer; the message says which."""
+    """There is no NVIDIA GPU here that a plan could be for; the message says why."""
 
 
 class CudaFailed(RuntimeError):
@@ -45,19 +45,25 @@ class Cuda:
         """Takes the GPU's primary context, as TensorRT does.
 
         Raises:
-            NoGpu: no driver, or no GPU.
+            NoGpu: no driver, no GPU, or GPUs of several kinds: Triton would load the first
+                one's plan on all of them.
         """
         try:
             self._library = ctypes.CDLL("libcuda.so.1")
         except OSError:
             raise NoGpu("there is no NVIDIA driver here (libcuda.so.1 is missing)") from None
-        count, self._device = ctypes.c_int(), ctypes.c_int()
         try:
             self._call("cuInit", ctypes.c_uint(0))
-            self._call("cuDeviceGetCount", ctypes.byref(count))
-            self._call("cuDeviceGet", ctypes.byref(self._device), ctypes.c_int(0))
+            devices = self._devices()
         except CudaFailed as error:
             raise NoGpu(f"the NVIDIA driver shows no GPU ({error})") from None
+        names = sorted({self._name(device) for device in devices})
+        if len(names) != 1:
+            raise NoGpu(
+                f"one kind of GPU is needed, there are {' and '.join(names) or 'none'} "
+                "(CUDA_VISIBLE_DEVICES chooses)"
+            )
+        self._device = devices[0]
         context = ctypes.c_void_p()
         self._call("cuDevicePrimaryCtxRetain", ctypes.byref(context), self._device)
         self._call("cuCtxSetCurrent", context)
@@ -71,10 +77,8 @@ class Cuda:
 
     @property
     def gpu(self) -> Gpu:
-        name = ctypes.create_string_buffer(NAME_BYTES)
-        self._call("cuDeviceGetName", name, ctypes.c_int(NAME_BYTES), self._device)
         capability = f"{self._attribute(MAJOR)}.{self._attribute(MINOR)}"
-        return Gpu(name.value.decode(), capability, driver_version())
+        return Gpu(self._name(self._device), capability, driver_version())
 
     @contextmanager
     def memory(self, size: int) -> Iterator[int]:
@@ -91,8 +95,13 @@ class Cuda:
             self._call("cuMemFree_v2", address)
 
     def upload(self, address: int, array: Array) -> None:
-        """Copies a C-contiguous array to the GPU."""
-        self._call("cuMemcpyHtoD_v2", Pointer(address), *_host(array))
+        """Copies a C-contiguous array to the GPU, before what the stream does next.
+
+        Not by cuMemcpyHtoD, which may return before the last bytes are there: it goes
+        through the default stream, and this one does not wait for that.
+        """
+        self._call("cuMemcpyHtoDAsync_v2", Pointer(address), *_host(array), self._stream)
+        self._call("cuStreamSynchronize", self._stream)
 
     def download(self, array: Array, address: int) -> None:
         """Fills a C-contiguous array from the GPU, after what the stream still does."""
@@ -104,18 +113,27 @@ class Cuda:
         length = ctypes.c_size_t(size)
         self._call("cuMemcpyDtoDAsync_v2", Pointer(there), Pointer(here), length, self._stream)
 
-    def graph(self, work: Callable[[], object]) -> Callable[[], None]:
+    @contextmanager
+    def graph(self, work: Callable[[], object]) -> Iterator[Callable[[], None]]:
         """A CUDA graph of what `work` queues on the stream: calling it queues all of it."""
         graph, ready = ctypes.c_void_p(), ctypes.c_void_p()
         # 2: CU_STREAM_CAPTURE_MODE_RELAXED.
         self._call("cuStreamBeginCapture_v2", self._stream, ctypes.c_int(2))
         try:
             work()
-        finally:
-            self._call("cuStreamEndCapture", self._stream, ctypes.byref(graph))
+        except BaseException:
+            # The stream is free again; that the capture failed too says nothing new.
+            self._library.cuStreamEndCapture(self._stream, ctypes.byref(graph))
+            raise
+        self._call("cuStreamEndCapture", self._stream, ctypes.byref(graph))
         flags = ctypes.c_ulonglong(0)
         self._call("cuGraphInstantiateWithFlags", ctypes.byref(ready), graph, flags)
-        return lambda: self._call("cuGraphLaunch", ready, self._stream)
+        try:
+            yield lambda: self._call("cuGraphLaunch", ready, self._stream)
+        finally:
+            self._call("cuStreamSynchronize", self._stream)
+            self._call("cuGraphExecDestroy", ready)
+            self._call("cuGraphDestroy", graph)
 
     def seconds(self, work: Callable[[], object]) -> float:
         """The GPU's own time for what `work` queues on the stream."""
@@ -134,6 +152,19 @@ class Cuda:
         event = ctypes.c_void_p()
         self._call("cuEventCreate", ctypes.byref(event), ctypes.c_uint(0))
         return event
+
+    def _devices(self) -> list[ctypes.c_int]:
+        count = ctypes.c_int()
+        self._call("cuDeviceGetCount", ctypes.byref(count))
+        devices = [ctypes.c_int() for _ in range(count.value)]
+        for ordinal, device in enumerate(devices):
+            self._call("cuDeviceGet", ctypes.byref(device), ctypes.c_int(ordinal))
+        return devices
+
+    def _name(self, device: ctypes.c_int) -> str:
+        name = ctypes.create_string_buffer(NAME_BYTES)
+        self._call("cuDeviceGetName", name, ctypes.c_int(NAME_BYTES), device)
+        return name.value.decode()
 
     def _attribute(self, number: int) -> int:
         value = ctypes.c_int()

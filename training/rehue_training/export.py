@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from rehue_serve import lab
-from rehue_training import checkpoint
+from rehue_training import bins, checkpoint
 from rehue_training.batches import resized
 from rehue_training.config import Config
 from rehue_training.graph import OPSET, Graph, Value, emit
@@ -43,6 +43,8 @@ def export(config: Config, *, runs: Path, repository: Path) -> tuple[Path, Parit
     """Writes the averaged weights of a config's run as `repository/model/1/model.onnx`."""
     model = MODELS[config.model]()
     model.set_weights(checkpoint.load(runs / config.name / CHECKPOINT).averaged)
+    if config.model == "rehue-classes":
+        model = bins.decoded(model, config.temperature)
     proto = to_onnx(model, side=config.side, gain=config.gain)
     path = repository / config.served / "1" / "model.onnx"
     write(proto, path)

@@ -68,15 +68,18 @@ def emit(graph: Graph, model: keras.Model, entry: Value) -> Value:
 def read_weights(model: keras.Model, path: Path) -> None:
     """Gives a Keras network the weights that `emit` wrote for it.
 
+    The last layer keeps its own where the file has another head.
+
     Raises:
-        KeyError: the file lacks a layer of the network.
+        KeyError: the file lacks another layer of the network.
         ValueError: a layer is of another shape there.
     """
     tensors = {
         tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer
     }
     for layer in model.layers:
-        if layer.weights:
+        head = layer is model.layers[-1] and f"{layer.name}/kernel/fp16" not in tensors
+        if layer.weights and not head:
             kernel = tensors[f"{layer.name}/kernel/fp16"]
             depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
             kernel = kernel.transpose(*((2, 3, 0, 1) if depthwise else (2, 3, 1, 0)))
@@ -157,6 +160,12 @@ def _resize(graph: Graph, layer: Any, inputs: list[Value]) -> Value:
     return Value(name, source.height * factor, source.width * factor)
 
 
+def _softmax(graph: Graph, layer: Any, inputs: list[Value]) -> Value:
+    (source,) = inputs
+    name = graph.add("Softmax", [source.name], layer.name, axis=1)
+    return Value(name, source.height, source.width)
+
+
 def _pool(graph: Graph, layer: Any, inputs: list[Value]) -> Value:
     return Value(graph.add("GlobalAveragePool", [inputs[0].name], layer.name), 1, 1)
 
@@ -187,4 +196,5 @@ LAYERS: dict[type, Writer] = {
     keras.layers.UpSampling2D: _resize,
     keras.layers.GlobalAveragePooling2D: _pool,
     keras.layers.Rescaling: _rescale,
+    keras.layers.Softmax: _softmax,
 }

@@ -1,7 +1,8 @@
 """What the networks are trained to keep small.
 
-Arguments are NHWC float32 ab divided by 128, truth first; the answer is one
-number a photograph. Written with `keras.ops`, so that they run on every backend.
+The truth (NHW3 float32: ab divided by 128, L divided by 100) comes first, then the network's
+answer (NHWC float32); what comes out is one number a photograph. Written with `keras.ops`, so
+that they run on every backend.
 """
 
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from typing import Any, Literal
 
 from keras import ops
 from pydantic import BaseModel, ConfigDict, Field
+
+from rehue_training import bins, perception
 
 Loss = Callable[[Any, Any], Any]
 
@@ -24,7 +27,7 @@ class MeanSquares(BaseModel):
     kind: Literal["mean squares"] = "mean squares"
 
     def __call__(self, truth: Any, guess: Any) -> Any:
-        return ops.mean(ops.square(truth - guess), axis=(1, 2, 3))
+        return ops.mean(ops.square(truth[..., :2] - guess), axis=(1, 2, 3))
 
 
 class Colours(BaseModel):
@@ -37,16 +40,24 @@ class Colours(BaseModel):
     and the vividness term punishes a photograph paler, or gaudier, than the truth.
     The perceived distance is CIEDE2000's, less its turn of hue: a wrong tint on
     something gray counts more than the same distance between two vivid colours.
+    The perceptual term is how alike both pictures look to `perception`'s classifier.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     kind: Literal["colours"] = "colours"
-    distance: Literal["ab", "perceived"] = "ab"
+    distance: Literal["ab", "huber", "perceived"] = "ab"
     chroma: float = Field(default=3.0, ge=0)
     coarse: float = Field(default=0.5, ge=0)
     vividness: float = Field(default=0.1, ge=0)
+    perceptual: float = Field(default=0.0, ge=0)
 
     def __call__(self, truth: Any, guess: Any) -> Any:
+        loss = self._in_ab(truth[..., :2], guess)
+        if self.perceptual:
+            loss = loss + self.perceptual * perception.distance(truth, guess)
+        return loss
+
+    def _in_ab(self, truth: Any, guess: Any) -> Any:
         fine = self._distance(truth, guess)
         coarse = self._distance(_pooled(truth), _pooled(guess))
         vivid = ops.abs(_mean_chroma(truth) - _mean_chroma(guess))
@@ -58,8 +69,39 @@ class Colours(BaseModel):
         return ops.mean(weight * between(truth, guess), axis=(1, 2))
 
 
+class Classes(BaseModel):
+    """Cross entropy over `bins` of the ab plane, heavier where the truth is colourful.
+
+    Zhang, Isola and Efros, "Colorful Image Colorization" (2016), eq. 2 to 4, with a weight by
+    chroma in place of one by how rare a colour is: the rare colours are the colourful ones.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: Literal["classes"] = "classes"
+    chroma: float = Field(default=3.0, ge=0)
+
+    def __call__(self, truth: Any, guess: Any) -> Any:
+        ab = truth[..., :2]
+        entropy = -ops.sum(bins.shares(ab) * ops.log_softmax(guess, axis=-1), axis=-1)
+        return ops.mean((1 + self.chroma * _length(ab)) * entropy, axis=(1, 2))
+
+
+def accuracy(truth: Any, guess: Any) -> Any:
+    """The paper's metric, Keras' "accuracy": where a and b have the same one as the larger."""
+    same = ops.equal(ops.argmax(truth[..., :2], axis=-1), ops.argmax(guess, axis=-1))
+    return ops.cast(same, "float32")
+
+
 def _plain(truth: Any, guess: Any) -> Any:
     return _length(truth - guess)
+
+
+def _huber(truth: Any, guess: Any) -> Any:
+    """Squares up to 14 Lab units, straight from there on (Huber, 1964), over ab / 110."""
+    length = _length(truth - guess) * (128 / 110)
+    bend = 14 / 110
+    straight = bend * (length - bend / 2)
+    return ops.where(length < bend, ops.square(length) / 2, straight) / bend
 
 
 def _perceived(truth: Any, guess: Any) -> Any:
@@ -82,7 +124,11 @@ def _perceived(truth: Any, guess: Any) -> Any:
     return ops.sqrt(squares + SOFT**2) - SOFT
 
 
-DISTANCES: dict[str, Callable[[Any, Any], Any]] = {"ab": _plain, "perceived": _perceived}
+DISTANCES: dict[str, Callable[[Any, Any], Any]] = {
+    "ab": _plain,
+    "huber": _huber,
+    "perceived": _perceived,
+}
 
 
 def _length(ab: Any) -> Any:

@@ -1,8 +1,9 @@
 """The networks: `seed`, the paper's CNN, and `rehue`, the default.
 
-Both take L as NHWC float32, 0..100, and answer ab as NHWC float32 divided by
-`AB_RANGE`. Both are fully convolutional: they train on crops of any size that
-divides by 32, and are exported at the size they are served at.
+All take L as NHWC float32, 0..100, and answer ab as NHWC float32 divided by
+`AB_RANGE`; `rehue-classes` answers scores of classes of ab instead. All are
+fully convolutional: they train on crops of any size that divides by 32, and are
+exported at the size they are served at.
 """
 
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 import keras
 from keras import layers
 
+from rehue_training import bins
 from rehue_training.encoder import load_imagenet, taps
 
 AB_RANGE = 128.0  # as the paper divides ab
@@ -65,26 +67,32 @@ def rehue(*, pretrained: bool = True) -> keras.Model:
     (half the work of the convolution that follows), and a vector of the whole
     picture at its deepest point tells every place what the scene is.
     """
+    return _u_net(_head(2, activation="tanh", name="colours"), pretrained=pretrained)
+
+
+def rehue_classes(*, pretrained: bool = True) -> keras.Model:
+    """The same with a score for each class of `bins` instead; `bins.decoded` makes ab of them."""
+    return _u_net(_head(len(bins.centres()), name="scores"), pretrained=pretrained)
+
+
+def _u_net(head: keras.Layer, *, pretrained: bool) -> keras.Model:
     lightness = keras.Input((None, None, 1), name="lightness")
     gray = layers.Rescaling(1 / 50, offset=-1.0, name="gray")(lightness)
     *skips, deepest = taps(gray)
     x = _context(deepest, DECODER[0])
     for channels, skip in zip(DECODER, reversed(skips), strict=True):
         x = _decode(x, skip, channels)
-    # Noughts first: training starts from gray, not from saturated noise.
-    colours = layers.Conv2D(
-        2,
-        3,
-        padding="same",
-        activation="tanh",
-        kernel_initializer="zeros",
-        dtype="float32",  # whatever the precision of the rest
-        name="colours",
-    )
-    model = keras.Model(lightness, colours(x), name="rehue")
+    model = keras.Model(lightness, head(x), name="rehue")
     if pretrained:
         load_imagenet(model)
     return model
+
+
+def _head(channels: int, **options: Any) -> keras.Layer:
+    # Noughts first: training starts from gray, not from saturated noise. FP32 whatever the rest.
+    return layers.Conv2D(
+        channels, 3, padding="same", kernel_initializer="zeros", dtype="float32", **options
+    )
 
 
 def _context(x: Any, channels: int) -> Any:
@@ -112,5 +120,9 @@ def _decode(x: Any, skip: Any, channels: int) -> Any:
 
 
 # Size of a network's answer over that of its input.
-ANSWER = {"seed": 1.0, "rehue": 0.5}
-MODELS: dict[str, Callable[[], keras.Model]] = {"seed": seed, "rehue": rehue}
+ANSWER = {"seed": 1.0, "rehue": 0.5, "rehue-classes": 0.5}
+MODELS: dict[str, Callable[[], keras.Model]] = {
+    "seed": seed,
+    "rehue": rehue,
+    "rehue-classes": rehue_classes,
+}

@@ -11,7 +11,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from rehue_training import batches, checkpoint
+from rehue_training import batches, checkpoint, losses
+from rehue_training.adversary import Adversary
 from rehue_training.checkpoint import Arrays, Checkpoint, Record
 from rehue_training.config import Config
 from rehue_training.encoder import block_of
@@ -36,7 +37,7 @@ class Adam(keras.optimizers.AdamW):  # type: ignore[misc]
         super().update_step(gradient, variable, learning_rate * share)
 
 
-def build(config: Config) -> keras.Model:
+def build(config: Config, adversary: Adversary | None = None) -> keras.Model:
     """The config's network, compiled, with its starting weights."""
     keras.utils.set_random_seed(config.seed)
     policy = keras.config.dtype_policy()
@@ -53,9 +54,20 @@ def build(config: Config) -> keras.Model:
         for layer in model.layers
         for _ in layer.trainable_variables
     ]
-    model.compile(optimizer=Adam(config, shares), loss=config.loss, metrics=["accuracy"])
+    loss = config.loss if adversary is None else _against(config, adversary)
+    metrics = [] if config.model == "rehue-classes" else [losses.accuracy]
+    model.compile(optimizer=Adam(config, shares), loss=loss, metrics=metrics)
     model.optimizer.build(model.trainable_variables)
     return model
+
+
+def _against(config: Config, adversary: Adversary) -> losses.Loss:
+    """The config's loss with the critic's verdict beside it."""
+
+    def loss(truth: Any, guess: Any) -> Any:
+        return config.loss(truth, guess) + config.adversary * adversary.unmasked(truth, guess)
+
+    return loss
 
 
 def freeze(model: keras.Model, blocks: int) -> None:
@@ -81,7 +93,8 @@ class Run:
 
     def __init__(self, config: Config, folder: Path) -> None:
         self.config, self.path = config, folder / CHECKPOINT
-        self.model = build(config)
+        self.adversary = Adversary(config.seed) if config.adversary else None
+        self.model = build(config, self.adversary)
         self.step = 0
         self.size = 0  # of the crops that the model's functions were traced for
         self.averaged: Arrays = self.model.get_weights()
@@ -92,11 +105,17 @@ class Run:
     def _restore(self, state: Checkpoint) -> None:
         self.step, self.averaged, self.history = state.step, state.averaged, state.history
         self.model.set_weights(state.weights)
-        for variable, value in zip(self.model.optimizer.variables, state.optimizer, strict=True):
+        for variable, value in zip(self._learning, state.optimizer, strict=True):
             variable.assign(value)
 
+    @property
+    def _learning(self) -> list[Any]:
+        """What learning needs beside the weights."""
+        critic = self.adversary.variables if self.adversary else []
+        return [*self.model.optimizer.variables, *critic]
+
     def save(self) -> None:
-        optimizer = [keras.ops.convert_to_numpy(value) for value in self.model.optimizer.variables]
+        optimizer = [keras.ops.convert_to_numpy(value) for value in self._learning]
         weights = self.model.get_weights()
         state = Checkpoint(self.step, weights, self.averaged, optimizer, self.history)
         checkpoint.save(self.path, state)
@@ -105,6 +124,9 @@ class Run:
         """One step; the loss and accuracy since the last log."""
         self._trace(planned.crops.size)
         self.model.optimizer.learning_rate = learning_rate(self.config, planned.step)
+        if self.adversary:
+            lightness, truth = batch
+            self.adversary.learn(truth, self.model.predict_on_batch(lightness))
         result = self.model.train_on_batch(*batch, return_dict=True)
         self.step = planned.step + 1
         if self.step % AVERAGE_EVERY == 0 or self.step == self.config.steps:
@@ -117,6 +139,7 @@ class Run:
         if size != self.size:
             self.model.make_train_function(force=True)
             self.model.make_test_function(force=True)
+            self.model.make_predict_function(force=True)
             self.size = size
 
     def _average(self) -> None:

@@ -2,7 +2,7 @@
 
 The one place that calls TensorRT's Python API: 10 and 11, and what is left of 8.6
 that differs. The classes and arguments used here were compared with the bindings of
-10.0, 10.16, 11.1 and 11.4; none of it has run on a GPU yet.
+8.6, 10.0, 10.16, 11.1 and 11.4; none of it has run on a GPU yet.
 """
 
 import ctypes
@@ -92,7 +92,7 @@ class TensorRT:
         Raises:
             BuildFailed: TensorRT does not take the ONNX, or finds no way to run it.
         """
-        builder = self.module.Builder(self._logger)
+        builder = self._made(self.module.Builder)
         network = builder.create_network(self._network_flags())
         self._parse(network, onnx)
         config = builder.create_builder_config()
@@ -117,7 +117,7 @@ class TensorRT:
         Raises:
             BuildFailed: TensorRT does not take it.
         """
-        runtime = self.module.Runtime(self._logger)
+        runtime = self._made(self.module.Runtime)
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise BuildFailed("TensorRT could not load the plan; its log says why")
@@ -127,13 +127,28 @@ class TensorRT:
     def _major(self) -> int:
         return int(self.version.partition(".")[0])
 
+    def _made(self, kind: Any, *arguments: Any) -> Any:
+        """One of TensorRT's own objects.
+
+        Raises:
+            BuildFailed: the library gives none, as under a driver that is too old for its
+                CUDA; the bindings make a TypeError of that.
+        """
+        try:
+            return kind(*arguments, self._logger)
+        except TypeError as error:
+            raise BuildFailed(
+                f"TensorRT {self.version} does not start on {self.gpu.name} with driver "
+                f"{self.gpu.driver}; its log says why ({error})"
+            ) from None
+
     def _network_flags(self) -> int:
         flags = self.module.NetworkDefinitionCreationFlag
         # 8.6 has no strong typing; 11 always has it and ignores the flag.
         return 1 << int(flags.EXPLICIT_BATCH if self._major < 10 else flags.STRONGLY_TYPED)
 
     def _parse(self, network: Any, onnx: bytes) -> None:
-        parser = self.module.OnnxParser(network, self._logger)
+        parser = self._made(self.module.OnnxParser, network)
         if not parser.parse(onnx):
             errors = [str(parser.get_error(index)) for index in range(parser.num_errors)]
             raise BuildFailed("TensorRT does not take the ONNX file: " + "; ".join(errors))
@@ -168,7 +183,7 @@ class TensorRT:
     def _timing_cache(self, config: Any, kept: bytes) -> Any:
         """The cache in use; an empty one where the kept one is of another TensorRT or GPU."""
         cache = config.create_timing_cache(kept)
-        if not config.set_timing_cache(cache, ignore_mismatch=False):
+        if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
             cache = config.create_timing_cache(b"")
             config.set_timing_cache(cache, ignore_mismatch=False)
         return cache
@@ -180,6 +195,8 @@ class Engine:
     def __init__(self, module: Any, cuda: Cuda, engine: Any) -> None:
         self._module, self._cuda, self._engine = module, cuda, engine
         self._context = engine.create_execution_context()
+        if self._context is None:
+            raise BuildFailed("TensorRT has no room to run the plan in; its log says why")
         self.inputs, self.outputs = self._names("INPUT"), self._names("OUTPUT")
 
     @property

@@ -1,0 +1,49 @@
+"""A critic that learns to tell true colours from made ones: for a short finish.
+
+Least squares (Mao et al., "Least Squares Generative Adversarial Networks", 2017) over patches
+(Isola et al., "Image-to-Image Translation with Conditional Adversarial Networks", 2017): it sees
+the lightness too, and judges every patch of some 30 pixels of ab by itself. Before each step of
+the network it learns from what the network makes of the same batch.
+"""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+CHANNELS = (32, 64, 128)
+RATE = 2e-4
+
+
+class Adversary:
+    """The critic, its optimizer, and the network's term for not being told apart."""
+
+    def __init__(self, seed: int) -> None:
+        start = keras.initializers.RandomNormal(0.0, 0.02, seed=seed)
+        x = picture = keras.Input((None, None, 3), name="critic_picture")
+        for channels in CHANNELS:
+            x = layers.Conv2D(channels, 4, 2, padding="same", kernel_initializer=start)(x)
+            x = layers.LeakyReLU(0.2)(x)
+        truth = layers.Conv2D(1, 3, padding="same", kernel_initializer=start, name="truth")(x)
+        self.critic = keras.Model(picture, truth, name="critic")
+        optimizer = keras.optimizers.Adam(RATE, beta_1=0.5, global_clipnorm=1.0)
+        self.critic.compile(optimizer=optimizer, loss="mse", jit_compile=False)
+        optimizer.build(self.critic.trainable_variables)
+
+    @property
+    def variables(self) -> list[Any]:
+        """All that a checkpoint keeps of it."""
+        return [*self.critic.variables, *self.critic.optimizer.variables]
+
+    def learn(self, truth: Any, guess: Any) -> None:
+        """One step on a batch: true pictures (NHW3) are 1, guesses (NHW2) 0."""
+        made = np.concatenate([np.asarray(guess, np.float32), truth[..., 2:]], axis=-1)
+        verdict = self.critic.compute_output_shape(truth.shape)
+        wanted = np.concatenate([np.ones(verdict), np.zeros(verdict)]).astype(np.float32)
+        self.critic.train_on_batch(np.concatenate([truth, made]), wanted)
+
+    def unmasked(self, truth: Any, guess: Any) -> Any:
+        """How far from true the critic takes the guesses; a number a photograph."""
+        picture = ops.concatenate([ops.cast(guess, "float32"), truth[..., 2:]], axis=-1)
+        return ops.mean(ops.square(self.critic(picture) - 1), axis=(1, 2, 3))
