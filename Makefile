@@ -5,6 +5,8 @@ STAMP := .venv/.stamp
 # .venv holds what the last command needed: serving alone for demo and serve,
 # everything for the rest.
 INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python
+# What tries the alerts: the one on the PATH, or Debian's. Without either that test is skipped.
+PROMTOOL := $(if $(shell command -v promtool),,$(if $(shell command -v apt-get),$(BIN)/promtool))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve test lint bench test-faults soak fuzz loadtest openloop peers capacity train evaluate export plan gpu-check k8s lock stubs clean
@@ -18,7 +20,7 @@ demo: $(STAMP)-serve ## colorize the sample photographs through the whole system
 serve: $(STAMP)-serve ## start everything on this machine, in the foreground
 	@exec $(BIN)/rehue serve
 
-test: $(STAMP)-dev ## run the tests
+test: $(STAMP)-dev $(PROMTOOL) ## run the tests
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(STAMP)-dev ## check style, types and the direction of imports
@@ -69,7 +71,7 @@ plan: $(STAMP)-dev ## build the TensorRT plans for this machine's GPU
 gpu-check: $(STAMP)-dev ## build, compare and measure the plans on this machine's GPU
 	$(BIN)/rehue gpu-check $(ARGS)
 
-k8s: $(STAMP)-dev .venv/checkov/.stamp ## render the manifests for Kubernetes and check them
+k8s: $(STAMP)-dev $(PROMTOOL) .venv/checkov/.stamp ## render the manifests for Kubernetes and check them
 	$(BIN)/python -m pytest tests/test_k8s_*.py $(ARGS)
 
 lock: $(STAMP)-dev ## choose versions again and lock them with hashes
@@ -105,6 +107,12 @@ $(BIN)/uv: requirements/uv.lock
 	$(PYTHON) -m venv .venv || { echo "This needs Python 3.11 with venv: apt-get install python3.11-venv, or PYTHON=/path/to/python3.11 make"; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
+
+# Unpacked, not installed: the package would start a server.
+$(BIN)/promtool: | $(BIN)/uv
+	@at=$$(mktemp -d) && apt="apt-get -qq -o APT::Sandbox::User=root -o Dir::State::Lists=$$at -o Dir::Cache=$$at" \
+	  && $$apt update && (cd $$at && $$apt download prometheus && dpkg-deb -x prometheus_*.deb .) \
+	  && cp $$at/usr/bin/promtool $@; rc=$$?; rm -rf $$at; exit $$rc
 
 # The policy checks' own environment: their versions would hold back the project's.
 .venv/checkov/.stamp: requirements/checkov.lock $(BIN)/uv
