@@ -3,14 +3,13 @@
 No kube-apiserver is to be had from the registries that this project uses, so this stands in
 for it: Kubernetes' and the custom resources' schemas with unknown fields as errors, lists
 merged by their keys, fields owned by managers and conflicts over them, immutable fields, a
-namespace before what lies in it, and the rules across fields that no schema holds and that
-these manifests could break. It runs nothing: no controller, no webhook, no quota.
+namespace before what lies in it, and the rules across fields of admission.py. It runs
+nothing: no controller, no webhook, no quota.
 """
 
 import json
-import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,7 +18,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import kubernetes_validate
 import yaml
-from rendered import Object, containers
+from admission import breaches
+from rendered import Object
 from test_k8s_schemas import KUBERNETES, problems
 
 # Plural of each kind, by its API; a kind that is not here is not installed in this cluster.
@@ -38,6 +38,7 @@ KINDS: dict[str, dict[str, str]] = {
         "Gateway": "gateways", "HTTPRoute": "httproutes", "GRPCRoute": "grpcroutes",
     },
     "gateway.networking.k8s.io/v1beta1": {"ReferenceGrant": "referencegrants"},
+    "gateway.envoyproxy.io/v1alpha1": {"BackendTrafficPolicy": "backendtrafficpolicies"},
     "keda.sh/v1alpha1": {"ScaledObject": "scaledobjects"},
 }  # fmt: skip
 IMMUTABLE = {
@@ -179,165 +180,6 @@ def leaves(value: Any, schema: Any, path: FieldPath = ()) -> Iterator[tuple[Fiel
             yield from leaves(item, schema["items"], (*path, held))
     else:
         yield path, value
-
-
-# Rules across fields.
-
-LABEL = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
-SUBDOMAIN = re.compile(
-    r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
-)
-SERVICE = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
-PORT = re.compile(r"(?=.*[a-z])[a-z0-9]+(-[a-z0-9]+)*")
-DURATION = re.compile(r"([0-9]{1,5}(h|m|s|ms)){1,4}")
-
-
-def breaches(one: Object) -> Iterator[str]:
-    """What an API server refuses beyond the schema."""
-    name = one["metadata"]["name"]
-    if not (SERVICE if one["kind"] == "Service" else SUBDOMAIN).fullmatch(name):
-        yield f"metadata.name: {name}"
-    yield from _labels(one["metadata"])
-    for pod in templates(one):
-        yield from _labels(pod["metadata"])
-        yield from _pod(one, pod)
-    if one["kind"] in ("Deployment", "StatefulSet"):
-        chosen = one["spec"]["selector"]["matchLabels"]
-        if not chosen.items() <= one["spec"]["template"]["metadata"]["labels"].items():
-            yield "spec.selector does not match the template's labels"
-    yield from RULES.get(one["kind"], lambda _: iter(()))(one.get("spec", {}))
-
-
-def templates(one: Object) -> list[Object]:
-    """The pod templates that an object holds."""
-    if one["kind"] == "RayService":
-        cluster = one["spec"]["rayClusterConfig"]
-        return [
-            group["template"] for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])
-        ]
-    return [one["spec"]["template"]] if one["kind"] in ("Deployment", "StatefulSet") else []
-
-
-def _labels(metadata: Object) -> Iterator[str]:
-    for key, value in metadata.get("labels", {}).items():
-        if not LABEL.fullmatch(value) or not LABEL.fullmatch(key.rpartition("/")[2]):
-            yield f"labels: {key}={value}"
-
-
-def _pod(owner: Object, pod: Object) -> Iterator[str]:
-    volumes = {one["name"] for one in pod["spec"].get("volumes", [])}
-    claims = owner["spec"].get("volumeClaimTemplates", [])
-    volumes |= {one["metadata"]["name"] for one in claims}
-    names = [one["name"] for one in containers(pod)]
-    if len(set(names)) < len(names):
-        yield f"containers: duplicate names {names}"
-    for container in containers(pod):
-        where = container["name"]
-        ports = [one["name"] for one in container.get("ports", [])]
-        if len(set(ports)) < len(ports) or not all(
-            PORT.fullmatch(p) and len(p) < 16 for p in ports
-        ):
-            yield f"{where}: names of ports {ports}"
-        for mount in container.get("volumeMounts", []):
-            if mount["name"] not in volumes:
-                yield f"{where}: volumeMounts: {mount['name']} not found"
-        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-            for action in ("httpGet", "tcpSocket"):
-                port = container.get(probe, {}).get(action, {}).get("port")
-                if isinstance(port, str) and port not in ports:
-                    yield f"{where}: {probe}: no port {port}"
-        wait = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
-        if wait > pod["spec"].get("terminationGracePeriodSeconds", 30):
-            yield f"{where}: preStop.sleep is longer than the grace period"
-        yield from _resources(where, container.get("resources", {}))
-
-
-def _resources(where: str, resources: Object) -> Iterator[str]:
-    limits = resources.get("limits", {})
-    for name, asked in resources.get("requests", {}).items():
-        if name in limits and quantity(asked) > quantity(limits[name]):
-            yield f"{where}: requests.{name} must be at most its limit"
-        if "/" in name and limits.get(name) != asked:
-            yield f"{where}: requests.{name} must equal its limit"
-
-
-def quantity(text: str | float) -> float:
-    """A Kubernetes quantity in its base unit."""
-    number, unit = re.fullmatch(r"([0-9.]+)([a-zA-Z]*)", str(text)).groups()  # type: ignore[union-attr]
-    units = {
-        "": 1.0,
-        "m": 1e-3,
-        "k": 1e3,
-        "M": 1e6,
-        "G": 1e9,
-        "Ki": 2.0**10,
-        "Mi": 2.0**20,
-        "Gi": 2.0**30,
-    }
-    return float(number) * units[unit]
-
-
-def _service(spec: Object) -> Iterator[str]:
-    for what in ("name", "port"):
-        held = [one[what] for one in spec["ports"]]
-        if len(set(held)) < len(held):
-            yield f"spec.ports: duplicate {what}"
-
-
-def _budget(spec: Object) -> Iterator[str]:
-    if ("minAvailable" in spec) is ("maxUnavailable" in spec):
-        yield "spec: one of minAvailable and maxUnavailable"
-
-
-def _gateway(spec: Object) -> Iterator[str]:
-    listeners = spec["listeners"]
-    for keys in (("name",), ("port", "protocol", "hostname")):
-        held = [tuple(one.get(key) for key in keys) for one in listeners]
-        if len(set(held)) < len(held):
-            yield f"spec.listeners: {' and '.join(keys)} must be unique"
-    for one in listeners:
-        if (one["protocol"] in ("HTTPS", "TLS")) is not ("tls" in one):
-            yield f"{one['name']}: tls goes with HTTPS and TLS alone"
-        tls = one.get("tls", {})
-        if one["protocol"] == "HTTPS" and tls.get("mode", "Terminate") != "Terminate":
-            yield f"{one['name']}: tls.mode must be Terminate for HTTPS"
-        if tls.get("mode", "Terminate") == "Terminate" and tls and not tls.get("certificateRefs"):
-            yield f"{one['name']}: Terminate needs certificateRefs"
-
-
-def _route(spec: Object) -> Iterator[str]:
-    for name in spec.get("hostnames", []):
-        if not SUBDOMAIN.fullmatch(name.removeprefix("*.")):
-            yield f"spec.hostnames: {name}"
-    for rule in spec["rules"]:
-        times = rule.get("timeouts", {})
-        if not all(DURATION.fullmatch(one) for one in times.values()):
-            yield f"timeouts: {times}"
-        elif {"request", "backendRequest"} <= set(times) and _shorter(**times):
-            yield "timeouts: backendRequest cannot be longer than request"
-        for backend in rule.get("backendRefs", []):
-            if not 0 <= backend.get("weight", 1) <= 1_000_000:
-                yield f"backendRefs: weight {backend['weight']}"
-            if "port" not in backend:
-                yield "backendRefs: a Service needs a port"
-        for match in rule.get("matches", []):
-            if not match.get("path", {}).get("value", "/").startswith("/"):
-                yield f"matches: {match['path']}"
-
-
-def _shorter(request: str, backendRequest: str) -> bool:  # noqa: N803
-    units = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3}
-    asked, behind = (
-        sum(float(n) * units[unit] for n, unit in re.findall(r"(\d+)(ms|h|m|s)", one))
-        for one in (request, backendRequest)
-    )
-    return asked < behind
-
-
-RULES: dict[str, Callable[[Object], Iterator[str]]] = {
-    "Service": _service, "PodDisruptionBudget": _budget, "Gateway": _gateway,
-    "HTTPRoute": _route, "GRPCRoute": _route,
-}  # fmt: skip
 
 
 # The way in: what kubectl asks before and while it applies.

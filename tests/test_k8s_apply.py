@@ -8,6 +8,7 @@ from typing import Any
 
 import apiserver
 import pytest
+from admission import templates
 from apiserver import Cluster, Refused
 from rendered import K8S, KUBECTL, OVERLAYS, Object, objects, only
 
@@ -78,7 +79,7 @@ Break = Callable[[Any], Any]
 
 
 def _container(one: Object) -> Any:
-    return apiserver.templates(one)[0]["spec"]["containers"][0]
+    return templates(one)[0]["spec"]["containers"][0]
 
 
 BROKEN: dict[str, tuple[str, Break, str]] = {
@@ -141,6 +142,46 @@ BROKEN: dict[str, tuple[str, Break, str]] = {
     "a route's times": (
         "HTTPRoute", lambda one: one["spec"]["rules"][0]["timeouts"].update(request="60s"),
         "cannot be longer",
+    ),
+    "a route's path": (
+        "HTTPRoute",
+        lambda one: one["spec"]["rules"][0]["matches"][0]["path"].update(value="/v1/../x"),
+        "path /v1/../x",
+    ),
+    "a route's parents": (
+        "HTTPRoute",
+        lambda one: one["spec"]["parentRefs"].append(one["spec"]["parentRefs"][0]),
+        "must be unique",
+    ),
+    "an RPC's service": (
+        "GRPCRoute",
+        lambda one: one["spec"]["rules"][0]["matches"][0]["method"].update(service="a/b"),
+        "service a/b",
+    ),
+    "a weight": (
+        "GRPCRoute",
+        lambda one: one["spec"]["rules"][0]["backendRefs"][0].update(weight=1_000_001),
+        "greater than the maximum",
+    ),
+    "fewer than the least": (
+        "ScaledObject", lambda one: one["spec"].update(maxReplicaCount=1), "must be less than",
+    ),
+    "a fallback": (
+        "ScaledObject",
+        lambda one: one["spec"]["triggers"][0].update(metricType="Utilization"),
+        "fallback",
+    ),
+    "Redis twice": (
+        "RayService",
+        lambda one: one["spec"]["rayClusterConfig"]["headGroupSpec"]["rayStartParams"].update(
+            {"redis-password": "x"}
+        ),
+        "gcsFaultToleranceOptions",
+    ),
+    "workers turned round": (
+        "RayService",
+        lambda one: one["spec"]["rayClusterConfig"]["workerGroupSpecs"][0].update(minReplicas=99),
+        "at most maxReplicas",
     ),
     "a route's host": (
         "GRPCRoute", lambda one: one["spec"].update(hostnames=["Rehue.example.com"]), "hostnames",

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from admission import quantity
 from grpc_health.v1 import health_pb2
 from ray.serve.schema import ServeDeploySchema
 from rendered import K8S, OVERLAYS, ROOT, Object, containers, every, main, objects, only, pods
@@ -23,7 +24,7 @@ AUTOSCALED = ("production",)
 # load balancers in front. In a pod Ray's defaults do.
 ONE_MACHINE = re.compile(
     r"RAY_SERVE_HAPROXY_(CONFIG|SOCKET|METRICS_SOCKET|SERVER_STATE|STATS_PORT|METRICS_PORT)"
-    r"|_MIN_DRAINING_PERIOD_S"
+    r"|_MIN_DRAINING_PERIOD_S|_(HTTP|GRPC)_PORT"
 )
 
 
@@ -283,6 +284,27 @@ def test_the_gateway_waits_longer_than_the_server(
     settings = loaded("production", monkeypatch, tmp_path)
     (rule,) = only("production", "HTTPRoute")["spec"]["rules"]
     assert int(rule["timeouts"]["request"].removesuffix("s")) > settings.timeout
+    # None for gRPC, whose streams last longer than a photograph.
+    (policy,) = policies("GRPCRoute")
+    assert policy["timeout"]["http"]["requestTimeout"] == "0s"
+
+
+def test_the_gateway_takes_what_the_server_takes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    limit = loaded("production", monkeypatch, tmp_path).max_bytes
+    (policy,) = policies("HTTPRoute")
+    # With the 64 KiB of a form's own; not much more, which the server would refuse anyway.
+    assert limit + 64 * 1024 < quantity(policy["requestBuffer"]["limit"]) < 1.1 * limit
+    assert "requestBuffer" not in policies("GRPCRoute")[0]
+
+
+def policies(kind: str) -> list[Object]:
+    """Envoy Gateway's for a kind of route, each of which names one that is there."""
+    found = [one["spec"] for one in every("production", "BackendTrafficPolicy")]
+    name = only("production", kind)["metadata"]["name"]
+    return [one for one in found if [(kind, name)] == [
+        (ref["kind"], ref["name"]) for ref in one["targetRefs"]]]  # fmt: skip
 
 
 def test_rpcs_are_the_servers() -> None:

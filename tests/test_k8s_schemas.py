@@ -101,6 +101,9 @@ BROKEN: dict[str, tuple[str, Break]] = {
     "a listener's TLS": (
         "Gateway", lambda one: one["spec"]["listeners"][0]["tls"].update(mode="Sometimes")
     ),
+    "a body's limit": (
+        "BackendTrafficPolicy", lambda one: one["spec"]["requestBuffer"].update(limit="33 MiB")
+    ),
     "a rule's field": (
         "PrometheusRule", lambda one: one["spec"]["groups"][0]["rules"][0].update(alerts="x")
     ),
@@ -114,7 +117,7 @@ BROKEN: dict[str, tuple[str, Break]] = {
 @pytest.mark.parametrize("what", BROKEN)
 def test_what_is_broken_is_found(what: str) -> None:
     kind, broken = BROKEN[what]
-    name = "rehue-ray" if kind == "PodMonitor" else ""
+    name = {"PodMonitor": "rehue-ray", "BackendTrafficPolicy": "rehue-http"}.get(kind, "")
     one = copy.deepcopy(only("production", kind, name))
     assert problems(one) == []
     broken(one)

@@ -1,0 +1,219 @@
+"""What a cluster refuses beyond the schemas, as far as these manifests could break it.
+
+Kubernetes' own rules across fields; the CEL rules of the Gateway API's resources; what KEDA's
+admission and KubeRay's operator check. Written from their documentation and sources, since
+no registry that this project uses has the resources' definitions with their CEL rules.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from rendered import Object, containers
+
+LABEL = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
+SUBDOMAIN = re.compile(
+    r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
+)
+SERVICE = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
+PORT = re.compile(r"(?=.*[a-z])[a-z0-9]+(-[a-z0-9]+)*")
+RPC = re.compile(r"\.?[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)*", re.IGNORECASE)
+PATH = re.compile(r"/([A-Za-z0-9/\-._~!$&'()*+,;=:@]|%[0-9a-fA-F]{2})*")
+
+
+def breaches(one: Object) -> Iterator[str]:
+    """What an API server refuses beyond the schema."""
+    name = one["metadata"]["name"]
+    if not (SERVICE if one["kind"] == "Service" else SUBDOMAIN).fullmatch(name):
+        yield f"metadata.name: {name}"
+    yield from _labels(one["metadata"])
+    for pod in templates(one):
+        yield from _labels(pod["metadata"])
+        yield from _pod(one, pod)
+    if one["kind"] in ("Deployment", "StatefulSet"):
+        chosen = one["spec"]["selector"]["matchLabels"]
+        if not chosen.items() <= one["spec"]["template"]["metadata"]["labels"].items():
+            yield "spec.selector does not match the template's labels"
+    yield from RULES.get(one["kind"], lambda _: iter(()))(one.get("spec", {}))
+
+
+def templates(one: Object) -> list[Object]:
+    """The pod templates that an object holds."""
+    if one["kind"] == "RayService":
+        cluster = one["spec"]["rayClusterConfig"]
+        return [
+            group["template"] for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])
+        ]
+    return [one["spec"]["template"]] if one["kind"] in ("Deployment", "StatefulSet") else []
+
+
+def _labels(metadata: Object) -> Iterator[str]:
+    for key, value in metadata.get("labels", {}).items():
+        if not LABEL.fullmatch(value) or not LABEL.fullmatch(key.rpartition("/")[2]):
+            yield f"labels: {key}={value}"
+
+
+def _pod(owner: Object, pod: Object) -> Iterator[str]:
+    volumes = {one["name"] for one in pod["spec"].get("volumes", [])}
+    claims = owner["spec"].get("volumeClaimTemplates", [])
+    volumes |= {one["metadata"]["name"] for one in claims}
+    names = [one["name"] for one in containers(pod)]
+    if len(set(names)) < len(names):
+        yield f"containers: duplicate names {names}"
+    for container in containers(pod):
+        where = container["name"]
+        ports = [one["name"] for one in container.get("ports", [])]
+        if len(set(ports)) < len(ports) or not all(
+            PORT.fullmatch(p) and len(p) < 16 for p in ports
+        ):
+            yield f"{where}: names of ports {ports}"
+        for mount in container.get("volumeMounts", []):
+            if mount["name"] not in volumes:
+                yield f"{where}: volumeMounts: {mount['name']} not found"
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+            for action in ("httpGet", "tcpSocket"):
+                port = container.get(probe, {}).get(action, {}).get("port")
+                if isinstance(port, str) and port not in ports:
+                    yield f"{where}: {probe}: no port {port}"
+        wait = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+        if wait > pod["spec"].get("terminationGracePeriodSeconds", 30):
+            yield f"{where}: preStop.sleep is longer than the grace period"
+        yield from _resources(where, container.get("resources", {}))
+
+
+def _resources(where: str, resources: Object) -> Iterator[str]:
+    limits = resources.get("limits", {})
+    for name, asked in resources.get("requests", {}).items():
+        if name in limits and quantity(asked) > quantity(limits[name]):
+            yield f"{where}: requests.{name} must be at most its limit"
+        if "/" in name and limits.get(name) != asked:
+            yield f"{where}: requests.{name} must equal its limit"
+
+
+def quantity(text: str | float) -> float:
+    """A Kubernetes quantity in its base unit."""
+    number, unit = re.fullmatch(r"([0-9.]+)([a-zA-Z]*)", str(text)).groups()  # type: ignore[union-attr]
+    units = {
+        "": 1.0,
+        "m": 1e-3,
+        "k": 1e3,
+        "M": 1e6,
+        "G": 1e9,
+        "Ki": 2.0**10,
+        "Mi": 2.0**20,
+        "Gi": 2.0**30,
+    }
+    return float(number) * units[unit]
+
+
+def _service(spec: Object) -> Iterator[str]:
+    for what in ("name", "port"):
+        held = [one[what] for one in spec["ports"]]
+        if len(set(held)) < len(held):
+            yield f"spec.ports: duplicate {what}"
+
+
+def _budget(spec: Object) -> Iterator[str]:
+    if ("minAvailable" in spec) is ("maxUnavailable" in spec):
+        yield "spec: one of minAvailable and maxUnavailable"
+
+
+def _gateway(spec: Object) -> Iterator[str]:
+    listeners = spec["listeners"]
+    for keys in (("name",), ("port", "protocol", "hostname")):
+        held = [tuple(one.get(key) for key in keys) for one in listeners]
+        if len(set(held)) < len(held):
+            yield f"spec.listeners: {' and '.join(keys)} must be unique"
+    for one in listeners:
+        if (one["protocol"] in ("HTTPS", "TLS")) is not ("tls" in one):
+            yield f"{one['name']}: tls goes with HTTPS and TLS alone"
+        tls = one.get("tls", {})
+        if one["protocol"] == "HTTPS" and tls.get("mode", "Terminate") != "Terminate":
+            yield f"{one['name']}: tls.mode must be Terminate for HTTPS"
+        if tls.get("mode", "Terminate") == "Terminate" and tls and not tls.get("certificateRefs"):
+            yield f"{one['name']}: Terminate needs certificateRefs"
+
+
+def _route(spec: Object) -> Iterator[str]:
+    parents = [(one["name"], one.get("sectionName")) for one in spec["parentRefs"]]
+    names = {name for name, _ in parents}
+    whole = any(section is None for _, section in parents)
+    if len(set(parents)) < len(parents) or (whole and len(names) < len(parents)):
+        yield "spec.parentRefs: sectionName must be unique"
+    if sum(len(rule.get("matches", [])) for rule in spec["rules"]) >= 128:
+        yield "spec.rules: fewer than 128 matches in all"
+    for rule in spec["rules"]:
+        times = rule.get("timeouts", {})
+        if {"request", "backendRequest"} <= set(times) and _shorter(**times):
+            yield "timeouts: backendRequest cannot be longer than request"
+        if any("port" not in backend for backend in rule.get("backendRefs", [])):
+            yield "backendRefs: a Service needs a port"
+        for match in rule.get("matches", []):
+            yield from _match(match)
+
+
+def _match(match: Object) -> Iterator[str]:
+    path = match.get("path", {}).get("value", "/")
+    forbidden = ("//", "/./", "/../", "%2f", "%2F", "#")
+    if not PATH.fullmatch(path) or any(one in path for one in forbidden):
+        yield f"matches: path {path}"
+    if path.endswith(("/.", "/..")):
+        yield f"matches: path {path}"
+    if "method" in match and isinstance(match["method"], dict):
+        if not {"service", "method"} & set(match["method"]):
+            yield "matches: method needs service or method"
+        if not RPC.fullmatch(match["method"].get("service", "x")):
+            yield f"matches: service {match['method']['service']}"
+
+
+def _scaled(spec: Object) -> Iterator[str]:
+    """KEDA's admission."""
+    least, most = spec.get("minReplicaCount", 0), spec.get("maxReplicaCount", 100)
+    if least > most:
+        yield f"minReplicaCount={least} must be less than maxReplicaCount={most}"
+    if spec.get("idleReplicaCount", -1) >= least:
+        yield "idleReplicaCount must be less than minReplicaCount"
+    fallback = spec.get("fallback")
+    if fallback and min(fallback["failureThreshold"], fallback["replicas"]) < 0:
+        yield "fallback: both must be greater than or equal to 0"
+    # Value as well as AverageValue from KEDA 2.18 on; before it only the latter.
+    kinds = [one.get("metricType", "AverageValue") for one in spec["triggers"]
+             if one["type"] not in ("cpu", "memory")]  # fmt: skip
+    if fallback and not {"Value", "AverageValue"} & set(kinds):
+        yield "fallback: at least one trigger has to have the type Value or AverageValue"
+
+
+def _ray(spec: Object) -> Iterator[str]:
+    """KubeRay's operator, which refuses to reconcile what breaks these."""
+    cluster = spec["rayClusterConfig"]
+    if spec.get("rayClusterDeletionDelaySeconds", 0) < 0:
+        yield "rayClusterDeletionDelaySeconds should be a non-negative integer"
+    groups = Counter(one["groupName"] for one in cluster["workerGroupSpecs"])
+    if any(count > 1 for count in groups.values()):
+        yield "workerGroupSpecs: groupName must be unique"
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        given = group.get("rayStartParams", {})
+        if "resources" in group and {"num-cpus", "num-gpus", "memory", "resources"} & set(given):
+            yield "resource fields should not be set in both rayStartParams and resources"
+        if "labels" in given:
+            yield "rayStartParams: labels is not supported"
+        names = {one["name"] for one in group["template"]["spec"]["containers"][0].get("env", [])}
+        if "redis-password" in given or {"RAY_REDIS_ADDRESS", "REDIS_PASSWORD"} & names:
+            yield "Redis is set by gcsFaultToleranceOptions alone"
+        if group.get("minReplicas", 0) > group.get("maxReplicas", 2**31):
+            yield "minReplicas must be at most maxReplicas"
+
+
+def _shorter(request: str, backendRequest: str) -> bool:  # noqa: N803
+    units = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3}
+    asked, behind = (
+        sum(float(n) * units[unit] for n, unit in re.findall(r"(\d+)(ms|h|m|s)", one))
+        for one in (request, backendRequest)
+    )
+    return asked < behind
+
+
+RULES: dict[str, Callable[[Object], Iterator[str]]] = {
+    "Service": _service, "PodDisruptionBudget": _budget, "Gateway": _gateway,
+    "HTTPRoute": _route, "GRPCRoute": _route, "ScaledObject": _scaled, "RayService": _ray,
+}  # fmt: skip
