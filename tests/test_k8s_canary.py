@@ -36,7 +36,7 @@ def test_the_second_installation_is_valid_and_apart() -> None:
     assert {role: list(violations(pod)) for role, pod in pods("canary").items()} == {
         role: [] for role in ("ray-head", "ray-worker", "triton")
     }
-    # Alerts and dashboard name the first installation's namespace.
+    # The alerts are the first installation's, and its dashboard shows this one too.
     assert every("canary", "PrometheusRule") == []
     assert not [one for one in every("canary", "ConfigMap") if "dashboard" in str(one["metadata"])]
 

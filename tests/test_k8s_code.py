@@ -247,6 +247,10 @@ def test_tritons_steps_are_those_of_its_start_script() -> None:
     assert {"prepare", "serve"} <= set(re.findall(r"\w+", start))
 
 
+def test_nobody_changes_a_tritons_models(overlay: str) -> None:
+    assert "--model-control-mode=none" in main(pods(overlay)["triton"])["args"]
+
+
 def _variable(container: Object, name: str) -> str:
     (found,) = [one["value"] for one in container["env"] if one["name"] == name]
     return str(found)

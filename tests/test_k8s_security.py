@@ -59,6 +59,19 @@ def test_every_pod_is_restricted(overlay: str) -> None:
     assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
 
 
+def test_the_autoscaler_is_restricted_too() -> None:
+    """KubeRay puts it beside Ray's head, with the pod's own settings and these."""
+    cluster = copy.deepcopy(only("production", "RayService")["spec"]["rayClusterConfig"])
+    head, own = cluster["headGroupSpec"]["template"], cluster["autoscalerOptions"]
+    pod = head | {"spec": head["spec"] | {"containers": [own | {"name": "autoscaler"}]}}
+    assert list(violations(pod)) == []
+    assert own["securityContext"]["readOnlyRootFilesystem"] is True
+    volumes = {one["name"] for one in head["spec"]["volumes"]}
+    assert {one["name"] for one in own["volumeMounts"]} <= volumes
+    own["securityContext"].pop("capabilities")
+    assert list(violations(pod)) == ["capabilities: autoscaler"]
+
+
 Break = Callable[[Any], Any]
 BROKEN: dict[str, Break] = {
     "host namespaces": lambda pod: pod["spec"].update(hostNetwork=True),

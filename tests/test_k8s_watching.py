@@ -10,7 +10,8 @@ import promql_parser
 import pytest
 import yaml
 from ray.util.metrics import Histogram, Metric
-from rendered import K8S, KUBECTL, every, only
+from rendered import K8S, KUBECTL, every, main, only, pods
+from test_k8s_security import chosen
 
 from rehue_serve import metrics, tracing
 from rehue_serve.errors import HTTP_STATUS
@@ -92,6 +93,25 @@ def test_the_applications_labels_win() -> None:
     if set.union(*exported().values()) & targets:
         (entry,) = only("gpu", "PodMonitor", "rehue-ray")["spec"]["podMetricsEndpoints"]
         assert entry["honorLabels"] is True
+
+
+def test_monitors_read_ports_that_are_there() -> None:
+    for overlay in ("gpu", "production", "canary"):
+        read = set()
+        for one in every(overlay, "PodMonitor"):
+            (entry,) = one["spec"]["podMetricsEndpoints"]
+            for role, pod in pods(overlay).items():
+                if chosen(one["spec"]["selector"], pod["metadata"]["labels"]):
+                    assert entry["port"] in [port["name"] for port in main(pod)["ports"]], role
+                    read.add(role)
+        assert read == {"ray-head", "ray-worker", "triton"}
+
+
+def test_tritons_are_counted_by_queue_over_compute() -> None:
+    (trigger,) = only("production", "ScaledObject")["spec"]["triggers"]
+    over, under = (str(one.name) for one in Selectors(trigger["metadata"]["query"]))
+    assert over == "nv_inference_queue_duration_us"
+    assert under == "nv_inference_compute_infer_duration_us"
 
 
 def test_jobs_are_the_monitors() -> None:
