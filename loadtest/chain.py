@@ -35,7 +35,7 @@ OUTPUT = COLOURS.astype(MODEL.output_type)
 def ours(photo: bytes) -> bytes:
     """Decode to encode, with colours already there."""
     _, image = images.open_image(photo, max_bytes=1 << 30, max_pixels=1 << 30)
-    lightness = lab.lightness(images.decode(image))
+    lightness = images.decode(image, lab.fine_lightness)
     _, box = colorize.prepare(lightness, MODEL)
     return images.encode(colorize.finish(lightness, OUTPUT, box, MODEL, 1.0), "jpeg", 92)
 

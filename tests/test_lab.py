@@ -45,6 +45,22 @@ def test_picture_is_within_one_of_skimages(name: str) -> None:
     assert np.abs(got - expected).max() <= 1
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_lightness_in_counts_makes_the_same_picture(mode: str) -> None:
+    fine, lightness = (make(pixels(NAMES[0], mode)) for make in (lab.fine_lightness, lab.lightness))
+    assert fine.dtype == np.uint16
+    assert np.abs(fine * lab.unit(fine.dtype) - lightness).max() < 1e-3
+    ab = np.random.default_rng(0).normal(0, 20, (16, 16, 2)).astype(np.float32)
+    assert np.abs(lab.to_rgb(fine, ab).astype(int) - lab.to_rgb(lightness, ab)).max() <= 1
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 6e4])
+def test_what_no_colour_has_still_makes_a_picture(value: float) -> None:
+    gray = pixels(NAMES[0], "L")
+    rgb = lab.to_rgb(lab.lightness(gray), np.full((8, 8, 2), value, np.float32), strength=2)
+    assert rgb.shape == (*gray.shape, 3)
+
+
 def test_no_strength_leaves_the_gray_picture() -> None:
     gray = pixels(NAMES[0], "L")
     ab = np.full((8, 8, 2), 60, np.float32)

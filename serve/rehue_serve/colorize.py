@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rehue_serve import lab
-from rehue_serve.lab import Float32, UInt8
+from rehue_serve.lab import Float32, Lightness, UInt8
 
 Tensor = NDArray[np.generic]  # of whatever type the model's configuration says
 
@@ -60,14 +60,14 @@ def _steps(length: float, step: int, limit: int) -> int:
     return min(limit, max(1, round(length / step)) * step)
 
 
-def prepare(lightness: Float32, spec: ModelSpec) -> tuple[Tensor, Box]:
+def prepare(lightness: Lightness, spec: ModelSpec) -> tuple[Tensor, Box]:
     """The network's input for one photograph.
 
     The photograph keeps its shape; what it leaves free of the square is filled
     with its own mirror image, which the network takes for more of the scene.
 
     Args:
-        lightness: HW float32, 0..100, full resolution.
+        lightness: of either type, full resolution.
 
     Returns:
         1HW of the input's type, in counts of ``lightness_scale``; and the box.
@@ -82,22 +82,26 @@ def prepare(lightness: Float32, spec: ModelSpec) -> tuple[Tensor, Box]:
     )
     below = spec.height - box.top - box.height
     right = spec.width - box.left - box.width
-    square = cv2.copyMakeBorder(small, box.top, below, box.left, right, cv2.BORDER_REFLECT_101)
-    return _counts(square / spec.lightness_scale, spec.input_type)[None], box
+    scale = np.float32(lab.unit(lightness.dtype) / spec.lightness_scale)
+    counts = _counts(small * scale, spec.input_type)
+    square = cv2.copyMakeBorder(counts, box.top, below, box.left, right, cv2.BORDER_REFLECT_101)
+    return square[None], box
 
 
 def _counts(values: Float32, dtype: np.dtype[np.generic]) -> Tensor:
     if np.issubdtype(dtype, np.integer):
         limits = np.iinfo(dtype)  # type: ignore[type-var]
-        values = np.clip(np.rint(values), limits.min, limits.max)
+        values = np.clip(np.rint(values, out=values), limits.min, limits.max, out=values)
     return values.astype(dtype)
 
 
-def finish(lightness: Float32, output: Tensor, box: Box, spec: ModelSpec, strength: float) -> UInt8:
+def finish(
+    lightness: Lightness, output: Tensor, box: Box, spec: ModelSpec, strength: float
+) -> UInt8:
     """The picture in colour: the photograph's own lightness with the network's ab.
 
     Args:
-        lightness: HW float32, 0..100, full resolution.
+        lightness: of either type, full resolution.
         output: 2hw of the output's type, in counts of ``ab_scale``.
         box: where the photograph lay in the input.
         strength: scales chroma.
@@ -108,5 +112,5 @@ def finish(lightness: Float32, output: Tensor, box: Box, spec: ModelSpec, streng
     across, down = spec.width // spec.ab_width, spec.height // spec.ab_height
     rows = slice(box.top // down, (box.top + box.height) // down)
     columns = slice(box.left // across, (box.left + box.width) // across)
-    ab = np.moveaxis(output[:, rows, columns], 0, -1).astype(np.float32) * np.float32(spec.ab_scale)
-    return lab.to_rgb(lightness, np.ascontiguousarray(ab), strength=strength)
+    ab = np.moveaxis(output[:, rows, columns], 0, -1).astype(np.float32)
+    return lab.to_rgb(lightness, ab, strength=strength * spec.ab_scale)

@@ -6,7 +6,9 @@ instead of filling it with gray, and finds a picture's size before it decodes.
 
 import io
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -15,6 +17,8 @@ from PIL import ExifTags, Image
 
 from rehue_serve.errors import ImageTooLarge, InvalidImage, UnsupportedImage
 from rehue_serve.lab import UInt8
+
+T = TypeVar("T", bound=np.generic)
 
 # Pillow's own limit warns and then raises at twice the number; ours is exact
 # and comes from the settings.
@@ -26,7 +30,7 @@ MEDIA_TYPES = {
     "webp": "image/webp",
     "tiff": "image/tiff",
 }
-STRIP_PIXELS = 1 << 20  # copied at once out of a decoded picture
+STRIP_PIXELS = 1 << 15  # copied at once out of a decoded picture
 READ = tuple(name.upper() for name in MEDIA_TYPES)
 
 # What Pillow raises on broken data, by decoder: OSError (cut short, codec
@@ -116,12 +120,14 @@ def _unreadable(data: bytes) -> InvalidImage | UnsupportedImage:
     return InvalidImage("This is not a readable image; send JPEG, PNG, WebP or TIFF.")
 
 
-def decode(image: Image.Image) -> UInt8:
-    """The upright pixels of an opened image.
+def decode(image: Image.Image, of: Callable[[UInt8], NDArray[T]] = np.asarray) -> NDArray[T]:
+    """The upright pixels of an opened image, or what is made of them strip by strip.
 
-    Returns:
-        HW (gray) or HWC with three channels (RGB), uint8, sRGB, 0..255. Deeper
-        pictures are reduced to 8 bits, transparent ones laid on white.
+    Args:
+        of: makes of HW (gray) or HWC with three channels (RGB), uint8, sRGB, 0..255, what
+            is wanted of these rows, such as their lightness: the whole picture is then
+            never there a second time. Deeper pictures are reduced to 8 bits before,
+            transparent ones laid on white.
 
     Raises:
         InvalidImage: broken or cut short.
@@ -130,24 +136,25 @@ def decode(image: Image.Image) -> UInt8:
         image.load()
         # A broken EXIF block is no reason to refuse a good picture.
         orientation = _orientation(image)
-        pixels = _pixels(_eight_bit(image))
+        taken = _taken(_eight_bit(image), of)
         image.close()  # the caller holds it until the photograph is answered
     except BROKEN:
         raise InvalidImage("The image is broken or cut short.") from None
-    return _turned(pixels, orientation)
+    return _turned(taken, orientation)
 
 
-def _pixels(image: Image.Image) -> UInt8:
-    """As `np.asarray`, which would hold the picture twice more on the way."""
+def _taken(image: Image.Image, of: Callable[[UInt8], NDArray[T]]) -> NDArray[T]:
     width, height = image.size
-    if width * height <= STRIP_PIXELS:
-        return np.asarray(image)
-    pixels = np.empty((height, width, 3)[: 2 if image.mode == "L" else 3], np.uint8)
     step = max(1, STRIP_PIXELS // width)
+    out = None
     for top in range(0, height, step):
         bottom = min(top + step, height)
-        pixels[top:bottom] = image.crop((0, top, width, bottom))
-    return pixels
+        rows = of(np.asarray(image.crop((0, top, width, bottom))))
+        if out is None:
+            out = np.empty((height, *rows.shape[1:]), rows.dtype)
+        out[top:bottom] = rows
+    assert out is not None  # an opened image has pixels
+    return out
 
 
 def _orientation(image: Image.Image) -> int:
@@ -179,7 +186,7 @@ def _reduced(values: NDArray[np.float64], white: float) -> Image.Image:
     return Image.fromarray(np.clip(scaled.round(), 0, 255).astype(np.uint8))
 
 
-def _turned(pixels: UInt8, orientation: int) -> UInt8:
+def _turned(pixels: NDArray[T], orientation: int) -> NDArray[T]:
     if orientation not in _TURNS:
         return pixels
     transpose, rows, columns = _TURNS[orientation]

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from rehue_serve import colorize, images, lab, metrics, tracing
 from rehue_serve.errors import (
@@ -75,8 +76,9 @@ class Service:
         cv2.setNumThreads(1)  # the pool below spreads photographs over the cores instead
         self.settings = settings
         self.triton = triton
-        # The first conversion makes OpenCV's tables; no caller waits for that.
-        lab.to_rgb(lab.lightness(np.zeros((1, 1, 3), np.uint8)), np.zeros((1, 1, 2), np.float32))
+        # The first picture makes tables and machine code; no caller waits for that.
+        lightness = images.decode(Image.new("RGB", (1, 1)), lab.fine_lightness)
+        lab.to_rgb(lightness, np.zeros((1, 1, 2), np.float32))
         self._pool = ThreadPoolExecutor(settings.work_threads, thread_name_prefix="picture")
         self._requests = 0
         self._pixels = 0
@@ -168,9 +170,12 @@ class Service:
         self._pixels += header.pixels
         try:
 
-            def before() -> tuple[lab.Float32, colorize.Tensor, colorize.Box]:
-                pixels = _timed(timings, "decode", lambda: images.decode(image))
-                return _timed(timings, "prepare", lambda: _prepared(pixels, spec))
+            def before() -> tuple[lab.Lightness, colorize.Tensor, colorize.Box]:
+                lightness = _timed(
+                    timings, "decode", lambda: images.decode(image, lab.fine_lightness)
+                )
+                prepared = _timed(timings, "prepare", lambda: colorize.prepare(lightness, spec))
+                return lightness, *prepared
 
             lightness, input, box = await self._work(before)
             began = time.perf_counter()
@@ -201,13 +206,6 @@ class Service:
         # When the photographs now under way are done, at today's pace.
         wait = self._took * max(1, self._requests) / self.settings.max_requests
         return Overloaded("Too many photographs are under way.", retry_after=max(1.0, wait))
-
-
-def _prepared(
-    pixels: lab.UInt8, spec: colorize.ModelSpec
-) -> tuple[lab.Float32, colorize.Tensor, colorize.Box]:
-    lightness = lab.lightness(pixels)
-    return (lightness, *colorize.prepare(lightness, spec))
 
 
 def _timed(timings: dict[str, float], stage: str, work: Callable[[], T]) -> T:
