@@ -25,8 +25,9 @@ NAMES = ["rehue", "seed"]
 
 
 @contextlib.asynccontextmanager
-async def client(*urls: str) -> AsyncIterator[Triton]:
-    triton = Triton(Endpoints(urls, model="rehue", limit=2), default_model="rehue")
+async def client(*urls: str, shared_memory: bool = False) -> AsyncIterator[Triton]:
+    endpoints = Endpoints(urls, model="rehue", limit=2)
+    triton = Triton(endpoints, default_model="rehue", shared_memory=shared_memory)
     await triton.start()
     try:
         yield triton
@@ -49,10 +50,13 @@ async def colours(triton: Triton, seed: int = 0, seconds: float = 60.0) -> np.nd
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_output_is_the_onnx_files(triton: EmbeddedTriton, name: str) -> None:
+@pytest.mark.parametrize("shared_memory", [False, True])
+async def test_output_is_the_onnx_files(
+    triton: EmbeddedTriton, name: str, shared_memory: bool
+) -> None:
     """Photographs that share calls each get their own colours, as ONNX Runtime alone has them."""
     session = onnxruntime.InferenceSession(MODELS / name / "1" / "model.onnx")
-    async with client(triton.url) as there:
+    async with client(triton.url, shared_memory=shared_memory) as there:
         spec = await there.spec(name)
         inputs = [picture(spec, seed) for seed in range(11)]
         answers = await asyncio.gather(*(there.infer(spec, one, soon(60)) for one in inputs))

@@ -37,9 +37,13 @@ class Colorizer:
         endpoints = Endpoints(
             settings.triton_urls, model=settings.model, limit=settings.triton_calls
         )
-        self._service = Service(
-            settings, Triton(endpoints, default_model=settings.model, hedge=settings.hedge)
+        triton = Triton(
+            endpoints,
+            default_model=settings.model,
+            hedge=settings.hedge,
+            shared_memory=settings.shared_memory,
         )
+        self._service = Service(settings, triton)
         await self._service.start()
 
     def __serve_build_asgi_app__(self) -> FastAPI:

@@ -37,6 +37,11 @@ class Settings(BaseSettings):
     triton_calls: int = Field(
         2, ge=1, description="Calls under way to one Triton from one replica, at most."
     )
+    shared_memory: bool = Field(
+        False,
+        description="Tensors go to Tritons at a loopback address through shared memory "
+        "(`/dev/shm`, which both have to see, as the same user); to others in messages, as always.",
+    )
     hedge: float = Field(
         0.0,
         ge=0,

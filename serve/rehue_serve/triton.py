@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
-import numpy as np
 from opentelemetry.trace import Span
 from tritonclient.grpc import service_pb2
 
-from rehue_serve import metrics, tracing
+from rehue_serve import metrics, tensors, tracing
 from rehue_serve.colorize import ModelSpec, Tensor
 from rehue_serve.endpoints import Endpoint, Endpoints
 from rehue_serve.errors import (
@@ -28,8 +27,8 @@ from rehue_serve.errors import (
     Unavailable,
     UnknownModel,
 )
-from rehue_serve.spec import INPUT, OUTPUT
 from rehue_serve.spec import of as spec_of
+from rehue_serve.tensors import Answer, SharedMemory
 
 log = logging.getLogger(__name__)
 
@@ -73,9 +72,20 @@ class _Budget:
 class Triton:
     """The models behind a set of endpoints, as one. Belongs to one event loop."""
 
-    def __init__(self, endpoints: Endpoints, *, default_model: str, hedge: float = 0.0) -> None:
-        """``hedge``: the share of recent calls that a call outlasts to be made twice; 0: none."""
+    def __init__(
+        self,
+        endpoints: Endpoints,
+        *,
+        default_model: str,
+        hedge: float = 0.0,
+        shared_memory: bool = False,
+    ) -> None:
+        """``hedge``: the share of recent calls that a call outlasts to be made twice; 0: none.
+
+        ``shared_memory``: with Tritons of this host.
+        """
         self.endpoints = endpoints
+        self._memory = SharedMemory() if shared_memory else None
         self.default_model = default_model
         self._hedge = hedge
         self._took: deque[float] = deque(maxlen=RECENT_CALLS)  # seconds
@@ -92,6 +102,8 @@ class Triton:
     async def close(self) -> None:
         self._dispatcher.cancel()
         await asyncio.gather(self._dispatcher, *self._tasks, return_exceptions=True)
+        if self._memory:
+            await self._memory.close()
         await self.endpoints.close()
 
     @property
@@ -236,13 +248,20 @@ class Triton:
         metrics.called(len(photographs))
         loop = asyncio.get_running_loop()
         began = loop.time()
-        request = _request(photographs)
         timeout = max(one.deadline for one in photographs) - began
         parents = [(one.span, one.attempts) for one in photographs]
         spans, metadata = tracing.calls(parents, endpoint.address)
-        call = endpoint.stub.ModelInfer(request, timeout=max(0.001, timeout), metadata=metadata)
         outcome = "CANCELLED"
-        task = asyncio.ensure_future(_completion(call))
+        task = asyncio.ensure_future(
+            tensors.infer(
+                endpoint,
+                photographs[0].spec,
+                [one.input for one in photographs],
+                timeout=max(0.001, timeout),
+                metadata=metadata,
+                memory=self._memory,
+            )
+        )
         endpoint.calls.add(task)
 
         def nobody_waits(_: object) -> None:
@@ -257,39 +276,29 @@ class Triton:
             outcome = error.code().name
             self._failed(endpoint, photographs, error.code(), error.details() or "")
         except asyncio.CancelledError:
-            call.cancel()
             if asyncio.current_task().cancelling():  # type: ignore[union-attr]
                 raise
             self._again(photographs, _unavailable())
+        except (ValueError, IndexError):
+            outcome = "OK"  # gRPC's
+            log.exception("triton %s: an answer that breaks the contract", endpoint.address)
+            self._again(photographs, Internal("The model server's answer cannot be used."))
         else:
             outcome = "OK"
             self._took.append(loop.time() - began)
-            try:
-                self._succeeded(endpoint, photographs, answer)
-            except (ValueError, IndexError):
-                log.exception("triton %s: an answer that breaks the contract", endpoint.address)
-                self._again(photographs, Internal("The model server's answer cannot be used."))
+            self._succeeded(endpoint, photographs, answer)
         finally:
             endpoint.calls.discard(task)
             self.endpoints.release(endpoint)
             metrics.ended(outcome)
             tracing.called(spans, outcome)
 
-    def _succeeded(
-        self,
-        endpoint: Endpoint,
-        photographs: list[_Waiting],
-        answer: service_pb2.ModelInferResponse,
-    ) -> None:
+    def _succeeded(self, endpoint: Endpoint, photographs: list[_Waiting], answer: Answer) -> None:
         self.endpoints.succeeded(endpoint)
         self._budget.earn()
-        tensor = answer.outputs[0]
-        values: Tensor = np.frombuffer(
-            answer.raw_output_contents[0], photographs[0].spec.output_type
-        ).reshape(tuple(tensor.shape))
-        for one, output in zip(photographs, values, strict=True):
+        for one, output in zip(photographs, answer.values, strict=True):
             if not one.answer.done():
-                one.answer.set_result((output, answer.model_version))
+                one.answer.set_result((output, answer.version))
 
     def _failed(
         self, endpoint: Endpoint, photographs: list[_Waiting], code: grpc.StatusCode, details: str
@@ -303,6 +312,8 @@ class Triton:
         if code == grpc.StatusCode.UNAVAILABLE and full:
             self.endpoints.full(endpoint)
             self._again(photographs, Overloaded("The model servers are busy.", retry_after=1.0))
+        elif tensors.unknown(details):  # the next call tells it of new files
+            self._again(photographs, _unavailable())
         elif code == grpc.StatusCode.NOT_FOUND and model != self.default_model:
             # Unloaded since its configuration was read; the endpoint itself is well.
             self._specs.pop(model, None)
@@ -335,10 +346,6 @@ class Triton:
         self._arrived.set()
 
 
-async def _completion(call: "grpc.aio.UnaryUnaryCall[Any, Any]") -> service_pb2.ModelInferResponse:
-    return await call
-
-
 def _fail(one: _Waiting, error: RehueError) -> None:
     if not one.answer.done():
         one.answer.set_exception(error)
@@ -346,21 +353,6 @@ def _fail(one: _Waiting, error: RehueError) -> None:
 
 def _unavailable() -> Unavailable:
     return Unavailable("No model server is available at the moment.", retry_after=1.0)
-
-
-def _request(photographs: list[_Waiting]) -> service_pb2.ModelInferRequest:
-    spec = photographs[0].spec
-    inputs = np.stack([one.input for one in photographs])
-    request = service_pb2.ModelInferRequest(model_name=spec.name)
-    tensor = request.inputs.add(name=INPUT, datatype=_wire_name(spec.input_type))
-    tensor.shape.extend(inputs.shape)
-    request.outputs.add(name=OUTPUT)
-    request.raw_input_contents.append(inputs.tobytes())
-    return request
-
-
-def _wire_name(dtype: np.dtype[np.generic]) -> str:
-    return {"u": "UINT", "i": "INT", "f": "FP"}[dtype.kind] + str(dtype.itemsize * 8)
 
 
 def _contract(config: Any) -> ModelSpec:
