@@ -13,10 +13,11 @@ server meets fewer requests. For latency at a given rate use `openloop.py`.
 # (locust's events have no types)
 
 import math
+import os
 import time
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from locust import LoadTestShape, events
 from locust.argument_parser import LocustArgumentParser
@@ -34,7 +35,13 @@ SHAPES: dict[str, dict[str, Any]] = tomllib.loads(
     Path(__file__).with_name("shapes.toml").read_text()
 )
 FREE = "free"  # users, rate and time as locust's own options or its web page say
-LEVELS = ("p99_ms", "failed", "refused", "rate", "drift")
+LEVELS = {  # over the shape's own
+    "p99_ms": "most ms at the 99th percentile",
+    "failed": "most requests that failed, 0 to 1",
+    "refused": "most requests refused as OVERLOADED, 0 to 1",
+    "rate": "least photographs a second in the best stage",
+    "drift": "most that the last stage's median may be of the first's",
+}
 
 ledger = Ledger()
 
@@ -43,6 +50,7 @@ class Shape(LoadTestShape):
     """The stages of `shapes.toml`, in their order."""
 
     use_common_options = True
+    users: ClassVar[dict[str, int]] = {}  # by their kind, when a stage last had any
 
     def tick(self) -> tuple[int, float] | None:
         assert self.runner is not None
@@ -50,6 +58,7 @@ class Shape(LoadTestShape):
         for seconds, users, rate in stages(self.runner.environment.parsed_options):
             end += seconds
             if now < end:
+                Shape.users = dict(self.runner.target_user_classes_count)
                 return users, rate
         # Nobody new, but what is under way counts: above all where the server hangs.
         return (0, 100.0) if self.runner.user_count and now < end + 2 * TIMEOUT else None
@@ -86,9 +95,8 @@ def _add_options(parser: LocustArgumentParser) -> None:
     parser.add_argument("--bad-share", type=float, default=0.05, help="bad inputs, 0 to 1")
     parser.add_argument("--out", default="results/loadtest", help="folder of the report")
     parser.set_defaults(stop_timeout=TIMEOUT)  # who stops takes the last answer first
-    for name in LEVELS:
-        flag = f"--{name.replace('_', '-')}"
-        parser.add_argument(flag, type=float, default=None, help="service level, over the shape's")
+    for name, meaning in LEVELS.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=float, default=None, help=meaning)
 
 
 @events.init.add_listener
@@ -130,6 +138,9 @@ def _start(**_: Any) -> None:
 
 def _stop(environment: Environment, **_: Any) -> None:
     ledger.ended = time.time()
+    assert environment.runner is not None
+    # For locust's report, which would show the shares of no users at all.
+    environment.runner.final_user_classes_count = Shape.users
     if isinstance(environment.runner, WorkerRunner):
         # Locust's own last report comes only after the master's test has stopped.
         environment.runner.send_message("ledger", ledger.drain())  # type: ignore[arg-type]
@@ -145,8 +156,10 @@ def _quit(environment: Environment, **_: Any) -> None:
 
 def _report(environment: Environment) -> None:
     options: Any = environment.parsed_options
-    missed = report.write(
-        Path(options.out),
+    out = Path(options.out)
+    own = getattr(options, "html_file", None)
+    met = report.write(
+        out,
         title=f"{options.shape}, {environment.host or HttpUser.host}, gRPC {options.grpc}",
         points=[
             report.Point(users, end - at, ledger.between(at, end))
@@ -154,5 +167,6 @@ def _report(environment: Environment) -> None:
         ],
         whole=ledger.between(0, math.inf),
         levels=levels(options),
+        locust=os.path.relpath(own, out) if own else None,
     )
-    environment.process_exit_code = 1 if missed else 0
+    environment.process_exit_code = 0 if met else 1

@@ -33,7 +33,7 @@ import onnxruntime
 
 from rehue_client import AsyncClient, RehueError, Retries
 from rehue_serve.embedded import free_ports
-from report import as_json, machine
+from report import as_json, log_scale, machine
 from samples import squares
 from servers import wait_for
 
@@ -263,9 +263,8 @@ def draw(
     limit = facts["limit_ms"]
     assert isinstance(limit, float)
     axes.axhline(limit, color="gray", linewidth=1, label="limit")
-    axes.set(xlabel="photographs offered a second", ylabel="ms from due to answered", yscale="log")
-    axes.grid(visible=True, which="both", alpha=0.3)
-    axes.legend()
+    axes.set(xlabel="photographs offered a second", title="From due to answered", xlim=(0, None))
+    log_scale(axes)
     figure.savefig(path, dpi=110)
 
 

@@ -33,7 +33,7 @@ from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
-import httpx
+import aiohttp
 import numpy as np
 import psutil
 from PIL import Image
@@ -156,20 +156,27 @@ async def started(command: Sequence[str], url: str) -> AsyncIterator[None]:
 @contextlib.asynccontextmanager
 async def posts(url: str, *, form: bool = False) -> AsyncIterator[Work]:
     """Photographs as a request's body, or as the field ``image`` of a form."""
-    limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(base_url=url, timeout=2 * TIMEOUT, limits=limits) as client:
+    async with aiohttp.ClientSession(
+        url,
+        connector=aiohttp.TCPConnector(limit=0),
+        timeout=aiohttp.ClientTimeout(2 * TIMEOUT),
+    ) as session:
 
         async def work(data: bytes) -> bytes:
-            given = {"files": {"image": data}} if form else {"content": data}
+            given: bytes | aiohttp.FormData = data
+            if form:
+                given = aiohttp.FormData()
+                given.add_field("image", data, filename="photograph.jpg")
             headers = {} if form else {"Content-Type": "application/octet-stream"}
             try:
-                answer = await client.post("/v1/colorize", headers=headers, **given)
-            except httpx.HTTPError as error:
+                async with session.post("/v1/colorize", data=given, headers=headers) as answer:
+                    picture = await answer.read()
+            except aiohttp.ClientError as error:
                 raise Broken(type(error).__name__) from error
-            if answer.status_code != 200:
-                kind = Refused if answer.status_code in (429, 503) else Broken
-                raise kind(f"HTTP {answer.status_code}")
-            return answer.content
+            if answer.status != 200:
+                kind = Refused if answer.status in (429, 503) else Broken
+                raise kind(f"HTTP {answer.status}")
+            return picture
 
         yield work
 
@@ -274,8 +281,6 @@ def main() -> int:
     parser.add_argument("--servers", nargs="+", choices=SERVERS, default=list(SERVERS))
     arguments = parser.parse_args()
     photographs, rows, pictures = squares(), list[Row](), list[bytes]()
-    # A process a core: NumPy's own threads would be in each other's way.
-    os.environ["OPENBLAS_NUM_THREADS"] = "1"
     for name in arguments.servers:
         first = rows[0] if rows else None
         run = measure(name, photographs, arguments.seconds, arguments.rate, first)

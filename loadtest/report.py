@@ -10,9 +10,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ledger import Outcome, Tally
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+LEAST = ("answered", "rate")  # levels that are lower bounds
 SETTLE = 2.0  # seconds left out after a stage's last user has started
 
 
@@ -61,29 +66,33 @@ def windows(
     return found
 
 
-def misses(points: Sequence[Point], whole: Tally, levels: Mapping[str, float]) -> list[str]:
-    """A sentence for each service level that was missed.
+def judged(
+    points: Sequence[Point], whole: Tally, levels: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """What was wanted and found of each service level, and whether it was met.
 
     The latency and the shares are of the whole run, the rate of the best stage; the
     drift is the median latency of the last stage over that of the first.
     """
     medians = [point.tally.percentile(50) for point in points]
     found = {
+        "answered": whole.outcomes[Outcome.COLORIZED],
         "p99_ms": whole.percentile(99),
         "failed": whole.share(Outcome.FAILED),
         "refused": whole.share(Outcome.REFUSED),
         "rate": max((point.rate for point in points), default=math.nan),
         "drift": medians[-1] / medians[0] if medians else math.nan,
     }
-    if not whole.outcomes[Outcome.COLORIZED]:
-        return ["no photograph was answered"]
-    missed = []
-    for name, limit in levels.items():
-        met = found[name] >= limit if name == "rate" else found[name] <= limit
-        if not met:
-            least = "at least" if name == "rate" else "at most"
-            missed.append(f"{name} was {found[name]:.4g}, should be {least} {limit:g}")
-    return missed
+    wanted = {"answered": 1.0, **levels}  # without an answer there is nothing to judge
+    return [
+        {
+            "level": name,
+            "wanted": f"at {'least' if name in LEAST else 'most'} {limit:g}",
+            "found": found[name],
+            "met": found[name] >= limit if name in LEAST else found[name] <= limit,
+        }
+        for name, limit in wanted.items()
+    ]
 
 
 def write(
@@ -93,17 +102,23 @@ def write(
     points: Sequence[Point],
     whole: Tally,
     levels: Mapping[str, float],
-) -> list[str]:
-    """Writes report.json, report.csv, report.html and latency.png; returns `misses`."""
+    locust: str | None,
+) -> bool:
+    """Writes report.json, report.csv, report.html and latency.png.
+
+    Args:
+        locust: where locust's own report lies, seen from the folder.
+
+    Returns:
+        Whether every service level was met.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     rows = [point.row() for point in points]
-    missed = misses(points, whole, levels)
     facts = {
         "title": title,
-        "written": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "written": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         "generator": machine(),
-        "levels": dict(levels),
-        "missed": missed,
+        "levels": judged(points, whole, levels),
         "outcomes": {name: whole.outcomes[name] for name in Outcome.ALL},
         "whole": {f"p{percent}_ms": whole.percentile(percent) for percent in (50, 95, 99)},
         "where_ms": {stage: round(ms, 2) for stage, ms in whole.means().items()},
@@ -115,9 +130,9 @@ def write(
         table.writeheader()
         table.writerows(rows)
     draw(folder / "latency.png", points, whole)
-    (folder / "report.html").write_text(page(facts))
+    (folder / "report.html").write_text(page(facts, locust))
     print(text(facts))
-    return missed
+    return all(level["met"] for level in facts["levels"])
 
 
 def as_json(facts: object) -> str:
@@ -134,17 +149,17 @@ def machine() -> str:
     return f"{os.cpu_count()} cores, {names[0] if names else platform.machine()}"
 
 
-def text(facts: Mapping[str, object]) -> str:
+def text(facts: Mapping[str, Any]) -> str:
     """The report for a terminal."""
-    rows = facts["stages"]
-    assert isinstance(rows, list)
     lines = [f"\n{facts['title']}", " ".join(f"{name:>14}" for name in _HEADS)]
-    lines += [" ".join(f"{value:>14g}" for value in row.values()) for row in rows]
+    lines += [" ".join(f"{value:>14g}" for value in row.values()) for row in facts["stages"]]
     lines.append(f"Outcomes: {facts['outcomes']}")
     lines.append(f"Where the time of a photograph went (mean, ms): {facts['where_ms']}")
-    missed = facts["missed"]
-    assert isinstance(missed, list)
-    lines += [f"MISSED: {one}" for one in missed] or [f"Levels met: {facts['levels']}"]
+    lines += [
+        f"{'met' if level['met'] else 'MISSED'}: {level['level']} was {level['found']:.4g}, "
+        f"wanted {level['wanted']}"
+        for level in facts["levels"]
+    ]
     return "\n".join(lines)
 
 
@@ -152,47 +167,58 @@ _HEADS = ("users", "photographs/s", "p50 ms", "p95 ms", "p99 ms", "refused", "fa
 
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Load test</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; }}
-td, th {{ padding: .2rem .8rem; text-align: right; }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto;
+  padding: 0 1rem; }}
+div {{ overflow-x: auto; }}
+table {{ border-collapse: collapse; }}
+td, th {{ padding: .2rem .8rem; text-align: right; border-bottom: 1px solid #ddd; }}
+td:first-child, th:first-child {{ text-align: left; }}
 img {{ max-width: 100%; }}
 .missed {{ color: #b00020; font-weight: bold; }}
 </style>
 <h1>Load test</h1>
 <p>{title}; {written}; the load came from a machine of {generator}.</p>
-<p class="{verdict}">{said}</p>
-<p>Outcomes of all requests: {outcomes}.</p>
-<table><tr>{heads}</tr>{rows}</table>
+<h2>Service levels</h2>
+<div><table><tr><th>level</th><th>wanted</th><th>found</th><th></th></tr>{levels}</table></div>
+<h2>Stage by stage</h2>
+<div><table><tr>{heads}</tr>{rows}</table></div>
+<p>All requests: {outcomes}. The seconds in which users start are in these and in the levels,
+but in no row.</p>
 <img src="latency.png" alt="Latency over throughput, and where the time went">
 <h2>Where the time of a photograph went</h2>
-<table><tr><th>stage</th><th>mean, ms</th></tr>{where}</table>
+<div><table><tr><th>stage</th><th>mean, ms</th></tr>{where}</table></div>
 <p>The server's own timings; "elsewhere" is what remains of the time that the user waited:
 queues in front of the stages, HTTP or gRPC, the network.</p>
-<p>By protocol and kind of photograph: locust's own <a href="locust.html">locust.html</a>.</p>
+{locust}
 </html>
 """
 
 
-def page(facts: Mapping[str, object]) -> str:
+def page(facts: Mapping[str, Any], locust: str | None) -> str:
     """The report as HTML."""
-    rows, where, outcomes = facts["stages"], facts["where_ms"], facts["outcomes"]
-    assert isinstance(rows, list)
-    assert isinstance(where, dict)
-    assert isinstance(outcomes, dict)
-    missed = facts["missed"]
-    assert isinstance(missed, list)
-    cells = ("".join(f"<td>{value:g}</td>" for value in row.values()) for row in rows)
+    link = f'<p>By protocol and kind of photograph: <a href="{locust}">locust\'s report</a>.</p>'
     return _PAGE.format(
-        title=html.escape(str(facts["title"])),
+        title=html.escape(facts["title"]),
         written=facts["written"],
-        generator=html.escape(str(facts["generator"])),
-        verdict="missed" if missed else "met",
-        said=html.escape("; ".join(missed) or f"All service levels were met: {facts['levels']}"),
-        outcomes=", ".join(f"{count} {name}" for name, count in outcomes.items()),
+        generator=html.escape(facts["generator"]),
+        levels="".join(_level(level) for level in facts["levels"]),
+        outcomes=", ".join(f"{count} {name}" for name, count in facts["outcomes"].items()),
         heads="".join(f"<th>{head}</th>" for head in _HEADS),
-        rows="".join(f"<tr>{row}</tr>" for row in cells),
-        where="".join(f"<tr><td>{name}</td><td>{ms:g}</td></tr>" for name, ms in where.items()),
+        rows="".join(_cells(*(f"{value:g}" for value in row.values())) for row in facts["stages"]),
+        where="".join(_cells(name, f"{ms:g}") for name, ms in facts["where_ms"].items()),
+        locust=link if locust else "",
     )
+
+
+def _level(level: Mapping[str, Any]) -> str:
+    verdict = "met" if level["met"] else '<span class="missed">missed</span>'
+    return _cells(level["level"], level["wanted"], f"{level['found']:.4g}", verdict)
+
+
+def _cells(*values: str) -> str:
+    return f"<tr>{''.join(f'<td>{value}</td>' for value in values)}</tr>"
 
 
 def draw(path: Path, points: Sequence[Point], whole: Tally) -> None:
@@ -211,16 +237,28 @@ def draw(path: Path, points: Sequence[Point], whole: Tally) -> None:
         )
     for point in points:
         left.annotate(
-            f"{point.load:g} users", (point.rate, point.tally.percentile(50)),
+            f"{point.load:g}", (point.rate, point.tally.percentile(50)),
             textcoords="offset points", xytext=(4, -12), fontsize=8,
         )  # fmt: skip
     left.set(
-        xlabel="photographs answered a second", ylabel="ms", yscale="log", title="As users saw it"
+        xlabel="photographs answered a second",
+        title="As users saw it; the numbers are users",
     )
-    left.legend()
-    left.grid(visible=True, which="both", alpha=0.3)
+    left.set_xlim(left=0)
+    log_scale(left)
     means = whole.means()
     right.barh(list(means), list(means.values()))
     right.invert_yaxis()
     right.set(xlabel="ms, mean of a photograph", title="Where the time went")
     figure.savefig(path, dpi=110)
+
+
+def log_scale(axes: "Axes") -> None:
+    """Milliseconds from tens to ten thousands, in plain numbers."""
+    from matplotlib.ticker import LogFormatter
+
+    axes.set(ylabel="ms", yscale="log")
+    axes.yaxis.set_major_formatter(LogFormatter())
+    axes.yaxis.set_minor_formatter(LogFormatter())
+    axes.grid(visible=True, which="both", alpha=0.3)
+    axes.legend()
