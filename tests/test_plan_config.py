@@ -20,6 +20,10 @@ from rehue_serve.embedded import EmbeddedTriton
 from rehue_training import plan
 
 NAMES = ["rehue", "seed"]
+ONNX_TYPES = {
+    "tensor(uint8)": model_config_pb2.TYPE_UINT8,
+    "tensor(float16)": model_config_pb2.TYPE_FP16,
+}
 # All that a Triton without a GPU cannot take as it stands.
 SWAPPED = {
     'backend: "tensorrt"\nplatform: "tensorrt_plan"': 'backend: "onnxruntime"',
@@ -101,14 +105,29 @@ def test_tensors_are_the_cpu_configurations(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_tensors_are_the_onnx_files(name: str) -> None:
+    session = onnxruntime.InferenceSession(MODELS / name / "1" / "model.onnx")
+    for found, written in (
+        (session.get_inputs(), read(name).input),
+        (session.get_outputs(), read(name).output),
+    ):
+        assert [(one.name, ONNX_TYPES[one.type], one.shape[1:]) for one in found] == [
+            (one.name, one.data_type, list(one.dims)) for one in written
+        ]
+        assert isinstance(found[0].shape[0], str)  # any batch
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_every_batch_has_a_cuda_graph_and_every_profile_a_shape(name: str) -> None:
-    """As Triton's TensorRT backend checks the graphs: no batch is left out, none taken twice."""
+    """As Triton's TensorRT backend looks graphs up: by the batch and the whole shape.
+
+    A lower bound that does not name the input's shape has the graph's own (SetCudaGraphShape):
+    it matches no lesser batch.
+    """
     config = read(name)
-    covered = []
-    for spec in config.optimization.cuda.graph_spec:
-        lowest = spec.graph_lower_bound.batch_size or spec.batch_size
-        covered += range(lowest, spec.batch_size + 1)
-    assert covered == list(range(1, config.max_batch_size + 1))
+    specs = config.optimization.cuda.graph_spec
+    assert [one.batch_size for one in specs] == list(range(1, config.max_batch_size + 1))
+    assert not any(one.HasField("graph_lower_bound") or one.input for one in specs)
     names = list(config.instance_group[0].profile)
     profiles = plan.profiles(MODELS / name)
     assert names == [str(number) for number in range(len(profiles))]
