@@ -46,8 +46,11 @@ class HostCuda:
     def copy(self, there: int, here: int, size: int) -> None:
         ctypes.memmove(there, here, size)
 
-    def graph(self, work: Callable[[], None]) -> Callable[[], None]:
-        return work
+    @contextmanager
+    def graph(self, work: Callable[[], None]) -> Iterator[Callable[[], None]]:
+        self.in_use += 1
+        yield work
+        self.in_use -= 1
 
     def seconds(self, work: Callable[[], None]) -> float:
         began = time.perf_counter()
@@ -80,6 +83,7 @@ class Config:
     """What the builder was told; `TensorRTModule.builds` keeps it."""
 
     version: str
+    null: str
     profiles: list[Profile] = field(default_factory=list)
     flags: set[str] = field(default_factory=lambda: {"TF32"})
     hardware_compatibility_level: Any = None
@@ -95,8 +99,9 @@ class Config:
     def clear_flag(self, flag: IntEnum) -> None:
         self.flags.discard(flag.name)
 
-    def create_timing_cache(self, serialized_timing_cache: bytes) -> TimingCache:
-        return TimingCache(serialized_timing_cache)
+    def create_timing_cache(self, serialized_timing_cache: bytes) -> TimingCache | None:
+        broken = self.null == "timing cache" and serialized_timing_cache
+        return None if broken else TimingCache(serialized_timing_cache)
 
     def set_timing_cache(self, cache: TimingCache, ignore_mismatch: bool) -> bool:
         fits = not cache.content or cache.content.startswith(b"timed;")
@@ -162,15 +167,17 @@ class Context:
 
 
 class Engine:
-    def __init__(self, plan: bytes) -> None:
+    def __init__(self, plan: bytes, null: str) -> None:
+        self.null = null
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         self.session = onnxruntime.InferenceSession(plan, options)
         self.tensors = [*self.session.get_inputs(), *self.session.get_outputs()]
         self.num_io_tensors, self.num_optimization_profiles = len(self.tensors), 2
 
-    def create_execution_context(self) -> Context:
-        return Context(self.session, self.num_optimization_profiles)
+    def create_execution_context(self) -> Context | None:
+        full = self.null == "context"
+        return None if full else Context(self.session, self.num_optimization_profiles)
 
     def get_tensor_name(self, index: int) -> str:
         return self.tensors[index].name
@@ -205,20 +212,24 @@ class TensorRTModule:
         version: str = "11.1.0.106",
         *,
         change: Callable[[bytes], bytes | None] = lambda plan: plan,
+        null: str = "",
     ) -> None:
-        """`change` is done to every plan that is built; None from it: no plan."""
+        """`change` is done to every plan that is built; None from it: no plan.
+
+        `null` names what the library has none of: Builder, Runtime, context, timing cache.
+        """
         self.__version__ = version
-        self.change = change
+        self.change, self.null = change, null
         self.builds: list[tuple[Network, Config]] = []
 
     def Builder(self, logger: object) -> "TensorRTModule":
-        return self
+        return self._object("Builder")
 
     def create_network(self, flags: int) -> Network:
         return Network(flags)
 
     def create_builder_config(self) -> Config:
-        return Config(self.__version__)
+        return Config(self.__version__, self.null)
 
     def create_optimization_profile(self) -> Profile:
         return Profile()
@@ -229,10 +240,15 @@ class TensorRTModule:
         return None if plan is None else bytearray(plan)
 
     def Runtime(self, logger: object) -> "TensorRTModule":
+        return self._object("Runtime")
+
+    def _object(self, name: str) -> "TensorRTModule":
+        if self.null == name:  # in pybind11's own words
+            raise TypeError("pybind11::init(): factory function returned nullptr")
         return self
 
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> Engine | None:
-        return Engine(serialized_engine)
+        return Engine(serialized_engine, self.null)
 
     @staticmethod
     def nptype(dtype: str) -> type[np.generic]:

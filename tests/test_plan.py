@@ -18,12 +18,20 @@ from conftest import MODELS, PHOTOS
 from onnx import numpy_helper
 from standin import H100, tensorrt
 
+from rehue_serve.lab import UInt8
 from rehue_training import identity, parity, plan, precision
+from rehue_training.gpu_runners import product_onnx
 from rehue_training.identity import PlanRefused
 from rehue_training.plan import Options
 from rehue_training.tensorrt import BuildFailed, agree, library_version
 
-CHEAP = Options(photographs=lambda: parity.photographs([PHOTOS / "mpl_grace_hopper.jpg"]))
+CHEAP = Options(photographs=lambda: [a_face()])
+
+
+def a_face() -> UInt8:
+    """A part of a photograph: CIEDE2000 of the whole would take most of these tests' time."""
+    (whole,) = parity.photographs([PHOTOS / "mpl_grace_hopper.jpg"])
+    return np.ascontiguousarray(whole[40:168, 120:248])
 
 
 @pytest.fixture
@@ -117,9 +125,42 @@ def test_a_build_that_fails_leaves_the_old_plan(model: Path) -> None:
 
 
 def test_an_onnx_file_that_tensorrt_does_not_take_is_said(model: Path) -> None:
-    (model / "1" / "model.onnx").write_bytes(b"\x00not an ONNX file")
+    path = model / "1" / "model.onnx"
+    proto = onnx.load(path)
+    proto.graph.node[-1].op_type = "Nonsense"
+    path.write_bytes(proto.SerializeToString())
     with pytest.raises(BuildFailed, match="does not take the ONNX file"):
         plan.ensure(model, tensorrt(), replace(CHEAP, precision="fp32"))
+
+
+def test_a_file_that_is_no_onnx_file_is_said(model: Path) -> None:
+    path = model / "1" / "model.onnx"
+    path.write_bytes(path.read_bytes()[:100_000])
+    with pytest.raises(ValueError, match="the ONNX file is cut short or is none"):
+        plan.ensure(model, tensorrt(), CHEAP)
+
+
+def test_a_configuration_that_is_none_is_said(model: Path) -> None:
+    (model / "configs" / "gpu.pbtxt").write_text('name: "rehue" max_batch: 3')
+    with pytest.raises(ValueError, match=r"gpu\.pbtxt is no model configuration: .*max_batch"):
+        plan.ensure(model, tensorrt(), CHEAP)
+
+
+@pytest.mark.parametrize(
+    ("null", "told"),
+    [
+        ("Builder", r"11\.1\.0\.106 does not start on NVIDIA H100 .* with driver 580\.82\.07"),
+        ("Runtime", "does not start on NVIDIA H100"),
+        ("context", "has no room to run the plan in"),
+    ],
+)
+def test_what_tensorrt_does_not_give_is_said(model: Path, null: str, told: str) -> None:
+    """A driver too old for the library's CUDA, and a GPU that is full."""
+    good = plan.ensure(model, tensorrt(), CHEAP)
+    other = tensorrt(replace(H100, driver="580.82.07"), null=null)
+    with pytest.raises(BuildFailed, match=told):
+        plan.ensure(model, other, replace(CHEAP, compatibility="ampere-plus"))
+    assert plan.check(model, tensorrt(), CHEAP).record == good.record
 
 
 def test_the_builder_is_told_everything(model: Path) -> None:
@@ -153,14 +194,20 @@ def test_fp32_is_not_tf32(model: Path) -> None:
     assert engine.module.builds[0][1].flags == set()
 
 
-def test_the_timing_cache_is_kept_until_it_no_longer_fits(model: Path) -> None:
+def test_the_timing_cache_is_kept(model: Path) -> None:
     kept = model / "1" / "model.plan.timing"
     for version, content in (("11.0", b"timed;"), ("11.1", b"timed;timed;")):
         plan.ensure(model, tensorrt(version=version), CHEAP)
         assert kept.read_bytes() == content
-    kept.write_bytes(b"of another GPU")
-    plan.ensure(model, tensorrt(version="11.2"), CHEAP)
-    assert kept.read_bytes() == b"timed;"
+
+
+@pytest.mark.parametrize("null", ["", "timing cache"])
+def test_a_timing_cache_of_another_gpu_is_left(null: str) -> None:
+    """TensorRT does not attach it, or makes none of it."""
+    built = tensorrt(null=null).build(
+        product_onnx(8), [], precision="fp32", timing_cache=b"of another GPU"
+    )
+    assert built.timing_cache == b"timed;"
 
 
 def test_nodes_with_unlike_gpus_share_a_cache(model: Path, tmp_path: Path) -> None:
@@ -176,6 +223,15 @@ def test_nodes_with_unlike_gpus_share_a_cache(model: Path, tmp_path: Path) -> No
     assert outcomes[0].record == outcomes[2].record
     for node, gpu in zip(nodes, (H100, a10, H100), strict=True):
         assert plan.check(node, tensorrt(gpu), options).record.identity.gpu == gpu.name
+
+
+def test_gpus_that_may_share_a_plan_share_the_caches(model: Path, tmp_path: Path) -> None:
+    options = replace(CHEAP, cache=tmp_path / "cache", compatibility="ampere-plus")
+    a10 = tensorrt(replace(H100, name="NVIDIA A10", compute_capability="8.6"))
+    assert plan.ensure(model, tensorrt(), options).built
+    other = committed(tmp_path / "other")
+    assert not plan.ensure(other, a10, options).built
+    assert plan.check(other, a10, options).record.identity.gpu == H100.name
 
 
 def test_models_are_those_with_a_gpu_configuration(model: Path) -> None:

@@ -85,6 +85,8 @@ def test_compatibility_bears_other_gpus(level: str, gpu: str, capability: str, f
     built = replace(HERE, compatibility=level)
     here = replace(built, gpu=gpu, compute_capability=capability)
     assert (built.differences(here) == []) == fits
+    assert built.key == here.key or not fits
+    assert built.key != replace(here, driver="600").key
 
 
 @pytest.mark.parametrize("broken", ["missing", "cut", "exchanged", "unreadable", "foreign"])

@@ -54,8 +54,54 @@ def test_the_contract_and_the_colours_stay(name: str) -> None:
     assert found.exceeds(parity.TOLERANCE) == []
 
 
-def test_fp32_is_the_file_itself() -> None:
-    assert precision.at(model("seed"), "fp32") == model("seed")
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("kind", ["fp32", "fp16"])
+def test_convolutions_have_weights_and_no_tensors(name: str, kind: precision.Precision) -> None:
+    """To TensorRT's parser what a Cast gives is a tensor, and the convolution one of two inputs."""
+    graph = onnx.load_model_from_string(precision.at(model(name), kind)).graph
+    weights = {one.name for one in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Conv":
+            assert set(node.input[1:]) <= weights
+    assert weights == {name for node in graph.node for name in node.input} & weights
+
+
+def test_fp32_is_the_files_own_arithmetic() -> None:
+    counts = np.random.default_rng(0).integers(0, 256, (1, 1, 224, 224), np.uint8)
+    found, expected = (
+        network(one)(counts) for one in (precision.at(model("seed"), "fp32"), model("seed"))
+    )
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_what_a_softmax_makes_colours_of_stays_fp32() -> None:
+    """The classes' scores are the network's last convolution; their mean colour is none."""
+    kernels = [
+        onnx.numpy_helper.from_array(np.ones((2, count, 1, 1), np.float32), name)
+        for name, count in (("first", 1), ("scores", 2), ("mean", 2))
+    ]
+    x, y = (
+        onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", channels, 4, 4])
+        for name, channels in (("x", 1), ("y", 2))
+    )
+    nodes = [
+        onnx.helper.make_node(operator, inputs, [output], name=output, **attributes)
+        for operator, inputs, output, attributes in (
+            ("Conv", ["x", "first"], "a", {"kernel_shape": [1, 1]}),
+            ("Conv", ["a", "scores"], "b", {"kernel_shape": [1, 1]}),
+            ("Softmax", ["b"], "c", {"axis": 1}),
+            ("Conv", ["c", "mean"], "y", {"kernel_shape": [1, 1]}),
+        )
+    ]
+    graph = onnx.helper.make_graph(nodes, "classes", [x], [y], kernels)
+    proto = onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8
+    )
+    made = onnx.load_model_from_string(precision.at(proto.SerializeToString(), "fp16")).graph
+    types = {one.name: one.data_type for one in made.initializer}
+    kinds = [types[node.input[1]] for node in made.node if node.op_type == "Conv"]
+    assert kinds == [TensorProto.FLOAT16, TensorProto.FLOAT16, TensorProto.FLOAT]
+    assert [one.name for one in precision.convolutions(nodes)] == ["a", "b"]
 
 
 def test_a_graph_without_convolutions_is_said() -> None:

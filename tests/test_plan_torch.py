@@ -8,6 +8,8 @@ from conftest import MODELS, PHOTOS
 
 pytest.importorskip("torch", reason="PyTorch is for machines with a GPU and without TensorRT")
 
+import torch
+
 from rehue_serve import spec
 from rehue_training import parity, precision
 from rehue_training.torch_network import TorchNetwork
@@ -40,8 +42,21 @@ def test_fp16_arithmetic_is_within_the_tolerance(name: str) -> None:
     assert found.exceeds(parity.TOLERANCE) == []
 
 
+@pytest.mark.parametrize("name", ["rehue", "seed"])
+def test_nothing_is_read_back_from_the_device(name: str) -> None:
+    """Which would end the capture of a CUDA graph; tensors without contents cannot be read."""
+    network = TorchNetwork(
+        precision.at((MODELS / name / "1" / "model.onnx").read_bytes(), "fp16"), "meta"
+    )
+    config = spec.read(MODELS / name / "configs" / "gpu.pbtxt")
+    counts = torch.empty((2, 1, config.height, config.width), dtype=torch.uint8, device="meta")
+    with torch.inference_mode():
+        (made,) = network(counts)
+    assert made.shape == (2, 2, config.ab_height, config.ab_width)
+
+
 def test_an_operator_that_is_not_known_is_named() -> None:
     proto = onnx.load(MODELS / "seed" / "1" / "model.onnx")
-    proto.graph.node[-1].op_type = "Softmax"
-    with pytest.raises(ValueError, match="unknown operators: Softmax"):
+    proto.graph.node[-1].op_type = "Erf"
+    with pytest.raises(ValueError, match="unknown operators: Erf"):
         TorchNetwork(proto.SerializeToString(), "cpu")

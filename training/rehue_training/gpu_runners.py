@@ -15,7 +15,7 @@ from rehue_training import parity, plan
 from rehue_training.identity import PLAN, PlanRefused
 from rehue_training.parity import Parity
 from rehue_training.plan import CONFIG, ONNX, Options
-from rehue_training.tensorrt import Engine, Profile, TensorRT
+from rehue_training.tensorrt import Engine, NoTensorRT, Profile, TensorRT
 
 Work = Callable[[], object]  # queues something on the GPU
 
@@ -77,7 +77,8 @@ class TensorRTRunner:
         counts = pixels((batch, *profiles[nearest].shape))
         with engine.ready({profiles[nearest].name: counts}, profile=nearest) as (work, _):
             work()  # TensorRT sets itself up at the first run, which no graph may hold
-            yield self._cuda.graph(work)
+            with self._cuda.graph(work) as launch:
+                yield launch
 
     @contextmanager
     def product(self, side: int) -> Iterator[Work]:
@@ -85,7 +86,8 @@ class TensorRTRunner:
         matrices = {name: matrix(side) for name in ("left", "right")}
         with self._tensorrt.load(built.plan) as engine, engine.ready(matrices) as (work, _):
             work()
-            yield self._cuda.graph(work)
+            with self._cuda.graph(work) as launch:
+                yield launch
 
     @contextmanager
     def copy(self, size: int) -> Iterator[Work]:
@@ -97,8 +99,12 @@ class TorchRunner:
     """The same ONNX file in PyTorch: what this GPU can do, where TensorRT is missing."""
 
     def __init__(self) -> None:
+        """Raises: NoTensorRT, where PyTorch cannot take its place."""
         import torch
 
+        if not torch.cuda.is_available():
+            raise NoTensorRT(f"TensorRT is missing, and PyTorch {torch.__version__} sees no GPU")
+        torch.backends.cudnn.allow_tf32 = False  # --precision fp32 means it
         self._torch = torch
         self.name = f"PyTorch {torch.__version__} in TensorRT's place"
         self.gpu = torch.cuda.get_device_name(0)

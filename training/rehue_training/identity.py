@@ -20,6 +20,12 @@ RECORDS = "model.plan.json"
 THIS_GPU, SAME_CAPABILITY, AMPERE_PLUS = "none", "same-compute-capability", "ampere-plus"
 COMPATIBILITY = (THIS_GPU, SAME_CAPABILITY, AMPERE_PLUS)
 AMPERE = (8, 0)
+# Parts of the identity that a plan of each level may not share with the GPU it runs on.
+BORNE = {
+    THIS_GPU: (),
+    SAME_CAPABILITY: ("gpu",),
+    AMPERE_PLUS: ("gpu", "compute_capability"),
+}
 
 
 @dataclass(frozen=True)
@@ -45,17 +51,24 @@ class Identity:
 
     def _allows(self, name: str, here: Self) -> bool:
         """Whether the compatibility that this plan was built with bears the difference."""
-        if name == "gpu":
-            return self.compatibility != THIS_GPU
-        if name == "compute_capability":
-            numbers = tuple(map(int, here.compute_capability.split(".")))
-            return self.compatibility == AMPERE_PLUS and numbers >= AMPERE
-        return False
+        if self.compatibility == AMPERE_PLUS and here._number < AMPERE:
+            return False
+        return name in BORNE[self.compatibility]
+
+    @property
+    def _number(self) -> tuple[int, ...]:
+        return tuple(map(int, self.compute_capability.split(".")))
 
     @property
     def key(self) -> str:
-        """A short name for this identity, for a folder of its own."""
-        text = json.dumps(asdict(self), sort_keys=True)
+        """A short name for this identity, for a folder of its own; GPUs that may share a
+        plan share it."""
+        parts = {
+            name: value
+            for name, value in asdict(self).items()
+            if name not in BORNE[self.compatibility]
+        }
+        text = json.dumps(parts, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

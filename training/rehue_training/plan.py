@@ -13,6 +13,7 @@ from dataclasses import asdict, astuple, dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
@@ -114,13 +115,22 @@ def profiles(model: Path) -> list[Profile]:
     """The optimisation profiles that a model's GPU configuration names, all to the greatest batch.
 
     The last is to be quickest at the greatest batch; one before it at a single photograph.
+
+    Raises:
+        ValueError: the configuration is not one of ours.
     """
-    text = (model / CONFIG).read_text()
-    config = text_format.Parse(text, model_config_pb2.ModelConfig())
-    (entry,) = config.input
+    config = _config(model / CONFIG)
+    (entry,), (group,) = config.input, config.instance_group
     largest = config.max_batch_size
-    best = (1, largest) if len(config.instance_group[0].profile) > 1 else (largest,)
+    best = (1, largest) if len(group.profile) > 1 else (largest,)
     return [Profile(entry.name, tuple(entry.dims), (1, one, largest)) for one in best]
+
+
+def _config(path: Path) -> Any:
+    try:
+        return text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
+    except text_format.ParseError as error:
+        raise ValueError(f"{path} is no model configuration: {error}") from None
 
 
 def check(model: Path, tensorrt: TensorRT, options: Options) -> Outcome:

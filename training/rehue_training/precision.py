@@ -3,9 +3,9 @@
 TensorRT 11 takes every tensor's type from the ONNX (networks are strongly typed),
 so a precision is a graph, written here ahead of the build. The network between its
 first and its last convolution is turned into FP16; the scaling of the lightness
-before it, and the tanh and the scaling to Lab units behind it, stay in FP32. INT8 is
-the same with some convolutions quantized (`quantize`), and so is FP8. Inputs and outputs keep their
-names, types and shapes.
+before it, and what makes ab in Lab units of its output (tanh; or softmax and the mean of
+the classes' colours), stay in FP32. INT8 is the same with some convolutions quantized
+(`quantize`), and so is FP8. Inputs and outputs keep their names, types and shapes.
 """
 
 from dataclasses import dataclass, field
@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import onnx
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -31,17 +32,40 @@ def at(model: bytes, precision: Precision, calibration: NDArray[np.generic] | No
 
     Args:
         calibration: for int8 and fp8, prepared lightness of photographs, N1HW of the input's type.
+
+    Raises:
+        ValueError: it is not an ONNX model, or has no convolution.
     """
-    if precision == "fp32":
-        return model
-    proto = onnx.load_model_from_string(model)
+    try:
+        proto = single(onnx.load_model_from_string(model))
+    except DecodeError as error:
+        raise ValueError(f"the ONNX file is cut short or is none ({error})") from None
     if precision in QUANTIZED:
         from rehue_training import quantize
 
         assert calibration is not None
-        change = {"int8": quantize.int8, "fp8": quantize.fp8}[precision]
-        proto = change(quantize.with_weights(proto, _weights(proto)), calibration)
-    return bytes(half(proto).SerializeToString())
+        proto = {"int8": quantize.int8, "fp8": quantize.fp8}[precision](proto, calibration)
+    return bytes((proto if precision == "fp32" else half(proto)).SerializeToString())
+
+
+def single(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with its weights in FP32, in place of FP16 ones behind a Cast each.
+
+    A Cast is a tensor to TensorRT's parser, which makes a convolution of changing weights of it.
+    """
+    weights = _weights(model)
+    plain = onnx.ModelProto.FromString(model.SerializeToString())
+    nodes = [node for node in plain.graph.node if node.output[0] not in weights]
+    used = {name for node in nodes for name in node.input} & weights.keys()
+    tensors = [numpy_helper.from_array(_single(weights[name]), name) for name in sorted(used)]
+    for kept, made in ((plain.graph.node, nodes), (plain.graph.initializer, tensors)):
+        del kept[:]
+        kept.extend(made)
+    return plain
+
+
+def _single(weight: NDArray[Any]) -> NDArray[Any]:
+    return weight.astype(np.float32) if weight.dtype == np.float16 else weight
 
 
 def half(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -52,10 +76,10 @@ def half(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     weights = _weights(model)
     nodes = [node for node in model.graph.node if node.output[0] not in weights]
-    convolutions = _between_convolutions(nodes)
+    inner = _between_convolutions(nodes)
     graph = _Graph(weights, {one.name: one.type.tensor_type.elem_type for one in model.graph.input})
     for node in nodes:
-        inside = node.output[0] in convolutions or _dequantizes(node, weights)
+        inside = node.output[0] in inner or _dequantizes(node, weights)
         graph.add(node, HALF if inside else SINGLE)
     halved = onnx.ModelProto.FromString(model.SerializeToString())
     for kept, made in ((halved.graph.node, graph.nodes), (halved.graph.initializer, graph.used)):
@@ -73,19 +97,31 @@ def _weights(model: onnx.ModelProto) -> dict[str, Any]:
     return held | {node.output[0]: held[node.input[0]] for node in casts}
 
 
+def convolutions(nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """Those of the network: not the one that makes the classes' colours of a softmax."""
+    decoded = _from(nodes, {"Softmax"})
+    return [node for node in nodes if node.op_type == "Conv" and node.output[0] not in decoded]
+
+
 def _between_convolutions(nodes: list[onnx.NodeProto]) -> set[str]:
     """The outputs that have a convolution in or before them, and in or behind them."""
-    behind: set[str] = set()
-    for node in nodes:
-        if node.op_type == "Conv" or not behind.isdisjoint(node.input):
-            behind.update(node.output)
+    inside = {node.output[0] for node in convolutions(nodes)}
+    if not inside:
+        raise ValueError("the ONNX model has no convolution")
     before: set[str] = set()
     for node in reversed(nodes):
-        if node.op_type == "Conv" or not before.isdisjoint(node.output):
-            before.update([*node.input, *(node.output if node.op_type == "Conv" else ())])
-    if not behind:
-        raise ValueError("the ONNX model has no convolution")
-    return behind & before
+        if node.output[0] in inside or not before.isdisjoint(node.output):
+            before.update([*node.input, *(node.output if node.output[0] in inside else ())])
+    return _from(nodes, {"Conv"}) & before
+
+
+def _from(nodes: list[onnx.NodeProto], operators: set[str]) -> set[str]:
+    """The outputs of these operators, and all that comes of them."""
+    found: set[str] = set()
+    for node in nodes:
+        if node.op_type in operators or not found.isdisjoint(node.input):
+            found.update(node.output)
+    return found
 
 
 def _dequantizes(node: onnx.NodeProto, weights: dict[str, Any]) -> bool:

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper, version_converter
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
+from rehue_training import precision
+
 Counts = NDArray[np.generic]
 
 FP8 = ml_dtypes.float8_e4m3fn
@@ -87,29 +89,13 @@ def _set(tensor: onnx.TensorProto, value: Any) -> None:
 
 def convolutions(model: onnx.ModelProto) -> list[str]:
     """The names of those that are quantized."""
-    every = [node for node in model.graph.node if node.op_type == "Conv"]
+    every = precision.convolutions(list(model.graph.node))
     return [node.name for node in every[1:-1] if _dense(node)]
 
 
 def _dense(node: onnx.NodeProto) -> bool:
     values = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
     return bool(values.get("group", 1) == 1 and max(values["kernel_shape"]) > 1)
-
-
-def with_weights(model: onnx.ModelProto, weights: dict[str, Any]) -> onnx.ModelProto:
-    """The model with these weights, in FP32, in place of FP16 ones behind a Cast each."""
-    plain = onnx.ModelProto.FromString(model.SerializeToString())
-    nodes = [node for node in plain.graph.node if node.output[0] not in weights]
-    used = {name for node in nodes for name in node.input}
-    tensors = [
-        numpy_helper.from_array(np.asarray(value, np.float32), name)
-        for name, value in weights.items()
-        if name in used
-    ]
-    for kept, made in ((plain.graph.node, nodes), (plain.graph.initializer, tensors)):
-        del kept[:]
-        kept.extend(made)
-    return plain
 
 
 class _Photographs(CalibrationDataReader):  # type: ignore[misc]

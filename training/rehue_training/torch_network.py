@@ -31,7 +31,12 @@ class TorchNetwork:
         self.inputs = [one.name for one in graph.input]
         self.outputs = [one.name for one in graph.output]
         self._device = device
-        self._weights = {one.name: self._weight(one) for one in graph.initializer}
+        # Not on the device: reading them there would end the capture of a CUDA graph.
+        read = {name for node in graph.node if node.op_type == "Resize" for name in node.input[1:]}
+        self._weights = {
+            one.name: _weight(one, "cpu" if one.name in read else device)
+            for one in graph.initializer
+        }
 
     def __call__(self, *tensors: Any) -> list[Any]:
         """The outputs for inputs on the device, both in the model's order."""
@@ -48,10 +53,11 @@ class TorchNetwork:
             made = self(*given)
         return dict(zip(self.outputs, (one.cpu().numpy() for one in made), strict=True))
 
-    def _weight(self, tensor: onnx.TensorProto) -> Any:
-        value = torch.from_numpy(np.array(numpy_helper.to_array(tensor)))
-        form = torch.channels_last if value.ndim == 4 else torch.contiguous_format
-        return value.to(self._device, memory_format=form)
+
+def _weight(tensor: onnx.TensorProto, device: str) -> Any:
+    value = torch.from_numpy(np.array(numpy_helper.to_array(tensor)))
+    form = torch.channels_last if value.ndim == 4 else torch.contiguous_format
+    return value.to(device, memory_format=form)
 
 
 def _attributes(node: onnx.NodeProto) -> Attributes:
@@ -92,5 +98,6 @@ OPERATORS: dict[str, Callable[[list[Any], Attributes], Any]] = {
     "Mul": lambda inputs, _: inputs[0] * inputs[1],
     "Relu": lambda inputs, _: torch.relu(inputs[0]),
     "Resize": _resize,
+    "Softmax": lambda inputs, attributes: torch.softmax(inputs[0], attributes["axis"]),
     "Tanh": lambda inputs, _: torch.tanh(inputs[0]),
 }
