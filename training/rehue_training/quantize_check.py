@@ -1,5 +1,7 @@
 """What INT8 and FP8 do to the colours, measured without a GPU: Q/DQ nodes in ONNX Runtime.
 
+Prints the table of docs/plans.md.
+
     python -m rehue_training.quantize_check --calibration PHOTOGRAPHS/train-0.tar \
         --data PHOTOGRAPHS/test.tar
 
@@ -14,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from rich.console import Console
 from rich.progress import track
 
 from rehue_serve import colorize, lab
@@ -23,6 +26,10 @@ from rehue_training.colorizer import Colorizer
 from rehue_training.evaluate import photographs
 from rehue_training.parity import Network
 from rehue_training.plan import ONNX
+
+TABLE = """
+| | ab, mean | ab, largest | CIEDE2000 to the ONNX file | to the truth; FP32's (95 % interval) |
+| --- | --- | --- | --- | --- |"""
 
 
 def main() -> int:
@@ -36,13 +43,13 @@ def main() -> int:
     arguments = parser.parse_args()
     scaled = _some(arguments.calibration, arguments.calibrate_on)
     measured = _some(arguments.data, arguments.count)
-    print(f"calibrated on {len(scaled)} photographs, measured on {len(measured)} others")
+    print(f"calibrated on {len(scaled)} photographs, measured on {len(measured)} others", TABLE)
     for name in arguments.models:
         model = Colorizer(arguments.repository, name)
         content = (arguments.repository / name / "1" / ONNX).read_bytes()
         for kind in precision.QUANTIZED:
             made = precision.at(content, kind, parity.prepared(scaled, model.spec))
-            print(_line(kind, model, parity.quantized_network(made), measured), flush=True)
+            print(_row(kind, model, parity.quantized_network(made), measured), flush=True)
     return 0
 
 
@@ -50,7 +57,7 @@ def _some(paths: list[Path], count: int) -> list[UInt8]:
     return [parity.shrunk(one) for _, one in islice(photographs(paths), count)]
 
 
-def _line(kind: str, model: Colorizer, quantized: Network, measured: list[UInt8]) -> str:
+def _row(kind: str, model: Colorizer, quantized: Network, measured: list[UInt8]) -> str:
     found = np.array(
         [
             [
@@ -58,19 +65,15 @@ def _line(kind: str, model: Colorizer, quantized: Network, measured: list[UInt8]
                 _error(one, quantized, model),
                 _error(one, model.colours, model),
             ]
-            for one in track(measured, f"{model.name} {kind}")
+            for one in track(measured, f"{model.name} {kind}", console=Console(stderr=True))
         ]
     )
-    names = ("ab, mean", "ab, largest", "CIEDE2000")
-    distances = ", ".join(
-        f"{name} {column.mean():.3f} (worst {column.max():.3f})"
-        for name, column in zip(names, found.T[:3], strict=True)
+    distances = " | ".join(
+        f"{column.mean():.3f} (worst {column.max():.3f})" for column in found.T[:3]
     )
     low, high = metrics.interval(found[:, 3] - found[:, 4])
-    return (
-        f"{model.name} {kind}: to the ONNX file {distances}; to the truth CIEDE2000 "
-        f"{found[:, 3].mean():.3f} for {found[:, 4].mean():.3f} ({low:+.3f} to {high:+.3f})"
-    )
+    truths = f"{found[:, 3].mean():.3f}; {found[:, 4].mean():.3f} ({low:+.3f} to {high:+.3f})"
+    return f"| `{model.name}` {kind.upper()} | {distances} | {truths} |"
 
 
 def _error(truth: UInt8, network: Network, model: Colorizer) -> float:
