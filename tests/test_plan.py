@@ -108,6 +108,15 @@ def rescaled(model: bytes, factor: float) -> bytes:
     return bytes(proto.SerializeToString())
 
 
+def test_other_code_for_the_precision_makes_another_plan(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan.ensure(model, tensorrt(), CHEAP)
+    monkeypatch.setattr(precision, "code", lambda: "changed")
+    with pytest.raises(PlanRefused, match=r"precision was fp16 as of .*, here it is fp16 as of"):
+        plan.check(model, tensorrt(), CHEAP)
+
+
 @pytest.mark.parametrize("factor", [1.5, np.nan])
 def test_a_plan_whose_colours_are_off_is_refused(model: Path, factor: float) -> None:
     good = plan.ensure(model, tensorrt(), CHEAP)

@@ -80,7 +80,7 @@ def test_the_check_measures_every_batch_beside_the_ceiling(tmp_path: Path) -> No
         assert row["of_ceiling"] == pytest.approx(bound / time)
     assert engine.cuda.in_use == 0
     table = gpu_check.markdown(result)
-    assert "NVIDIA H100 80GB HBM3, driver 580.82.07; TensorRT 11.1.0.106; fp16" in table
+    assert "NVIDIA H100 80GB HBM3, driver 580.82.07; TensorRT 11.1.0.106; fp16 as of " in table
     assert table.count("\n| 1 |") == 1
 
 

@@ -54,15 +54,16 @@ class Options:
             ValueError: int8 or fp8 without photographs to calibrate on.
             OSError: one of them cannot be read.
         """
+        name = f"{self.precision} as of {precision.code()}"
         if self.precision not in precision.QUANTIZED:
-            return self.precision
+            return name
         if not self.calibration:
             raise ValueError(
                 f"{self.precision} needs photographs to calibrate on (--calibration PHOTO ...)"
             )
         digests = "".join(sorted(map(identity.digest, self.calibration)))
-        name = sha256(digests.encode()).hexdigest()[:16]
-        return f"{self.precision} calibrated on {len(self.calibration)} photographs ({name})"
+        given = sha256(digests.encode()).hexdigest()[:16]
+        return f"{name} calibrated on {len(self.calibration)} photographs ({given})"
 
     def onnx(self, model: Path) -> bytes:
         """The ONNX file that a model's plan is built from."""
