@@ -11,7 +11,9 @@ model    images a second at saturating load, interleaved over rounds because mac
            http    512 x 512 JPEG in and out through HTTP, HAProxy, Ray Serve and Triton
            grpc    the same through gRPC
 chain    decode to encode beside scikit-image, on one thread; then the whole system with a
-         stand-in model that answers at once: CPU of all server processes
+         stand-in model that answers at once: CPU of all server processes; and the tensors
+         alone, to Triton and back, in messages and in shared memory
+batching who puts photographs together for one call: this project, Ray's @serve.batch, Triton
 scaling  1, 2 and 4 Tritons whose model takes a fixed time and no CPU; and how many cores
          the chain needs for GPUs of several speeds (with chain)
 
@@ -31,6 +33,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import onnxruntime
 
+import batching
 import chain
 import scaling
 from rehue_serve.embedded import EmbeddedTriton
@@ -42,7 +45,7 @@ from running import ROOT, photograph, saturate, sender, served
 BATCH = 8
 CONCURRENCY = 32  # enough to keep every stage busy
 CALLS = 40  # one at a time, for latency
-PARTS = ("model", "chain", "scaling")
+PARTS = ("model", "chain", "batching", "scaling")
 
 Rows = dict[str, dict[str, float]]
 
@@ -69,6 +72,9 @@ def main() -> int:
         around = chain.around_the_network(seconds)
         tables["Everything but the network"] = around
         tables["Cores of the chain for one GPU"] = scaling.cores_for_gpus(around)
+        tables["Tensors to Triton and back"] = chain.tensors_to_triton(seconds)
+    if "batching" in arguments.only:
+        tables |= batching.compare(seconds)
     if "scaling" in arguments.only:
         title = f"Stand-ins of {scaling.BATCH / scaling.SECONDS:.0f} images/s each"
         tables[title] = scaling.scale(seconds, rounds)

@@ -17,6 +17,8 @@ from PIL import Image
 
 import servers
 from rehue_serve import colorize, images, lab, spec
+from rehue_serve.endpoints import Endpoints
+from rehue_serve.triton import Triton
 from running import ROOT, photograph, saturate, sender, served, stand_in
 
 SIZES = {
@@ -129,6 +131,36 @@ def around_the_network(seconds: float) -> dict[str, dict[str, float]]:
                         "share of scikit-image": cpu * 1000 / theirs,
                     }
     return rows
+
+
+def tensors_to_triton(seconds: float) -> dict[str, dict[str, float]]:
+    """Network inputs to a Triton that answers at once and back: CPU here and in Triton."""
+    with stand_in(0) as triton:
+
+        def used() -> float:
+            return time.process_time() + servers.use([triton.pid]).cpu
+
+        return {
+            name: asyncio.run(through_triton(triton.url, seconds, used, shared_memory=shared))
+            for name, shared in (("in messages", False), ("shared memory", True))
+        }
+
+
+async def through_triton(
+    url: str, seconds: float, used: Callable[[], float], *, shared_memory: bool
+) -> dict[str, float]:
+    endpoints = Endpoints([url], model=MODEL.name, limit=2)
+    triton = Triton(endpoints, default_model=MODEL.name, shared_memory=shared_memory)
+    await triton.start()
+    loop = asyncio.get_running_loop()
+    input = np.zeros((1, MODEL.height, MODEL.width), MODEL.input_type)
+
+    async def send() -> None:
+        await triton.infer(MODEL, input, loop.time() + 60)
+
+    rate, cpu = await saturate(send, seconds, 16, used)
+    await triton.close()
+    return {"images/s": rate, "CPU ms": cpu * 1000}
 
 
 async def load(

@@ -38,14 +38,19 @@ def photograph(width: int, height: int, *, gray: bool = False) -> bytes:
 
 
 @contextlib.contextmanager
-def stand_in(seconds: float) -> Iterator[EmbeddedTriton]:
-    """A real Triton whose model ``rehue`` takes so long for a batch of up to 8, and no CPU."""
+def stand_in(seconds: float, *, batcher: bool = True) -> Iterator[EmbeddedTriton]:
+    """A real Triton whose model ``rehue`` takes so long for a batch of up to 8, and no CPU.
+
+    ``batcher``: whether Triton puts calls that wait together.
+    """
     with tempfile.TemporaryDirectory() as directory:
         text = (ROOT / "model_repository/rehue/configs/cpu.pbtxt").read_text()
         config = text_format.Parse(text, model_config_pb2.ModelConfig())
         config.backend, config.default_model_filename = "python", "model.py"
         config.parameters["seconds"].string_value = str(seconds)
         del config.model_warmup[:]
+        if not batcher:
+            config.ClearField("dynamic_batching")
         version = Path(directory) / "rehue" / "1"
         version.mkdir(parents=True)
         shutil.copy(Path(__file__).with_name("instant.py"), version / "model.py")

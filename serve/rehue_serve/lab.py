@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 UInt8 = NDArray[np.uint8]
 Float32 = NDArray[np.float32]
 # HW, L 0..100 as float32; or as uint16 in counts of 100 / 65535, which is half the memory.
-Lightness = NDArray[np.float32] | NDArray[np.uint16]
+Lightness = NDArray[Any]
 
 # sRGB to XYZ (IEC 61966-2-1) and the white of D65 for 2 degrees, as scikit-image has them.
 XYZ = np.array(
@@ -51,6 +51,11 @@ def _compiled(loop: Callable[..., None]) -> Any:
         return njit(**options)(loop)
 
 
+def _inlined(function: Callable[..., Any]) -> Any:
+    """A part of a loop."""
+    return njit(inline="always")(function)
+
+
 @cache
 def _linear() -> NDArray[np.float64]:
     """The 256 sRGB counts in linear light, 0..1 (IEC 61966-2-1)."""
@@ -61,7 +66,7 @@ def _linear() -> NDArray[np.float64]:
 @cache
 def _luminance() -> Float32:
     """Steps of luminance that a count of red, green and blue adds: 3 x 256."""
-    return (XYZ[1, :, None] * _linear() * (STEPS - 1)).astype(np.float32)
+    return np.asarray(XYZ[1, :, None] * _linear() * (STEPS - 1), np.float32)
 
 
 @cache
@@ -69,28 +74,28 @@ def _counts() -> UInt8:
     """The sRGB count, 0..255, of each step of linear light."""
     light = np.arange(STEPS) / (STEPS - 1)
     value = np.where(light > 0.0031308, 1.055 * light ** (1 / 2.4) - 0.055, 12.92 * light)
-    return np.rint(value * 255).astype(np.uint8)
+    return np.asarray(np.rint(value * 255), np.uint8)
 
 
 @cache
 def _bgr_steps() -> Float32:
     """Steps of blue, green and red from X, Y and Z over those of white: 3 x 3."""
-    return (np.linalg.inv(XYZ)[::-1] * WHITE * (STEPS - 1)).astype(np.float32)
+    return np.asarray(np.linalg.inv(XYZ)[::-1] * WHITE * (STEPS - 1), np.float32)
 
 
 @cache
-def _lightness_of_luminance(dtype: type[np.generic]) -> Lightness:
+def _lightness_of_luminance(dtype: Any) -> Lightness:
     """L of each step of luminance."""
     return _lightness_of(np.arange(STEPS) / (STEPS - 1), dtype)
 
 
 @cache
-def _lightness_of_gray(dtype: type[np.generic]) -> Lightness:
+def _lightness_of_gray(dtype: Any) -> Lightness:
     """L of the 256 gray sRGB counts, without rounding on the way."""
     return _lightness_of(_linear(), dtype)
 
 
-def _lightness_of(y: NDArray[np.float64], dtype: type[np.generic]) -> Lightness:
+def _lightness_of(y: NDArray[np.float64], dtype: Any) -> Lightness:
     """L of linear luminance 0..1 (CIE 15, 8.2.1)."""
     f = np.where(y > 0.008856, np.cbrt(y), 7.787 * y + 16.0 / 116.0)
     counts = (116.0 * f - 16.0) / unit(dtype)
@@ -102,7 +107,7 @@ def unit(dtype: Any) -> float:
     return 100 / 65535 if dtype == np.uint16 else 1.0
 
 
-def lightness(pixels: UInt8, dtype: type[np.generic] = np.float32) -> Any:
+def lightness(pixels: UInt8, dtype: Any = np.float32) -> Lightness:
     """L of a picture.
 
     Args:
@@ -114,7 +119,7 @@ def lightness(pixels: UInt8, dtype: type[np.generic] = np.float32) -> Any:
         of a sepia print, or of a photograph already in colour, is gone.
     """
     if pixels.ndim == 2:
-        return cv2.LUT(pixels, _lightness_of_gray(dtype))
+        return np.asarray(cv2.LUT(pixels, _lightness_of_gray(dtype)))
     out = np.empty(pixels.shape[:2], dtype)
     _fill_lightness(pixels, _luminance(), _lightness_of_luminance(dtype), out)
     return out
@@ -211,7 +216,7 @@ def _fill_bgr(
                 bgr[y, x, channel] = counts[steps[channel, x]]
 
 
-@njit(inline="always")
+@_inlined
 def _enlarge(row: Float32, across: Any, out: Float32) -> None:
     left, right, weight = across
     for x in range(out.shape[1]):
@@ -220,7 +225,7 @@ def _enlarge(row: Float32, across: Any, out: Float32) -> None:
             out[channel, x] = here + (row[right[x], channel] - here) * weight[x]
 
 
-@njit(inline="always")
+@_inlined
 def _cubed(f: Any) -> Any:
     """X, Y or Z over that of white: the inverse of Lab's f."""
     return f * f * f if f > BEND else (f - np.float32(16 / 116)) * np.float32(1 / 7.787)

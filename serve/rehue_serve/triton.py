@@ -252,7 +252,7 @@ class Triton:
         parents = [(one.span, one.attempts) for one in photographs]
         spans, metadata = tracing.calls(parents, endpoint.address)
         outcome = "CANCELLED"
-        task = asyncio.ensure_future(
+        task: asyncio.Future[Any] = asyncio.ensure_future(
             tensors.infer(
                 endpoint,
                 photographs[0].spec,
