@@ -20,7 +20,11 @@ import onnxruntime
 from rehue_training.cuda import Gpu
 from rehue_training.tensorrt import TensorRT
 
-NUMPY = {"tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
+NUMPY = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(uint8)": np.uint8,
+}
 H100 = Gpu("NVIDIA H100 80GB HBM3", "9.0", "580.82.07")
 
 

@@ -126,6 +126,26 @@ def test_a_plan_whose_colours_are_off_is_refused(model: Path, factor: float) -> 
     assert plan.check(model, tensorrt(), CHEAP).record == good.record
 
 
+def test_a_plan_of_other_tensors_is_refused(model: Path) -> None:
+    """Triton would not load it; the colours alone do not tell."""
+
+    def single(content: bytes) -> bytes:
+        proto = onnx.load_model_from_string(content)
+        proto.graph.node[-1].attribute[0].i = onnx.TensorProto.FLOAT
+        proto.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+        return bytes(proto.SerializeToString())
+
+    with pytest.raises(PlanRefused, match="ab is float32, its configuration says float16"):
+        plan.ensure(model, tensorrt(change=single), CHEAP)
+
+
+def test_a_plan_of_other_profiles_is_refused(model: Path) -> None:
+    config = model / "configs" / "gpu.pbtxt"
+    config.write_text(config.read_text().replace('profile: [ "0", "1" ]', 'profile: [ "0" ]'))
+    with pytest.raises(PlanRefused, match="it has 2 optimisation profiles instead of 1"):
+        plan.ensure(model, tensorrt(), CHEAP)
+
+
 def test_a_build_that_fails_leaves_the_old_plan(model: Path) -> None:
     good = plan.ensure(model, tensorrt(), CHEAP)
     with pytest.raises(BuildFailed, match="could not build"):

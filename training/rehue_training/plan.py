@@ -19,6 +19,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from rehue_serve import spec
+from rehue_serve.colorize import ModelSpec
 from rehue_serve.lab import UInt8
 from rehue_training import identity, parity, precision
 from rehue_training.identity import PLAN, THIS_GPU, Identity, PlanRefused, Record
@@ -215,10 +216,12 @@ def compare(model: Path, tensorrt: TensorRT, plan: bytes, options: Options) -> P
     contract = spec.read(model / CONFIG)
     reference = parity.onnx_network(model / "1" / ONNX)
     photographs = options.photographs()
+    expected = profiles(model)
     with tensorrt.load(plan) as engine:
+        _refuse_others(engine, contract, len(expected))
         found = [
             parity.measure(_network(engine, number), reference, photographs, contract, batch=batch)
-            for number, profile in enumerate(profiles(model))
+            for number, profile in enumerate(expected)
             for batch in sorted({profile.batches[0], profile.batches[2]})
         ]
     worst = Parity(*(max(column) for column in zip(*map(astuple, found), strict=True)))
@@ -226,6 +229,21 @@ def compare(model: Path, tensorrt: TensorRT, plan: bytes, options: Options) -> P
     if beyond:
         raise PlanRefused(f"the plan built from {model.name} is refused: {'; '.join(beyond)}")
     return worst
+
+
+def _refuse_others(engine: Engine, contract: ModelSpec, count: int) -> None:
+    """Refuses a plan that Triton would not take under the model's configuration."""
+    wanted = {spec.INPUT: contract.input_type, spec.OUTPUT: contract.output_type}
+    found = {name: engine.types.get(name) for name in wanted}
+    different = [
+        f"{name} is {found[name]}, its configuration says {wanted[name]}"
+        for name in wanted
+        if found[name] != wanted[name]
+    ]
+    if engine.profiles != count:
+        different.append(f"it has {engine.profiles} optimisation profiles instead of {count}")
+    if different:
+        raise PlanRefused(f"the plan built of {contract.name} is refused: {'; '.join(different)}")
 
 
 def _network(engine: Engine, profile: int) -> Network:

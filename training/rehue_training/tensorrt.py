@@ -203,6 +203,13 @@ class Engine:
     def profiles(self) -> int:
         return int(self._engine.num_optimization_profiles)
 
+    @property
+    def types(self) -> dict[str, np.dtype[Any]]:
+        """Of the inputs and outputs, by name."""
+        names = [*self.inputs, *self.outputs]
+        kinds = (self._module.nptype(self._engine.get_tensor_dtype(name)) for name in names)
+        return dict(zip(names, map(np.dtype, kinds), strict=True))
+
     def run(self, tensors: Tensors, *, profile: int = 0) -> dict[str, NDArray[Any]]:
         """The outputs for these inputs, by name."""
         with self.ready(tensors, profile=profile) as (work, answers):
@@ -252,8 +259,7 @@ class Engine:
         return address
 
     def _empty(self, name: str) -> NDArray[Any]:
-        shape = tuple(self._context.get_tensor_shape(name))
-        return np.empty(shape, self._module.nptype(self._engine.get_tensor_dtype(name)))
+        return np.empty(tuple(self._context.get_tensor_shape(name)), self.types[name])
 
     def _names(self, mode: str) -> list[str]:
         wanted = getattr(self._module.TensorIOMode, mode)
