@@ -11,8 +11,8 @@ model    images a second at saturating load, interleaved over rounds because mac
            http    512 x 512 JPEG in and out through HTTP, HAProxy, Ray Serve and Triton
            grpc    the same through gRPC
 chain    decode to encode beside scikit-image, on one thread; then the whole system with a
-         stand-in model that answers at once: CPU of all server processes; and the tensors
-         alone, to Triton and back, in messages and in shared memory
+         stand-in model that answers at once: CPU of all server processes, by stage and by
+         process; and the tensors alone, to Triton and back, in messages and in shared memory
 batching who puts photographs together for one call: this project, Ray's @serve.batch, Triton
 scaling  1, 2 and 4 Tritons whose model takes a fixed time and no CPU; and how many cores
          the chain needs for GPUs of several speeds (with chain)
@@ -34,6 +34,7 @@ import numpy as np
 import onnxruntime
 
 import batching
+import breakdown
 import chain
 import scaling
 from rehue_serve.embedded import EmbeddedTriton
@@ -72,6 +73,8 @@ def main() -> int:
         around = chain.around_the_network(seconds)
         tables["Everything but the network"] = around
         tables["Cores of the chain for one GPU"] = scaling.cores_for_gpus(around)
+        tables["Stages, CPU ms on one thread"] = breakdown.stages()
+        tables["Processes, CPU ms a photograph"] = breakdown.processes(seconds)
         tables["Tensors to Triton and back"] = chain.tensors_to_triton(seconds)
     if "batching" in arguments.only:
         tables |= batching.compare(seconds)
