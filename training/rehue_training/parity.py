@@ -6,7 +6,6 @@ pictures that the serving side makes of them.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -62,15 +61,16 @@ def measure(
     plan: Network, reference: Network, photographs: Sequence[UInt8], spec: ModelSpec, *, batch: int
 ) -> Parity:
     """Compares on HWC uint8 sRGB photographs, in calls of `batch` (repeated to fill them)."""
-    count = -(-len(photographs) // batch) * batch
-    lightness = [lab.lightness(one) for one in islice(cycle(photographs), count)]
-    prepared = [colorize.prepare(one, spec) for one in lightness]
-    counts = np.stack([one for one, _ in prepared])
-    calls = [counts[first : first + batch] for first in range(0, count, batch)]
-    made, true = (np.concatenate([network(one) for one in calls]) for network in (plan, reference))
+    lightness = [lab.lightness(one) for one in photographs]
+    fitted = [colorize.prepare(one, spec) for one in lightness]
+    counts = np.stack([one for one, _ in fitted])
+    places = np.arange(-(-len(counts) // batch) * batch) % len(counts)
+    made = np.concatenate([plan(counts[one]) for one in places.reshape(-1, batch)])
+    firsts = range(0, len(counts), batch)
+    true = np.concatenate([reference(counts[first : first + batch]) for first in firsts])
     found = [
-        distance(one, truth, light, box, spec)
-        for one, truth, light, (_, box) in zip(made, true, lightness, prepared, strict=True)
+        distance(one, true[place], lightness[place], fitted[place][1], spec)
+        for one, place in zip(made, places, strict=True)
     ]
     return Parity(*(float(np.max(column)) for column in zip(*found, strict=True)))
 
