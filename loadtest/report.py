@@ -257,6 +257,8 @@ def log_scale(axes: "Axes") -> None:
     """Milliseconds from tens to ten thousands, in plain numbers."""
     from matplotlib.ticker import LogFormatter
 
+    if math.isinf(axes.dataLim.minposy):  # nothing was answered
+        return
     axes.set(ylabel="ms", yscale="log")
     axes.yaxis.set_major_formatter(LogFormatter())
     axes.yaxis.set_minor_formatter(LogFormatter())

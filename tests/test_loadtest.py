@@ -1,6 +1,7 @@
 """Load tests: what they send, what they count, and whole runs on a real server."""
 
 import asyncio
+import contextlib
 import csv
 import io
 import itertools
@@ -10,12 +11,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import numpy as np
 import pytest
 import triton_client
@@ -45,7 +47,7 @@ def load(http: str, grpc_address: str, out: Path, *options: str) -> dict[str, An
     )
     print(ran.stdout[-5000:], ran.stderr[-5000:])  # for pytest to show where a test fails
     facts = json.loads((out / "report.json").read_text())
-    return {**facts, "exit": ran.returncode, "printed": ran.stdout}
+    return {**facts, "exit": ran.returncode}
 
 
 def test_a_master_and_two_workers_make_one_report(server: Server, tmp_path: Path) -> None:
@@ -147,13 +149,44 @@ def test_users_wait_side_by_side_and_for_their_last_answers(tmp_path: Path) -> N
     assert facts["whole"]["p50_ms"] >= 1000
 
 
-def test_a_run_that_misses_a_level_fails(server: Server, tmp_path: Path) -> None:
-    address = server.grpc_url.removeprefix("grpc://")
-    users = ["GrpcUser", "--shape", "free", "-u", "1", "-t", "3s", "--p99-ms", "1"]
-    facts = load(server.http_url, address, tmp_path, *users)
-    assert facts["exit"] == 1
-    assert "MISSED: p99_ms" in facts["printed"]
+def test_a_run_from_the_web_page_that_misses_a_level_fails(server: Server, tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    page = f"http://127.0.0.1:{port}"
+    locust = subprocess.Popen([*LOCUST, "HttpUser", "--shape", "free", "--web-port", str(port)])
+    # As the page sends them: what was left empty too.
+    form = {"user_count": "1", "spawn_rate": "1", "host": server.http_url, "out": str(tmp_path)}
+    form |= {
+        "bad_share": "0",
+        "p99_ms": "1",
+        "failed": "",
+        "rate": "",
+        "run_time": "",
+        "api_key": "",
+    }
+    try:
+        until(lambda: "locust" in httpx.get(page).text.lower())
+        assert httpx.post(f"{page}/swarm", data=form, timeout=60).json()["success"]
+        until(lambda: httpx.get(f"{page}/stats/requests").json()["stats"][-1]["num_requests"] > 1)
+        httpx.post(f"{page}/stop", timeout=60).raise_for_status()
+        until(lambda: (tmp_path / "report.html").exists())
+    finally:
+        locust.terminate()
+        ended = locust.wait(60)
+    facts = json.loads((tmp_path / "report.json").read_text())
     assert [one["level"] for one in facts["levels"] if not one["met"]] == ["p99_ms"]
+    assert facts["where_ms"]["infer"] > facts["where_ms"]["decode"] > 0  # by Server-Timing
+    assert ended == 1
+
+
+def until(met: Callable[[], bool], seconds: float = 60) -> None:
+    """Waits for what a process of its own brings about."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with contextlib.suppress(httpx.TransportError):
+            if met():
+                return
+        time.sleep(0.1)
+    raise AssertionError(f"not within {seconds} s")
 
 
 def test_what_workers_send_adds_up() -> None:
@@ -196,6 +229,18 @@ def test_levels_that_are_missed_are_named() -> None:
     assert found == ["p99_ms", "refused", "rate", "drift"]
     assert missed([], Tally(), failed=0) == ["answered"]
     assert missed([], Tally(), p99_ms=1) == ["answered", "p99_ms"]
+
+
+def test_a_report_of_a_run_without_an_answer(tmp_path: Path) -> None:
+    nothing = Tally()
+    points = [report.Point(1, 5.0, nothing)]
+    assert not report.write(
+        tmp_path, title="", points=points, whole=nothing, levels={"p99_ms": 1}, locust=None
+    )
+    facts = json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
+    assert facts["stages"][0]["p99_ms"] is None
+    assert "missed" in (tmp_path / "report.html").read_text()
+    assert (tmp_path / "latency.png").stat().st_size > 0
 
 
 def missed(points: list[report.Point], whole: Tally, **levels: float) -> list[str]:
