@@ -20,7 +20,7 @@ demo: $(STAMP)-serve ## colorize the sample photographs through the whole system
 serve: $(STAMP)-serve ## start everything on this machine, in the foreground
 	@exec $(BIN)/rehue serve
 
-test: $(STAMP)-dev $(PROMTOOL) ## run the tests
+test: $(STAMP)-dev $(PROMTOOL) .venv/checkov/.stamp ## run the tests
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(STAMP)-dev ## check style, types and the direction of imports
