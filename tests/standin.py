@@ -1,8 +1,9 @@
 """A stand-in for TensorRT's builder and the GPU under it, and for nothing else.
 
-Its "plan" is the very ONNX file that it was told to build from, run by ONNX Runtime,
-and its GPU memory is this process's. The classes and methods are those of TensorRT's
-Python API that `rehue_training.tensorrt` calls, with TensorRT's own argument names.
+Its "plan" is the very ONNX file that it was told to build from, with the number of its
+profiles, run by ONNX Runtime; its GPU memory is this process's. The classes and methods
+are those of TensorRT's Python API that `rehue_training.tensorrt` calls, with TensorRT's
+own argument names.
 """
 
 import ctypes
@@ -177,7 +178,9 @@ class Engine:
         options.intra_op_num_threads = 1
         self.session = onnxruntime.InferenceSession(plan, options)
         self.tensors = [*self.session.get_inputs(), *self.session.get_outputs()]
-        self.num_io_tensors, self.num_optimization_profiles = len(self.tensors), 2
+        self.num_io_tensors = len(self.tensors)
+        profiles = self.session.get_modelmeta().custom_metadata_map["profiles"]
+        self.num_optimization_profiles = int(profiles)
 
     def create_execution_context(self) -> Context | None:
         full = self.null == "context"
@@ -241,7 +244,12 @@ class TensorRTModule:
     def build_serialized_network(self, network: Network, config: Config) -> bytearray | None:
         self.builds.append((network, config))
         plan = self.change(network.onnx)
-        return None if plan is None else bytearray(plan)
+        profiles = onnx.StringStringEntryProto(
+            key="profiles", value=str(max(1, len(config.profiles)))
+        )
+        # Messages behind each other are one message.
+        behind = onnx.ModelProto(metadata_props=[profiles]).SerializeToString()
+        return None if plan is None else bytearray(plan + behind)
 
     def Runtime(self, logger: object) -> "TensorRTModule":
         return self._object("Runtime")

@@ -140,10 +140,11 @@ def test_a_plan_of_other_tensors_is_refused(model: Path) -> None:
 
 
 def test_a_plan_of_other_profiles_is_refused(model: Path) -> None:
-    config = model / "configs" / "gpu.pbtxt"
+    engine, config = tensorrt(), model / "configs" / "gpu.pbtxt"
+    plan.ensure(model, engine, CHEAP)
     config.write_text(config.read_text().replace('profile: [ "0", "1" ]', 'profile: [ "0" ]'))
     with pytest.raises(PlanRefused, match="it has 2 optimisation profiles instead of 1"):
-        plan.ensure(model, tensorrt(), CHEAP)
+        plan.compare(model, engine, (model / "1" / "model.plan").read_bytes(), CHEAP)
 
 
 def test_a_build_that_fails_leaves_the_old_plan(model: Path) -> None:
