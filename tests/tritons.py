@@ -26,7 +26,7 @@ parameters [
   {{ key: "ab_scale" value: {{ string_value: "1.0" }} }},
   {{ key: "directory" value: {{ string_value: "{directory}" }} }}
 ]
-dynamic_batching {{ default_queue_policy {{ max_queue_size: 64 }} }}
+dynamic_batching {{ }}
 instance_group [{{ kind: KIND_CPU count: 1 }}]
 """
 
