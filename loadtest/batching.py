@@ -26,6 +26,12 @@ SECONDS = (
 )
 CONCURRENCY = 32
 CALLS = 2  # under way at once, where calls are gathered before Triton
+# Triton's `dynamic_batching`.
+BATCHERS = {
+    "on": "",
+    "on, queue bounded": "default_queue_policy { max_queue_size: 64 }",
+    "off": None,
+}
 LONE = 30  # calls one at a time, for latency
 
 Infer = Callable[[Tensor], Awaitable[object]]
@@ -95,6 +101,7 @@ async def one(infer: Infer, spec: ModelSpec, seconds: float) -> dict[str, float]
         "images/s": rate,
         "CPU ms of the caller": cpu * 1000,
         "one at a time, ms": statistics.median(took) * 1000,
+        "the longest of them, ms": max(took) * 1000,
     }
 
 
@@ -102,10 +109,9 @@ def compare(seconds: float) -> dict[str, dict[str, dict[str, float]]]:
     """Tables by what stands behind: a stand-in with and without Triton's batcher, the network."""
     tables = {}
     with replica() as measured:
-        for batcher in (True, False):
+        for name, batcher in BATCHERS.items():
             with stand_in(SECONDS, batcher=batcher) as triton:
-                title = f"{SECONDS * 1000:.0f} ms a call, Triton's batcher "
-                title += "on" if batcher else "off"
+                title = f"{SECONDS * 1000:.0f} ms a call, Triton's batcher {name}"
                 tables[title] = measured.ways.remote(triton.url, seconds).result()
         with EmbeddedTriton(ROOT / "model_repository", models=("rehue",)) as triton:
             tables["rehue on the CPU"] = measured.ways.remote(triton.url, seconds).result()

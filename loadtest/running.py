@@ -38,10 +38,10 @@ def photograph(width: int, height: int, *, gray: bool = False) -> bytes:
 
 
 @contextlib.contextmanager
-def stand_in(seconds: float, *, batcher: bool = True) -> Iterator[EmbeddedTriton]:
+def stand_in(seconds: float, *, batcher: str | None = "") -> Iterator[EmbeddedTriton]:
     """A real Triton whose model ``rehue`` takes so long for a batch of up to 8, and no CPU.
 
-    ``batcher``: whether Triton puts calls that wait together.
+    ``batcher``: the configuration's ``dynamic_batching``; None: every call runs by itself.
     """
     with tempfile.TemporaryDirectory() as directory:
         text = (ROOT / "model_repository/rehue/configs/cpu.pbtxt").read_text()
@@ -49,8 +49,10 @@ def stand_in(seconds: float, *, batcher: bool = True) -> Iterator[EmbeddedTriton
         config.backend, config.default_model_filename = "python", "model.py"
         config.parameters["seconds"].string_value = str(seconds)
         del config.model_warmup[:]
-        if not batcher:
-            config.ClearField("dynamic_batching")
+        config.ClearField("dynamic_batching")
+        if batcher is not None:
+            text_format.Parse(batcher, config.dynamic_batching)
+            config.dynamic_batching.SetInParent()
         version = Path(directory) / "rehue" / "1"
         version.mkdir(parents=True)
         shutil.copy(Path(__file__).with_name("instant.py"), version / "model.py")
