@@ -52,7 +52,7 @@ class Cell:
 
     Attributes:
         offered: arrivals a second, on average; `sent` is their number.
-        answered: photographs a second, over the time until the last answer.
+        answered: photographs a second, until the last answer, or the last arrival was due.
         failed: share that was refused, failed or came too late, 0 to 1; by name in `errors`.
         p50, p90, p99: ms from due to answered, of the answered; nan where none was.
         failed_p99: ms from due to refused or given up, of the others.
@@ -87,11 +87,15 @@ async def arrive(
     errors: Counter[str] = Counter()
     began, cpu = time.perf_counter() + 0.05, time.process_time()
 
+    last = began  # answer
+
     async def one(at: float, photograph: bytes) -> None:
+        nonlocal last
         try:
             async with asyncio.timeout(TIMEOUT):
                 await work(photograph)
-            waits.append(time.perf_counter() - at)
+            last = time.perf_counter()
+            waits.append(last - at)
         except (RehueError, OSError, TimeoutError) as error:
             errors[type(error).__name__] += 1
             lost.append(time.perf_counter() - at)
@@ -102,7 +106,7 @@ async def arrive(
             await asyncio.sleep(at - time.perf_counter())
             lags.append(time.perf_counter() - at)
             group.create_task(one(at, photograph))
-    took = time.perf_counter() - began
+    took = max(seconds, last - began)
     return Cell(
         offered=rate,
         sent=len(due),
