@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from conftest import MODELS, ROOT
+from conftest import MODELS, PHOTOS, ROOT
 from test_plan import committed
 from test_plan_config import infer, swap
 
@@ -57,6 +57,7 @@ class Image:
         return subprocess.Popen(
             [ROOT / "k8s" / "triton" / "start", *arguments],
             env=self.environment | environment,
+            cwd=self.path,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -143,6 +144,23 @@ def test_behind_an_init_container_a_plan_that_does_not_fit_is_refused(image: Ima
     assert code == 3
     assert "the driver was 580.82.07, here it is 600.1" in told
     assert "tritonserver" not in image.steps
+
+
+def test_options_are_those_of_both_containers(image: Image) -> None:
+    options = {"REHUE_PLAN_OPTIONS": "--compatibility ampere-plus --photos photographs/*.jpg"}
+    (image.path / "photographs").mkdir()
+    for name in ("mpl_grace_hopper", "sklearn_china"):
+        (image.path / "photographs" / f"{name}.jpg").symlink_to(PHOTOS / f"{name}.jpg")
+    assert image.run("prepare", **options)[0] == 0
+    assert (
+        "photographs/mpl_grace_hopper.jpg photographs/sklearn_china.jpg"
+        in (image.path / "steps").read_text()
+    )
+    code, told = image.run("serve")
+    assert (code, "level was ampere-plus, here it is none" in told) == (3, True)
+    code, told = image.run("serve", "--no-such-option", **options)
+    assert "fits" in told
+    assert image.steps[-1] == "tritonserver"
 
 
 def test_a_build_that_fails_serves_nothing(image: Image) -> None:
