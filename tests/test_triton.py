@@ -159,23 +159,23 @@ def test_reason_of_a_failed_start_is_tritons_own(tmp_path: Path) -> None:
         pass
 
 
-async def test_what_nobody_waits_for_is_cancelled_in_triton(triton: EmbeddedTriton) -> None:
-    def cancelled() -> float:
+async def test_triton_does_not_work_for_nobody(triton: EmbeddedTriton) -> None:
+    def metric(name: str) -> float:
         text = httpx.get(f"http://127.0.0.1:{triton.metrics_port}/metrics").text
-        lines = [line for line in text.splitlines() if "request_failure" in line]
-        found = [line for line in lines if 'model="rehue"' in line and "CANCELED" in line]
-        return sum(float(line.split()[-1]) for line in found)
+        start = f'nv_inference_{name}{{model="rehue"'
+        return sum(float(one.split()[-1]) for one in text.splitlines() if one.startswith(start))
 
-    before = cancelled()
+    names = ("exec_count", "compute_infer_duration_us", "queue_duration_us")
     async with client(triton.url) as there:
         await colours(there)
+        before = {name: metric(name) for name in names}
         # The first call keeps Triton busy, so that the second waits in its queue.
-        work = [asyncio.create_task(colours(there, seed)) for seed in range(24)]
+        work = [asyncio.create_task(colours(there, seed)) for seed in range(16)]
         await asyncio.sleep(0.05)
         for one in work:
             one.cancel()
-        for _ in range(100):
-            if cancelled() > before:
-                return
+        while metric("exec_count") < before["exec_count"] + 2:
             await asyncio.sleep(0.1)
-    raise AssertionError("Triton worked on for nobody")
+    _, computed, waited = (metric(name) - before[name] for name in names)
+    # The second waited as long as the first took; had it been run, both had taken twice that.
+    assert computed < 1.5 * waited
