@@ -19,7 +19,8 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from rehue_client.v1 import rehue_pb2, rehue_pb2_grpc
-from rehue_serve.embedded import EmbeddedTriton, free_ports
+from rehue_serve.embedded import EmbeddedTriton
+from rehue_serve.ports import free_ports
 from servers import wait_for
 
 ROOT = Path(__file__).parents[1]

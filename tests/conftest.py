@@ -16,7 +16,8 @@ import psutil
 import pytest
 from tritons import SleepingTriton, Wire
 
-from rehue_serve.embedded import EmbeddedTriton, free_ports
+from rehue_serve.embedded import EmbeddedTriton
+from rehue_serve.ports import free_ports
 
 ROOT = Path(__file__).parents[1]
 PHOTOS = Path(__file__).parent / "photos"
@@ -110,6 +111,14 @@ def _nothing_left_running() -> Iterator[None]:
     assert not left
 
 
+def _is(process: psutil.Process, title: str) -> bool:
+    try:
+        alive = process.status() != psutil.STATUS_ZOMBIE
+        return alive and title in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return False
+
+
 def _marked(process: psutil.Process, mark: str) -> bool:
     try:
         return process.pid != os.getpid() and process.environ().get("REHUE_TESTS") == mark
@@ -145,26 +154,35 @@ class System:
         """Its processes with this in their command lines."""
         found = [psutil.Process(one.pid) for one in (self.server.process, *self.tritons)]
         found += [child for one in found for child in one.children(recursive=True)]
-        alive = [one for one in found if one.status() != psutil.STATUS_ZOMBIE]
-        return [one for one in alive if title in " ".join(one.cmdline())]
+        return [one for one in found if _is(one, title)]
 
     def replicas(self) -> set[int]:
         return {one.pid for one in self.processes("ray::ServeReplica")}
 
 
 @pytest.fixture(scope="session")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """The whole system on Tritons that leave the cores to it; tests put back what they break."""
-    directory = tmp_path_factory.mktemp("system")
+def sleepers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[SleepingTriton]]:
+    """Two Tritons whose networks sleep."""
+    directory = tmp_path_factory.mktemp("tritons")
     tritons = [SleepingTriton(directory / name) for name in ("first", "second")]
+    with tritons[0], tritons[1]:
+        yield tritons
+
+
+@pytest.fixture(scope="session")
+def system(
+    tmp_path_factory: pytest.TempPathFactory, sleepers: list[SleepingTriton]
+) -> Iterator[System]:
+    """The whole system on Tritons that leave the cores to it; tests put back what they break."""
+    log = tmp_path_factory.mktemp("system") / "log"
     environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    with tritons[0], tritons[1], contextlib.closing(Wire(tritons[1].grpc_port)) as wire:
-        urls = f"{tritons[0].url},{wire.url}"
+    with contextlib.closing(Wire(sleepers[1].grpc_port)) as wire:
+        urls = f"{sleepers[0].url},{wire.url}"
         settings = {"triton_urls": urls, "replicas": "2", "max_requests": "32"}
-        server = start_server(directory / "log", environment=environment, **settings)
+        server = start_server(log, environment=environment, **settings)
         try:
             server.wait()
-            yield System(server, tritons, wire, environment | {"REHUE_TRITON_URLS": urls})
+            yield System(server, sleepers, wire, environment | {"REHUE_TRITON_URLS": urls})
         finally:
             server.stop()
 

@@ -90,3 +90,16 @@ class Load:
         except RehueError as raised:
             error = raised
         self.outcomes.append(Outcome(due, time.monotonic() - due, error))
+
+
+def offered(
+    urls: Sequence[str], photo: bytes, *, rate: float, seconds: float
+) -> tuple[float, Load]:
+    """Pictures a second that come out of a load, its first two seconds left out."""
+    with Load(urls, photo, rate) as load:
+        time.sleep(2)
+        since = time.monotonic()
+        time.sleep(seconds)
+        until = time.monotonic()
+    ends = [one.due + one.seconds for one in load.outcomes if not one.error]
+    return sum(since <= end < until for end in ends) / seconds, load

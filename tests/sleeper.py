@@ -25,6 +25,8 @@ class TritonPythonModel:
         """Each batch takes as long as ``seconds`` says; errors while ``broken`` is there."""
         time.sleep(float((self.directory / "seconds").read_text()))
         if (self.directory / "broken").exists():
+            with (self.directory / "erred").open("ab") as erred:
+                erred.write(b"." * len(requests))
             # One error each: Triton 2.51 crashes where two answers share one.
             return [
                 pb.InferenceResponse(error=pb.TritonError("CUDA out of memory")) for _ in requests

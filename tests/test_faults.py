@@ -13,19 +13,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import grpc
 import httpx
 import numpy as np
 import psutil
 import pytest
-from conftest import PHOTOS, System, start_server
-from load import Load
+from conftest import PHOTOS, Server, System, start_server
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from load import ONCE, Load, offered
 from PIL import Image
+from tritons import SleepingTriton
 
-from rehue_client import Client, Overloaded
+from rehue_client import Client, Overloaded, Unavailable
 from rehue_client.retries import Retries
 from rehue_serve.embedded import EmbeddedTriton
 from rehue_serve.endpoints import Endpoints
@@ -33,6 +35,7 @@ from rehue_serve.triton import Triton
 
 RATE = 30  # photographs a second, over gRPC and HTTP in turn
 BACK = 5.0  # seconds in which a Triton that returns has to be used again
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 @pytest.fixture(scope="module")
@@ -202,9 +205,9 @@ def test_overload_is_refused_and_costs_no_goodput(system: System, small: bytes, 
         triton.pace(0.25)  # eight photographs: 64 a second in all
     seconds = 20
     try:
-        peak, _ = _offered(system, small, rate=64 * 1.05, seconds=seconds)
+        peak, _ = offered(system.urls, small, rate=64 * 1.05, seconds=seconds)
         memory = sum(one.memory_info().rss for one in system.processes())
-        good, load = _offered(system, small, rate=64 * 2, seconds=seconds)
+        good, load = offered(system.urls, small, rate=64 * 2, seconds=seconds)
         grown = sum(one.memory_info().rss for one in system.processes()) - memory
     finally:
         for triton in system.tritons:
@@ -223,17 +226,6 @@ def test_overload_is_refused_and_costs_no_goodput(system: System, small: bytes, 
     assert grown < 100 * 2**20
     assert good >= 0.95 * peak
     assert late < 0.1
-
-
-def _offered(system: System, photo: bytes, *, rate: float, seconds: float) -> tuple[float, Load]:
-    """Pictures a second that come out of a load, its first two seconds left out."""
-    with Load(system.urls, photo, rate) as load:
-        time.sleep(2)
-        since = time.monotonic()
-        time.sleep(seconds)
-        until = time.monotonic()
-    ends = [one.due + one.seconds for one in load.outcomes if not one.error]
-    return sum(since <= end < until for end in ends) / seconds, load
 
 
 def wait_until(true: Callable[[], bool], timeout: float = 90.0) -> None:
@@ -265,29 +257,71 @@ async def test_slow_call_is_hedged(system: System) -> None:
         await client.close()
 
 
-def test_stop_finishes_what_is_under_way(system: System, small: bytes, tmp_path: Path) -> None:
-    """Requests in flight get their pictures; exit code 0."""
-    server = start_server(tmp_path / "log", triton_urls=system.tritons[0].url)
+def test_stop_finishes_what_is_under_way(
+    sleepers: list[SleepingTriton], small: bytes, tmp_path: Path
+) -> None:
+    """Requests in flight get their pictures, new ones are refused at once; exit code 0."""
+    server = start_server(tmp_path / "log", triton_urls=sleepers[0].url)
+    urls = [server.grpc_url, server.http_url]
     try:
         server.wait()
-        system.tritons[0].pace(3)
-        with ThreadPoolExecutor(4) as pool:
-            url = f"{server.http_url}/v1/colorize"
-            under_way = [
-                *(pool.submit(httpx.post, url, content=small, timeout=30) for _ in range(2)),
-                *(pool.submit(colorized, server.grpc_url, small) for _ in range(2)),
-            ]
-            time.sleep(1)
+        sleepers[0].pace(1)
+        with read_slowly(server) as rest, Load(urls, small, rate=10) as load:
+            time.sleep(1.5)
             server.process.send_signal(signal.SIGTERM)
-            assert [one.result().is_success for one in under_way[:2]] == [True, True]
-            assert all(one.result() for one in under_way[2:])
-        assert server.process.wait(60) == 0
+            told = time.monotonic()
+            load.wait_for(lambda outcome: outcome.name == "Unavailable")
+            answers = says_that_it_stops(server, small)
+            time.sleep(2)  # the others have their pictures by now
+            rest()
+            assert server.process.wait(60) == 0
     finally:
-        system.tritons[0].pace(0.02)
+        sleepers[0].pace(0.02)
         if server.process.poll() is None:
             server.stop()
+    first = min(one.due for one in load.outcomes if one.error)
+    late = [one for one in load.outcomes if one.due >= first]
+    print(
+        f"\nstop: {load.counts}, refused {first - told:.2f} s after the signal, within "
+        f"{max(one.seconds for one in late):.2f} s"
+    )
+    assert load.counts.keys() == {"ok", "Unavailable"}
+    assert all(one.error for one in late)
+    assert all(one.seconds < 1 for one in late)
+    assert answers == {"readyz": 503, "photograph": 503, "health": NOT_SERVING}
+    assert "Traceback" not in server.log.read_text()
 
 
-def colorized(url: str, photo: bytes) -> bytes:
-    with Client(url, retries=Retries(attempts=1), timeout=30) as client:
-        return client.colorize(photo).data
+@contextlib.contextmanager
+def read_slowly(server: Server) -> Iterator[Callable[[], None]]:
+    """A picture larger than all buffers on its way, of which some bytes are read; and the rest."""
+    noise, out = np.random.default_rng(0).integers(0, 256, (3000, 3000), np.uint8), io.BytesIO()
+    Image.fromarray(noise).save(out, "PNG", compress_level=1)
+    url = f"{server.http_url}/v1/colorize"
+    with httpx.stream("POST", url, content=out.getvalue(), timeout=60) as answer:
+        pieces = answer.iter_bytes()
+        first = len(next(pieces))
+
+        def rest() -> None:
+            length = first + sum(len(piece) for piece in pieces)
+            assert length == int(answer.headers["content-length"]) > 10 * 2**20
+
+        yield rest
+
+
+def says_that_it_stops(server: Server, photo: bytes) -> dict[str, int]:
+    """What is answered while a server finishes what is under way."""
+    readyz = httpx.get(f"{server.http_url}/readyz")
+    refused = httpx.post(f"{server.http_url}/v1/colorize", content=photo)
+    assert int(refused.headers["retry-after"]) >= 1
+    assert refused.json()["type"] == "urn:rehue:problem:unavailable"
+    with Client(server.grpc_url, retries=ONCE) as client, pytest.raises(Unavailable) as caught:
+        client.colorize(photo)
+    assert caught.value.retry_after
+    with grpc.insecure_channel(server.grpc_url.removeprefix("grpc://")) as channel:
+        health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+    return {
+        "readyz": readyz.status_code,
+        "photograph": refused.status_code,
+        "health": health.status,
+    }

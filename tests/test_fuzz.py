@@ -115,12 +115,18 @@ def count(long: bool) -> int:
 
 @pytest.fixture
 def whole(server: Server) -> Iterator[None]:
-    """The same processes run after a test as before, and a photograph still goes through."""
+    """The same processes run after a test as before, no larger, and photographs go through."""
+    photo = (PHOTOS / "skimage_coffee.jpg").read_bytes()
+    httpx.post(f"{server.http_url}/v1/colorize", content=photo, timeout=60)
     before = psutil.Process(server.process.pid).children(recursive=True)
+    memory = {process: process.memory_info().rss for process in before}
     yield
     assert all(process.is_running() for process in before)
-    photo = (PHOTOS / "skimage_coffee.jpg").read_bytes()
     assert httpx.post(f"{server.http_url}/v1/colorize", content=photo, timeout=60).is_success
+    grown = {one: (one.memory_info().rss - rss) / 2**20 for one, rss in memory.items()}
+    most = max(grown, key=lambda one: grown[one])
+    print(f"grown: {sum(grown.values()):+.1f} MiB in all, {most.name()} {grown[most]:+.1f}")
+    assert grown[most] < 64  # of 10,000 inputs, 6 KiB each
 
 
 def form(image: bytes) -> tuple[bytes, str]:

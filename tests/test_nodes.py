@@ -18,7 +18,7 @@ from load import Load
 from tritons import SleepingTriton
 
 from rehue_client.retries import Retries
-from rehue_serve.embedded import free_ports
+from rehue_serve.ports import free_ports
 from rehue_serve.server import ray_environment
 from rehue_serve.settings import Settings
 

@@ -18,7 +18,8 @@ from test_plan import committed
 from test_plan_config import infer, swap
 
 from rehue_serve import embedded
-from rehue_serve.embedded import EmbeddedTriton, free_ports
+from rehue_serve.embedded import EmbeddedTriton
+from rehue_serve.ports import free_ports
 
 # The command `rehue` of the image, on a GPU whose driver is told by the environment.
 REHUE = """#!{python}

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import io
 import os
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 from skimage.color import lab2rgb, rgb2lab
 from test_images import encoded
+from tritons import SleepingTriton
 
 from rehue_serve import http, images
 from rehue_serve.embedded import EmbeddedTriton
@@ -73,6 +75,66 @@ async def test_overload_is_refused_at_once(triton: EmbeddedTriton, photo: bytes)
     assert sum(answer.status_code == 200 for answer in answers) == 4
     assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
     assert refused[0].json()["type"] == "urn:rehue:problem:overloaded"
+
+
+async def test_retry_after_is_how_long_photographs_take(
+    sleepers: list[SleepingTriton], photo: bytes
+) -> None:
+    """So that a client that comes back then finds those gone that were in its way."""
+    sleepers[0].pace(0.9)
+    try:
+        async with served(sleepers[0].url, max_requests=4) as client:
+            for _ in range(2):
+                answers = await asyncio.gather(
+                    *(client.post("/v1/colorize", content=photo) for _ in range(5))
+                )
+    finally:
+        sleepers[0].pace(0.02)
+    (refused,) = (one for one in answers if one.status_code == 429)
+    assert 2 <= int(refused.headers["retry-after"]) <= 4
+
+
+async def test_deadline_ends_a_slow_upload(triton: EmbeddedTriton, photo: bytes) -> None:
+    """And the place that it held is free again."""
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield photo[:1000]
+        await asyncio.sleep(60)
+
+    async with served(triton.url, max_requests=1) as client:
+        slow = asyncio.create_task(
+            client.post("/v1/colorize", content=slowly(), headers={"X-Request-Timeout": "0.5"})
+        )
+        await asyncio.sleep(0.1)
+        assert (await client.post("/v1/colorize", content=photo)).status_code == 429
+        assert (await slow).status_code == 504
+        assert (await client.post("/v1/colorize", content=photo)).status_code == 200
+
+
+async def test_work_that_nobody_waits_for_is_not_begun(
+    triton: EmbeddedTriton, photo: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits for a thread when its deadline passes is never decoded."""
+    decoded = 0
+    decode = images.decode
+
+    def counted(*arguments: object) -> np.ndarray:
+        nonlocal decoded
+        decoded += 1
+        time.sleep(1)
+        return decode(*arguments)
+
+    async with served(triton.url, threads=1) as client:
+        monkeypatch.setattr(images, "decode", counted)
+        first = asyncio.create_task(client.post("/v1/colorize", content=photo))
+        while not decoded:
+            await asyncio.sleep(0.01)
+        late = await client.post(
+            "/v1/colorize", content=photo, headers={"X-Request-Timeout": "0.1"}
+        )
+        assert late.status_code == 504
+        assert (await first).status_code == 200
+    assert decoded == 1
 
 
 async def test_no_triton_is_said_with_when_to_come_back(photo: bytes) -> None:

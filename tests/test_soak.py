@@ -1,7 +1,8 @@
 """Good and bad photographs at a high load: nothing piles up.
 
-``make soak`` takes 20 minutes at 80 % of what the system can do, ``make test`` 20
-seconds at 40 %, since other work may share the machine.
+``make soak`` takes 20 minutes at 80 % of what the system was seen to do just before,
+``make test`` 20 seconds at 40 % of what its Tritons could, since other work may share
+the machine.
 """
 
 import io
@@ -17,10 +18,10 @@ import numpy as np
 import psutil
 import pytest
 from conftest import PHOTOS, System
-from load import Load
+from load import Load, offered
 from PIL import Image
 
-LIMIT = 64  # photographs a second of two Tritons at 0.25 s for eight
+LIMIT = 64  # photographs a second of two Tritons at 0.25 s for eight; seen: about 50
 BAD = 4  # a second, beside the good ones
 SAMPLE = 1.0  # seconds between two looks at every process
 
@@ -52,7 +53,9 @@ def test_nothing_piles_up(system: System, request: pytest.FixtureRequest) -> Non
     for triton in system.tritons:
         triton.pace(8 * len(system.tritons) / LIMIT)
     try:
-        rate = (0.8 if seconds >= 300 else 0.4) * LIMIT
+        rate = 0.4 * LIMIT
+        if seconds >= 300:
+            rate = 0.8 * offered(system.urls, photo, rate=1.5 * LIMIT, seconds=10)[0]
         with Load(system.urls, photo, rate) as load, ThreadPoolExecutor(1) as pool:
             time.sleep(5)  # caches fill, threads start
             until = time.monotonic() + seconds
@@ -64,16 +67,18 @@ def test_nothing_piles_up(system: System, request: pytest.FixtureRequest) -> Non
     finally:
         for triton in system.tritons:
             triton.pace(0.02)
-    print(f"\nsoak, {seconds:.0f} s: good {load.counts}, bad {dict(bad)}")
-    print(report(table))
-    assert load.counts == {"ok": len(load.outcomes)}, set(map(str, load.errors))
+    print(f"\nsoak, {seconds:.0f} s at {rate:.1f}/s: good {load.counts}, bad {dict(bad)}")
+    print(report(table), f"\n\nregions of shared memory: {before}, {after}")
+    # A moment's crowd may be refused; nothing else may happen to a good photograph.
+    assert load.counts.keys() <= {"ok", "Overloaded"}, set(map(str, load.errors))
+    assert load.counts["ok"] >= 0.99 * len(load.outcomes)
     assert bad.keys() <= {400, 404, 413, 422, 504}
     for name, rows in table.items():
-        _, memory, files = np.array(rows).T
+        files = np.array(rows)[:, 2]
         half = len(rows) // 2
         assert files[half:].max() <= files[:half].max() + 8, name
-        # What a leak of one small photograph in a hundred requests would be.
-        assert memory[half:].mean() - memory[:half].mean() < 8 + seconds * 0.03, name
+        # A leak of one small photograph in two hundred would be more in ten minutes.
+        assert slope(rows) * seconds / 2 < 8, name
     assert after <= before
 
 
@@ -110,14 +115,18 @@ def watch(processes: list[psutil.Process], until: float) -> dict[str, list[list[
     raise AssertionError
 
 
+def slope(rows: list[list[float]]) -> float:
+    """MiB a second by which a process grew in the second half."""
+    late = np.array(rows[len(rows) // 2 :])
+    return float(np.polyfit(late[:, 0], late[:, 1], 1)[0])
+
+
 def report(table: dict[str, list[list[float]]]) -> str:
     """Each process's memory and files, first and last, and the slope of its second half."""
     lines = ["| Process | MiB, first | last | MiB/h, second half | files, first | last |"]
     lines.append("| --- | --- | --- | --- | --- | --- |")
     for name, rows in table.items():
-        values = np.array(rows)
-        late = values[len(values) // 2 :]
-        slope = np.polyfit(late[:, 0], late[:, 1], 1)[0] * 3600
-        (_, m0, f0), (_, m1, f1) = values[0], values[-1]
-        lines.append(f"| {name} | {m0:.1f} | {m1:.1f} | {slope:+.1f} | {f0:.0f} | {f1:.0f} |")
+        (_, m0, f0), (_, m1, f1) = rows[0], rows[-1]
+        hourly = slope(rows) * 3600
+        lines.append(f"| {name} | {m0:.1f} | {m1:.1f} | {hourly:+.1f} | {f0:.0f} | {f1:.0f} |")
     return "\n".join(lines)

@@ -40,10 +40,12 @@ class SleepingTriton(EmbeddedTriton):
     def __init__(self, directory: Path) -> None:
         self._seconds = directory / "seconds"
         self.broken = directory / "broken"  # answers errors while this file is there
+        self._erred = directory / "erred"  # a byte for each
         version = directory / "models" / MODEL / "1"
         version.mkdir(parents=True)
         shutil.copy(Path(__file__).with_name("sleeper.py"), version / "model.py")
         (version.parent / "config.pbtxt").write_text(CONFIG.format(directory=directory))
+        self._erred.touch()
         self.pace(0.02)
         super().__init__(directory / "models", models=(MODEL,))
 
@@ -66,6 +68,10 @@ class SleepingTriton(EmbeddedTriton):
         with self._stub() as stub:
             answer = stub.ModelStatistics(service_pb2.ModelStatisticsRequest(name=MODEL))
         return sum(one.inference_count for one in answer.model_stats)
+
+    def erred(self) -> int:
+        """Calls that it answered with errors, ever."""
+        return self._erred.stat().st_size
 
     @contextlib.contextmanager
     def _stub(self) -> Iterator[service_pb2_grpc.GRPCInferenceServiceStub]:

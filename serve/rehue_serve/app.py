@@ -49,6 +49,10 @@ class Colorizer:
     def __serve_build_asgi_app__(self) -> FastAPI:
         return http.build(self._service)
 
+    async def drain(self) -> None:
+        """Called on every replica when the server is told to stop."""
+        await self._service.drain()
+
     async def Colorize(
         self, request: rehue_pb2.ColorizeRequest, grpc_context: RayServegRPCContext
     ) -> rehue_pb2.ColorizeResponse:

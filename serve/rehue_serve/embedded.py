@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -20,6 +19,8 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+
+from rehue_serve.ports import free_ports
 
 START_TIMEOUT = 120.0  # seconds; models load and warm up within a few
 
@@ -212,15 +213,3 @@ def reason(log: str) -> str:
     rows = [line for line in lines if line.startswith("|") and "UNAVAILABLE" in line]
     told = rows or errors or lines[-10:] or ["it said nothing"]
     return "Triton did not start:\n" + "\n".join(told[:20])
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()

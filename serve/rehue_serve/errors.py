@@ -8,7 +8,7 @@ RehueError
 |- UnknownModel
 |- Unauthenticated     key missing or wrong
 |- Overloaded          try again after `retry_after`
-|- Unavailable         no Triton serves the model; try again after `retry_after`
+|- Unavailable         no Triton serves the model, or we stop; try again after `retry_after`
 |- DeadlineExceeded
 `- Internal            a fault of ours; the cause is in the log, never in the message
 """
@@ -61,7 +61,7 @@ class Overloaded(RehueError):
 
 
 class Unavailable(RehueError):
-    code, title = "UNAVAILABLE", "No model server is available"
+    code, title = "UNAVAILABLE", "The service is not available"
 
 
 class DeadlineExceeded(RehueError):

@@ -18,7 +18,6 @@ from rehue_serve.errors import (
     InvalidImage,
     InvalidParameter,
     RehueError,
-    Unavailable,
     problem,
 )
 from rehue_serve.requests import watched
@@ -109,12 +108,11 @@ def _add_colorize(app: FastAPI, service: Service) -> None:
         """Colorizes one photograph; it keeps its size and its lightness."""
         with watched("http", "POST /v1/colorize", _id(request), lambda: request.headers) as noted:
             service.authenticate(request.headers.get("authorization"))
-            timeout = _timeout(request)
-            service.check_room()  # before the body is read
-            data = await _image(request, service.settings.max_bytes)
-            noted.received = len(data)
-            parameters = Parameters(model, strength, format, quality)
-            picture = await service.colorize(data, parameters, timeout=timeout)
+            async with service.admitted(_timeout(request)) as deadline:
+                data = await _image(request, service.settings.max_bytes)
+                noted.received = len(data)
+                parameters = Parameters(model, strength, format, quality)
+                picture = await service.colorize(data, parameters, deadline)
             noted.picture = picture
         timings = ", ".join(f"{stage};dur={picture.timings[stage]:.2f}" for stage in STAGES)
         return Response(
@@ -138,9 +136,9 @@ def _add_rest(app: FastAPI, service: Service) -> None:
 
     @app.get("/readyz", response_class=PlainTextResponse, responses={503: _PROBLEMS[503]})
     async def readyz() -> str:
-        """Ready: a Triton serves the default model."""
-        if not service.triton.ready:
-            raise Unavailable("No Triton serves the default model.", retry_after=1.0)
+        """Ready: a Triton serves the default model, and the server is not stopping."""
+        if not service.ready:
+            raise service.unavailable()
         return "ready"
 
     @app.get("/v1/models", responses={401: _PROBLEMS[401], 503: _PROBLEMS[503]})

@@ -145,7 +145,8 @@ async def _answer(
         format=_FORMATS.get(request.format, str(request.format)),
         quality=request.quality if request.HasField("quality") else DEFAULT_QUALITY,
     )
-    picture = await service.colorize(request.image, parameters)
+    async with service.admitted() as deadline:
+        picture = await service.colorize(request.image, parameters, deadline)
     noted.picture = picture
     return rehue_pb2.ColorizeResponse(
         id=request.id,
@@ -160,13 +161,13 @@ async def _answer(
 def check(
     service: Service, request: health_pb2.HealthCheckRequest, context: RayServegRPCContext
 ) -> health_pb2.HealthCheckResponse:
-    """grpc.health.v1: serving means that a Triton serves the default model."""
+    """grpc.health.v1: serving means that a Triton serves the default model and nothing stops."""
     if request.service not in SERVICES:
         context.set_code(grpc.StatusCode.NOT_FOUND)
         context.set_details("unknown service")
         return health_pb2.HealthCheckResponse()
     kinds = health_pb2.HealthCheckResponse
-    return kinds(status=kinds.SERVING if service.triton.ready else kinds.NOT_SERVING)
+    return kinds(status=kinds.SERVING if service.ready else kinds.NOT_SERVING)
 
 
 async def watch(
@@ -176,7 +177,7 @@ async def watch(
     kinds = health_pb2.HealthCheckResponse
     last = None
     while True:
-        state = kinds.SERVING if service.triton.ready else kinds.NOT_SERVING
+        state = kinds.SERVING if service.ready else kinds.NOT_SERVING
         if request.service not in SERVICES:
             state = kinds.SERVICE_UNKNOWN
         if state != last:

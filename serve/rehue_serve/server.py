@@ -5,8 +5,9 @@ subreaper), because HAProxy in particular outlives its parent. So at the end it
 can stop all of them, by their own pids, and no port stays taken.
 """
 
+import asyncio
 import contextlib
-import ctypes
+import csv
 import logging
 import os
 import shutil
@@ -17,17 +18,23 @@ import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from rehue_serve import logs, tracing
-from rehue_serve.embedded import EmbeddedTriton, TritonFailed, free_ports
+from rehue_serve import logs, ports, processes, tracing
+from rehue_serve.embedded import EmbeddedTriton, TritonFailed
+from rehue_serve.ports import free_ports
 from rehue_serve.settings import Settings
+
+if TYPE_CHECKING:
+    from ray.serve.handle import DeploymentHandle
 
 log = logging.getLogger(__name__)
 
-PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
-PATIENCE = 5.0  # seconds between asking a process to end and killing it
+PORTS = ("http_port", "grpc_port", "metrics_port")
+BACKENDS = ("http-rehue", "grpc-rehue")  # as Ray names them in HAProxy's statistics
+REPLICA_PORTS = 100  # of each protocol; one stays unused for a while after its replica
 RAY_STARTS = 3  # a busy machine misses Ray's own limit of 30 s now and then
 OBJECT_STORE_BYTES = 80 * 2**20  # Ray's least; photographs never pass through it
 
@@ -52,10 +59,9 @@ def serve(settings: Settings) -> None:
     """
     # This process' own lines; the Colorizers' come to it where no file is set.
     logs.start(settings.model_copy(update={"log_file": None}))
-    check_ports(settings)
-    with contextlib.ExitStack() as stack:
+    with _ports(settings), contextlib.ExitStack() as stack:
         # In reverse order at the end: Ray finishes its requests while Triton still answers.
-        stack.enter_context(_no_process_left())
+        stack.enter_context(processes.none_left())
         stack.enter_context(_signals_stop())
         with contextlib.suppress(_Stop):
             triton = None
@@ -72,34 +78,41 @@ def serve(settings: Settings) -> None:
     _say("stopped")
 
 
-def check_ports(settings: Settings) -> None:
-    """Raises StartFailed for a port that somebody else listens on, and says who."""
-    for name in ("http_port", "grpc_port", "metrics_port"):
-        port = getattr(settings, name)
-        # Ray serves the metrics on every interface.
-        host = "0.0.0.0" if name == "metrics_port" else settings.host  # noqa: S104
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-            except OSError as error:
-                variable = f"REHUE_{name.upper()}"
-                raise StartFailed(
-                    f"{host}:{port} cannot be used ({error.strerror}{_holder(port)}). "
-                    f"Stop that process or choose another port: {variable}={port + 1} rehue serve"
-                ) from None
+@contextlib.contextmanager
+def _ports(settings: Settings) -> Iterator[None]:
+    """Claims the ports, so that of two servers that start at once one is refused.
+
+    Raises:
+        StartFailed: for a port that somebody else listens on, or will; says who.
+    """
+    with contextlib.ExitStack() as stack:
+        for name in PORTS:
+            host, port = _host(settings, name), getattr(settings, name)
+            one = ports.claim(f"serves {host}:{port}")
+            if one is None:
+                raise _taken(settings, name, "another rehue serve that is starting or stopping")
+            stack.enter_context(one)
+        _check_ports(settings)
+        yield
 
 
-def _holder(port: int) -> str:
-    with contextlib.suppress(psutil.Error):
-        for connection in psutil.net_connections("tcp"):
-            here = connection.laddr
-            listens = here and here.port == port and connection.status == psutil.CONN_LISTEN
-            if listens and connection.pid:
-                name = psutil.Process(connection.pid).name()
-                return f"; {name}, pid {connection.pid}, has it"
-    return ""
+def _check_ports(settings: Settings) -> None:
+    for name in PORTS:
+        if why := ports.taken(_host(settings, name), getattr(settings, name)):
+            raise _taken(settings, name, why)
+
+
+def _host(settings: Settings, name: str) -> str:
+    # Ray serves the metrics on every interface.
+    return "0.0.0.0" if name == "metrics_port" else settings.host  # noqa: S104
+
+
+def _taken(settings: Settings, name: str, why: str) -> StartFailed:
+    port = getattr(settings, name)
+    return StartFailed(
+        f"{_host(settings, name)}:{port} cannot be used ({why}). "
+        f"Stop that process or choose another port: REHUE_{name.upper()}={port + 1} rehue serve"
+    )
 
 
 @contextlib.contextmanager
@@ -130,7 +143,7 @@ def _ray_serve(settings: Settings) -> Iterator[None]:
     from rehue_serve import app
 
     logs.take_rays()
-    others = set(_descendants())
+    others = set(processes.descendants())
     lines = contextlib.ExitStack()
     try:
         if settings.log_file is None:
@@ -145,21 +158,54 @@ def _ray_serve(settings: Settings) -> Iterator[None]:
             grpc_options=app.grpc_options(settings),
         )
         try:
-            ray_serve.run(app.application(settings), name=app.NAME, route_prefix="/")
+            handle = ray_serve.run(app.application(settings), name=app.NAME, route_prefix="/")
         except RuntimeError as error:
             raise StartFailed(f"Ray Serve could not run the application: {error}") from None
         _wait_for_http(settings)
-        yield
+        try:
+            yield
+        finally:
+            _drain(handle, directory, settings.grace)
     finally:
-        with contextlib.suppress(Exception):  # a Ray that never came up cannot be told to stop
-            # First the replicas, which finish what is under way; a shutdown alone ends HAProxy
-            # too, and with it the connections that wait for answers.
-            ray_serve.delete(app.NAME)
-            ray_serve.shutdown()
         ray.shutdown()
-        _end(_descendants(), spare=others)
+        processes.end(processes.descendants(), spare=others)
         lines.close()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _drain(handle: "DeploymentHandle[Any]", directory: Path, grace: float) -> None:
+    """Refuses what is new, lets what is under way finish, and only then closes the ports.
+
+    Ray's own order is another: it takes the application off HAProxy first, which then
+    answers 404, as if the path were wrong.
+    """
+    from ray.exceptions import RayError
+    from ray.serve.exceptions import RayServeException
+
+    deadline = time.monotonic() + grace
+
+    async def drain() -> None:  # in throughput mode a handle works inside an event loop alone
+        await handle.broadcast("drain").results_async(timeout_s=grace)
+
+    with contextlib.suppress(TimeoutError, RayError, RayServeException):
+        asyncio.run(drain())
+    # Then the last bytes of its answers: HAProxy still sends them.
+    while time.monotonic() < deadline and _haproxy_answers(directory):
+        time.sleep(0.05)
+
+
+def _haproxy_answers(directory: Path) -> bool:
+    """Whether answers of the application are on their way through HAProxy."""
+    (admin,) = (directory / "haproxy").glob("*/admin.sock")  # in a folder of the node's
+    with socket.socket(socket.AF_UNIX) as one, contextlib.suppress(OSError):
+        one.settimeout(1)
+        one.connect(str(admin))
+        one.sendall(b"show stat\n")
+        table = one.makefile().read().removeprefix("# ")
+        rows = csv.DictReader(table.splitlines())
+        ours = [row for row in rows if row["svname"] == "BACKEND" and row["pxname"] in BACKENDS]
+        return any(int(row["scur"]) for row in ours)
+    return False
 
 
 def _start_ray(settings: Settings, directory: Path, others: Collection[psutil.Process]) -> None:
@@ -180,7 +226,7 @@ def _start_ray(settings: Settings, directory: Path, others: Collection[psutil.Pr
             )
         except Exception as error:  # noqa: BLE001  # Ray raises just that after its 30 s
             ray.shutdown()
-            _end(_descendants(), spare=others)
+            processes.end(processes.descendants(), spare=others)
             _say(f"Ray did not start: {str(error).splitlines()[0]}")
         else:
             return
@@ -193,8 +239,16 @@ def _start_ray(settings: Settings, directory: Path, others: Collection[psutil.Pr
 def ray_environment(settings: Settings, directory: Path) -> dict[str, str]:
     """What Ray reads from the environment, for this machine's own instance."""
     haproxy = directory / "haproxy"
-    stats, metrics = free_ports(2)
+    stats, metrics, fallback, rpc_fallback = free_ports(4)
+    # Ray's own are the same for every server of a machine, which then listen there together.
+    http, rpc = free_ports(REPLICA_PORTS), free_ports(REPLICA_PORTS)
     return {
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(rpc_fallback),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(http[0]),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(http[-1]),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(rpc[0]),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(rpc[-1]),
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
@@ -209,6 +263,9 @@ def ray_environment(settings: Settings, directory: Path) -> dict[str, str]:
         # Ray waits half a minute for load balancers in front to notice; here is none.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0.5",
         "RAY_SERVE_PROXY_MIN_DRAINING_PERIOD_S": "0.5",
+        # After 5 s of a busy machine Ray would start HAProxy's manager again, and the new HAProxy
+        # find its ports taken by the one before.
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         "RAY_worker_niceness": "0",  # replicas are the service, not background work
         "RAY_USAGE_STATS_ENABLED": "0",
     }
@@ -222,10 +279,23 @@ def _wait_for_http(settings: Settings, timeout: float = 60.0) -> None:
 
     while time.monotonic() < deadline:
         with contextlib.suppress(httpx.HTTPError):
-            if httpx.get(f"http://{host}:{settings.http_port}/healthz").text == "ok":
+            answer = httpx.get(f"http://{host}:{settings.http_port}/healthz")
+            if _is_ours(settings) and answer.text == "ok":
                 return
         time.sleep(0.1)
     raise StartFailed(f"Ray Serve did not answer on port {settings.http_port}.")
+
+
+def _is_ours(settings: Settings) -> bool:
+    """Whether HAProxy has both ports; raises StartFailed where another server took one."""
+    for name in ("http_port", "grpc_port"):
+        holder = ports.holder(getattr(settings, name))
+        # Looked up after the holder: HAProxy hands its ports on to a new process now and then.
+        if holder not in processes.descendants():
+            if holder is not None:
+                raise _taken(settings, name, ports.taken(settings.host, getattr(settings, name)))
+            return False
+    return True
 
 
 def _greet(settings: Settings, triton: EmbeddedTriton | None) -> None:
@@ -287,29 +357,3 @@ def _signals_stop() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _no_process_left() -> Iterator[None]:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
-    try:
-        yield
-    finally:
-        _end(_descendants())
-        libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
-
-
-def _descendants() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
-
-
-def _end(processes: list[psutil.Process], *, spare: Collection[psutil.Process] = ()) -> None:
-    """Asks, waits, then kills."""
-    processes = [process for process in processes if process not in spare]
-    for act in ("terminate", "kill"):
-        for process in processes:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                getattr(process, act)()
-        _, processes = psutil.wait_procs(processes, timeout=PATIENCE)

@@ -5,10 +5,11 @@ there), so that the event loop stays free to answer others.
 """
 
 import asyncio
+import contextlib
 import hmac
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -25,6 +26,7 @@ from rehue_serve.errors import (
     Overloaded,
     RehueError,
     Unauthenticated,
+    Unavailable,
 )
 from rehue_serve.settings import Settings
 from rehue_serve.triton import Triton
@@ -39,6 +41,8 @@ DEFAULT_QUALITY = 92  # of JPEG and WebP; no loss that is seen, a third of 100's
 # A float32 lightness and an 8-bit picture are held for each photograph in
 # work; this many of the largest allowed may be decoded at once.
 PICTURES_IN_MEMORY = 4
+
+STOP_RETRY_AFTER = 5.0  # seconds; by then another server, or this one's successor, answers
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,7 @@ class Service:
         lab.to_rgb(lightness, np.zeros((1, 1, 2), np.float32))
         self._pool = ThreadPoolExecutor(settings.work_threads, thread_name_prefix="picture")
         self._requests = 0
+        self._draining = False
         self._pixels = 0
         self._took = 0.1  # seconds for one photograph, a running mean
         self._keys: tuple[float, frozenset[bytes]] = (0.0, frozenset())
@@ -120,42 +125,71 @@ class Service:
         if not sum(hmac.compare_digest(key, known) for known in self._keys[1]):
             raise Unauthenticated("This API key is not known.")
 
-    def check_room(self) -> None:
-        """Raises Overloaded where one photograph more would be too many."""
-        if self._requests >= self.settings.max_requests:
-            raise self._overloaded()
+    @property
+    def ready(self) -> bool:
+        """Whether a photograph that comes now can be colorized."""
+        return self.triton.ready and not self._draining
 
-    async def colorize(
-        self, data: bytes, parameters: Parameters, *, timeout: float | None = None
-    ) -> Colorized:
-        """An encoded photograph in, an encoded picture in colour out.
+    def unavailable(self) -> Unavailable:
+        """Why it is not ready."""
+        if self._draining:
+            return Unavailable("The server is stopping.", retry_after=STOP_RETRY_AFTER)
+        return Unavailable("No Triton serves the default model.", retry_after=1.0)
+
+    async def drain(self) -> None:
+        """Refuses what comes from now on; returns when what is under way is done."""
+        self._draining = True
+        while self._requests:
+            await asyncio.sleep(0.02)
+
+    @contextlib.asynccontextmanager
+    async def admitted(self, timeout: float | None = None) -> AsyncIterator[float]:
+        """Room for one photograph, from before its body is read until it is answered.
 
         Args:
             timeout: seconds that the caller waits; the server's own limit when None.
 
+        Yields:
+            the loop time at which the block is ended.
+
+        Raises:
+            Unavailable, Overloaded, DeadlineExceeded: as their names say.
+        """
+        if self._draining:
+            raise self.unavailable()
+        if self._requests >= self.settings.max_requests:
+            raise self._overloaded()
+        limit = self.settings.timeout
+        deadline = asyncio.get_running_loop().time() + min(limit, timeout or limit)
+        self._requests += 1
+        try:
+            async with asyncio.timeout_at(deadline):
+                yield deadline
+        except TimeoutError:
+            raise DeadlineExceeded("The time for this photograph is over.") from None
+        finally:
+            self._requests -= 1
+
+    async def colorize(self, data: bytes, parameters: Parameters, deadline: float) -> Colorized:
+        """An encoded photograph in, an encoded picture in colour out.
+
+        Args:
+            deadline: as `admitted` yields it.
+
         Raises:
             RehueError: one of its kinds.
         """
-        limit = self.settings.timeout
-        deadline = asyncio.get_running_loop().time() + min(limit, timeout or limit)
-        self.check_room()
-        self._requests += 1
         started = time.monotonic()
         try:
-            async with asyncio.timeout_at(deadline):
-                picture = await self._colorize(data, parameters, deadline)
+            picture = await self._colorize(data, parameters, deadline)
         except RehueError:
             raise
-        except TimeoutError:
-            raise DeadlineExceeded("The time for this photograph is over.") from None
         except Exception:
             # Whatever it was, the caller learns nothing of our insides.
             log.exception("a photograph of %d bytes failed", len(data))
             raise Internal("The server failed on this photograph.") from None
-        finally:
-            self._requests -= 1
         metrics.took(picture.timings)
-        self._took += 0.05 * (time.monotonic() - started - self._took)
+        self._took += 0.25 * (time.monotonic() - started - self._took)
         return picture
 
     async def _colorize(self, data: bytes, parameters: Parameters, deadline: float) -> Colorized:
