@@ -75,7 +75,6 @@ class Endpoints:
     async def start(self) -> None:
         """Resolves and probes once, then goes on in the background."""
         await self._resolve()
-        await asyncio.gather(*(self._probe(one) for one in self._all.values()))
         self._resolver = asyncio.create_task(self._keep_resolving())
 
     async def close(self) -> None:
@@ -176,9 +175,12 @@ class Endpoints:
                 # A name server's bad moment must not empty the list.
                 log.warning("cannot resolve %s: %s", url, error)
                 found |= self._all.keys()
-        for address in found - self._all.keys():
-            self._all[address] = Endpoint(address, self._limit)
-            self._probes[address] = asyncio.create_task(self._keep_probing(self._all[address]))
+        new = [Endpoint(address, self._limit) for address in found - self._all.keys()]
+        for one in new:
+            self._all[one.address] = one
+            self._probes[one.address] = asyncio.create_task(self._keep_probing(one))
+        # Those that come are ready before others go: a name may change all of its addresses.
+        await asyncio.gather(*map(self._probe, new))
         for address in self._all.keys() - found:
             self._probes.pop(address).cancel()
             gone = self._all.pop(address)

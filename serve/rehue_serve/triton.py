@@ -135,14 +135,15 @@ class Triton:
         endpoints = self.endpoints.available()
         for endpoint in endpoints:
             try:
-                answer = await endpoint.stub.ModelConfig(request, timeout=5)
+                answer = await _unless_closed(endpoint.stub.ModelConfig(request, timeout=5))
             except grpc.aio.AioRpcError as error:
                 unknown += error.code() in (
                     grpc.StatusCode.NOT_FOUND,
                     grpc.StatusCode.INVALID_ARGUMENT,
                 )
                 continue
-            return _contract(answer.config)
+            if answer is not None:
+                return _contract(answer.config)
         # The default model exists: a Triton that does not know it has yet to load it.
         if unknown and unknown == len(endpoints) and model != self.default_model:
             self._specs.pop(model, None)
@@ -153,10 +154,12 @@ class Triton:
         """Each model's name, version and state, as the first endpoint that answers has it."""
         for endpoint in self.endpoints.available():
             try:
-                answer = await endpoint.stub.RepositoryIndex(
-                    service_pb2.RepositoryIndexRequest(), timeout=5
+                answer = await _unless_closed(
+                    endpoint.stub.RepositoryIndex(service_pb2.RepositoryIndexRequest(), timeout=5)
                 )
             except grpc.aio.AioRpcError:
+                continue
+            if answer is None:
                 continue
             return [
                 {
@@ -344,6 +347,18 @@ class Triton:
             else:
                 _fail(one, error)
         self._arrived.set()
+
+
+async def _unless_closed(call: "grpc.aio.UnaryUnaryCall[Any, Any]") -> Any:
+    """A call's answer; None where its connection was given up, which gRPC tells the caller
+    as if the caller's own task were cancelled.
+    """
+    try:
+        return await call
+    except asyncio.CancelledError:
+        if asyncio.current_task().cancelling():  # type: ignore[union-attr]
+            raise
+        return None
 
 
 def _fail(one: _Waiting, error: RehueError) -> None:

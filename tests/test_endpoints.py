@@ -1,0 +1,165 @@
+"""Which Triton is asked, how often, and for how long: on real ones whose networks sleep."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import numpy as np
+import pytest
+from tritons import SleepingTriton
+
+import rehue_serve.triton
+from rehue_serve import endpoints
+from rehue_serve.endpoints import Endpoints
+from rehue_serve.errors import Unavailable
+from rehue_serve.triton import RETRY_RESERVE, Triton
+
+Infer = Callable[[], Awaitable[object]]
+
+
+@contextlib.asynccontextmanager
+async def asking(*urls: str, limit: int = 2) -> AsyncIterator[tuple[Endpoints, Infer]]:
+    """The set of endpoints, and one photograph to them."""
+    asked = Endpoints(urls, model="rehue", limit=limit)
+    triton = Triton(asked, default_model="rehue")
+    await triton.start()
+    spec = await triton.spec("rehue")
+    input = np.zeros((1, spec.height, spec.width), np.uint8)
+    loop = asyncio.get_running_loop()
+    try:
+        yield asked, lambda: triton.infer(spec, input, loop.time() + 30)
+    finally:
+        await triton.close()
+
+
+def addresses(asked: Endpoints) -> set[str]:
+    return {one.address for one in asked.all()}
+
+
+async def test_name_is_looked_up_again(
+    sleepers: list[SleepingTriton], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tritons come and go with their name, and a name server's bad moment changes nothing."""
+    first, second = (triton.url for triton in sleepers)
+    listed: set[str] | OSError = {first}
+
+    async def look_up(url: str) -> set[str]:
+        assert url == "dns:triton:8001"
+        if isinstance(listed, OSError):
+            raise listed
+        return listed
+
+    monkeypatch.setattr(endpoints, "_look_up", look_up)
+    monkeypatch.setattr(endpoints, "RESOLVE_INTERVAL", 0.1)
+    async with asking("dns:triton:8001") as (asked, infer):
+        for now in ({first, second}, {second}, OSError("try again"), {first}):
+            listed = now
+            expected = addresses(asked) if isinstance(now, OSError) else now
+            # Photographs go on while the list changes.
+            for _ in range(10):
+                await infer()
+                await asyncio.sleep(0.02)
+            assert addresses(asked) == expected
+
+
+async def test_name_is_every_address_behind_it() -> None:
+    found = await endpoints._look_up("dns:localhost:8001")
+    assert found <= {"127.0.0.1:8001", "[::1]:8001"}
+    assert found
+
+
+async def test_calls_under_way_stay_within_the_limit(sleepers: list[SleepingTriton]) -> None:
+    sleepers[0].pace(0.1)
+    most = 0
+    try:
+        async with asking(sleepers[0].url, limit=2) as (asked, infer):
+            work = [asyncio.create_task(infer()) for _ in range(40)]
+            while not all(one.done() for one in work):
+                most = max(most, *(one.outstanding for one in asked.all()))
+                await asyncio.sleep(0.01)
+            await asyncio.gather(*work)
+    finally:
+        sleepers[0].pace(0.02)
+    assert most == 2
+
+
+async def test_busy_triton_is_asked_less(sleepers: list[SleepingTriton]) -> None:
+    """The one with the fewest calls under way is asked, so a slow one gets fewer."""
+    slow, quick = sleepers
+    before = [triton.answered() for triton in (slow, quick)]
+    slow.pace(0.5)
+    try:
+        async with asking(slow.url, quick.url, limit=64) as (_, infer):
+            work = []
+            for _ in range(80):
+                work.append(asyncio.create_task(infer()))
+                await asyncio.sleep(0.025)
+            await asyncio.gather(*work)
+    finally:
+        slow.pace(0.02)
+    by_slow, by_quick = (
+        triton.answered() - earlier for triton, earlier in zip((slow, quick), before, strict=True)
+    )
+    assert by_quick > 3 * by_slow
+
+
+async def test_dying_cluster_is_not_stampeded(sleepers: list[SleepingTriton]) -> None:
+    """Where every call fails, calls made again end with the budget, far from four a photograph."""
+    photographs = 60
+    before = sum(triton.erred() for triton in sleepers)
+    for triton in sleepers:
+        triton.broken.touch()
+    try:
+        async with asking(*(triton.url for triton in sleepers)) as (_, infer):
+            for _ in range(photographs):
+                with pytest.raises(Unavailable) as caught:
+                    await infer()
+                assert caught.value.retry_after
+    finally:
+        for triton in sleepers:
+            triton.broken.unlink()
+    calls = sum(triton.erred() for triton in sleepers) - before
+    assert photographs < calls <= photographs + RETRY_RESERVE
+
+
+async def test_frozen_triton_cancels_nobody(
+    sleepers: list[SleepingTriton], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connection is given up under calls that wait for a model's configuration."""
+    monkeypatch.setattr(rehue_serve.triton, "SPEC_AGE", 0.0)
+    monkeypatch.setattr(endpoints, "PROBE_TIMEOUT", 0.3)
+    urls = [one.url for one in sleepers]
+    asked = Triton(Endpoints(urls, model="rehue", limit=2), default_model="rehue")
+    await asked.start()
+    os.kill(sleepers[0].pid, signal.SIGSTOP)
+    try:
+        work = []
+        for _ in range(60):
+            work.append(asyncio.create_task(asked.spec("rehue")))
+            await asyncio.sleep(0.05)
+        specs = await asyncio.gather(*work)
+        assert all(spec == specs[0] for spec in specs)
+    finally:
+        os.kill(sleepers[0].pid, signal.SIGCONT)
+        await asked.close()
+
+
+async def test_probes_find_what_is_not_ready(sleepers: list[SleepingTriton]) -> None:
+    """Nobody has to lose a call to it first."""
+    async with asking(*(triton.url for triton in sleepers)) as (asked, _):
+        assert len(asked.available()) == 2
+        sleepers[0].unload()
+        try:
+            began = time.monotonic()
+            while len(asked.available()) == 2:
+                assert time.monotonic() - began < 30
+                await asyncio.sleep(0.05)
+            assert {one.address for one in asked.available()} == {sleepers[1].url}
+        finally:
+            sleepers[0].load()
+        while len(asked.available()) < 2:
+            assert time.monotonic() - began < 60
+            await asyncio.sleep(0.05)
