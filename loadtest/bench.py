@@ -1,6 +1,6 @@
 """What the chain around the model costs, measured in one run on one machine.
 
-    make bench                                   # all parts, some ten minutes
+    make bench                                   # all parts, some fifteen minutes
     make bench ARGS="--only model --seconds 20"  # one part
 
 model    images a second at saturating load, interleaved over rounds because machines are
