@@ -15,8 +15,9 @@ import pytest
 from conftest import MODELS
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
+from tritons import SleepingTriton
 
-from rehue_serve.embedded import EmbeddedTriton, TritonFailed
+from rehue_serve.embedded import SHARED_MEMORY, EmbeddedTriton, TritonFailed
 from rehue_serve.endpoints import Endpoints
 from rehue_serve.errors import DeadlineExceeded, Unavailable, UnknownModel
 from rehue_serve.triton import Triton
@@ -150,6 +151,13 @@ async def test_single_triton_is_found_again() -> None:
                 await asyncio.sleep(0.05)
             assert time.monotonic() - began < 5
             await colours(there)
+
+
+def test_killed_triton_leaves_no_shared_memory(tmp_path: Path) -> None:
+    with SleepingTriton(tmp_path) as triton:
+        regions = set(SHARED_MEMORY.glob("rehue-triton-*"))
+        os.kill(triton.pid, signal.SIGKILL)
+    assert regions - set(SHARED_MEMORY.glob("rehue-triton-*"))
 
 
 def test_reason_of_a_failed_start_is_tritons_own(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from types import TracebackType
 
 from rehue_serve.ports import free_ports
 
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # where POSIX shared memory lies on Linux
 START_TIMEOUT = 120.0  # seconds; models load and warm up within a few
 
 
@@ -135,6 +136,8 @@ class EmbeddedTriton:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process = None
+        for region in SHARED_MEMORY.glob(f"{self._directory.name}*"):
+            region.unlink(missing_ok=True)  # a Triton that was killed leaves it
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def _ready(self) -> bool:
@@ -155,6 +158,10 @@ class EmbeddedTriton:
             f"--model-control-mode={'explicit' if chosen else 'none'}",
             *chosen,
             f"--backend-directory={backends}",
+            *(
+                f"--backend-config={name},shm-region-prefix-name={self._directory.name}"
+                for name in ("python", "onnxruntime")
+            ),
             *(
                 f"--{kind}-{what}"
                 for kind, port in (("grpc", self.grpc_port), ("http", self.http_port))
