@@ -155,9 +155,9 @@ async def test_single_triton_is_found_again() -> None:
 
 def test_killed_triton_leaves_no_shared_memory(tmp_path: Path) -> None:
     with SleepingTriton(tmp_path) as triton:
-        regions = set(SHARED_MEMORY.glob("rehue-triton-*"))
+        regions = set(SHARED_MEMORY.glob("triton-rehue-triton-*"))
         os.kill(triton.pid, signal.SIGKILL)
-    assert regions - set(SHARED_MEMORY.glob("rehue-triton-*"))
+    assert regions - set(SHARED_MEMORY.glob("triton-rehue-triton-*"))
 
 
 def test_reason_of_a_failed_start_is_tritons_own(tmp_path: Path) -> None:

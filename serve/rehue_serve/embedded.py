@@ -69,6 +69,11 @@ class EmbeddedTriton:
         return self._process.pid
 
     @property
+    def _regions(self) -> str:
+        """How the names of its backends' shared memory begin."""
+        return f"triton-{self._directory.name}-"
+
+    @property
     def alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
@@ -136,7 +141,7 @@ class EmbeddedTriton:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process = None
-        for region in SHARED_MEMORY.glob(f"{self._directory.name}*"):
+        for region in SHARED_MEMORY.glob(f"{self._regions}*"):
             region.unlink(missing_ok=True)  # a Triton that was killed leaves it
         shutil.rmtree(self._directory, ignore_errors=True)
 
@@ -159,7 +164,7 @@ class EmbeddedTriton:
             *chosen,
             f"--backend-directory={backends}",
             *(
-                f"--backend-config={name},shm-region-prefix-name={self._directory.name}"
+                f"--backend-config={name},shm-region-prefix-name={self._regions}"
                 for name in ("python", "onnxruntime")
             ),
             *(
