@@ -3,6 +3,7 @@
 import copy
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import apiserver
 import pytest
 from admission import templates
 from apiserver import Cluster, Refused
-from rendered import K8S, KUBECTL, OVERLAYS, Object, objects, only
+from rendered import K8S, KUBECTL, Object, objects, only
 
 
 class Api:
@@ -32,28 +33,61 @@ class Api:
 
 @pytest.fixture
 def api(tmp_path: Path) -> Iterator[Api]:
-    made = Api(tmp_path)
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
+    with serving(tmp_path) as made:
+        yield made
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_every_overlay_is_applied_and_applied_again(api: Api, overlay: str) -> None:
+@pytest.fixture(scope="module")
+def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """A cluster that production was applied to, for all tests together."""
+    with serving(tmp_path_factory.mktemp("home")) as made:
+        applied(made, "production")
+        yield made
+
+
+@contextmanager
+def serving(home: Path) -> Iterator[Api]:
+    made = Api(home)
+    try:
+        yield made
+    finally:
+        made.server.shutdown()
+        made.server.server_close()
+
+
+def applied(api: Api, overlay: str) -> None:
+    done = api.apply("-k", str(K8S / "overlays" / overlay))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("serverside-applied") == len(objects(overlay))
+
+
+def names(api: Api) -> set[tuple[str, str]]:
+    return {(kind, name) for _, kind, _, name in api.cluster.objects if name != "default"}
+
+
+def named(overlay: str) -> set[tuple[str, str]]:
+    return {(one["kind"], one["metadata"]["name"]) for one in objects(overlay)}
+
+
+def test_a_trial_is_applied_and_applied_again(api: Api) -> None:
     for _ in range(2):
-        done = api.apply("-k", str(K8S / "overlays" / overlay))
-        assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout.count("serverside-applied") == len(objects(overlay))
-    assert {(one["kind"], one["metadata"]["name"]) for one in objects(overlay)} == {
-        (kind, name) for _, kind, _, name in api.cluster.objects if name != "default"
-    }
+        applied(api, "cpu")
+    assert names(api) == named("cpu")
 
 
-def test_from_one_overlay_to_the_next(api: Api) -> None:
-    """The gateway, KEDA and the rest come to a service that runs; nothing immutable changes."""
-    for overlay in ("gpu", "production"):
-        done = api.apply("-k", str(K8S / "overlays" / overlay))
-        assert (done.returncode, done.stderr) == (0, "")
+def test_production_comes_to_a_service_that_runs(api: Api) -> None:
+    """The gateway, KEDA and the rest; nothing immutable changes, and nothing goes."""
+    for overlay in ("gpu", "gpu", "production"):
+        before = names(api)
+        applied(api, overlay)
+        assert names(api) == before | named(overlay)
+
+
+def test_production_is_applied_again_and_a_canary_beside_it(production: Api) -> None:
+    applied(production, "production")
+    assert names(production) == named("production")
+    applied(production, "canary")
+    assert {("Namespace", "rehue"), ("Namespace", "rehue-canary")} < names(production)
 
 
 def scaled(overlay: str, replicas: int) -> Object:
@@ -189,21 +223,12 @@ BROKEN: dict[str, tuple[str, Break, str]] = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def applied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    made = Api(tmp_path_factory.mktemp("home"))
-    assert made.apply("-k", str(K8S / "overlays" / "production")).returncode == 0
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
-
-
 @pytest.mark.parametrize("what", BROKEN)
-def test_what_a_cluster_refuses_is_refused(applied: Api, what: str) -> None:
+def test_what_a_cluster_refuses_is_refused(production: Api, what: str) -> None:
     kind, broken, told = BROKEN[what]
     name = "rehue" if kind == "Service" else ""
     one = copy.deepcopy(next(o for o in objects("production") if o["kind"] == kind
                              and o["metadata"]["name"].startswith(name)))  # fmt: skip
     broken(one)
     with pytest.raises(Refused, match=told):
-        applied.cluster.apply(one, "kubectl")
+        production.cluster.apply(one, "kubectl")
