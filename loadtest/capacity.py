@@ -135,7 +135,7 @@ def check(base: Measured, cores: set[int], seconds: float) -> list[dict[str, flo
 def table(rows: Sequence[dict[str, float]]) -> str:
     heads = [name.replace("_", " ") for name in rows[0]]
     lines = [f"| {' | '.join(heads)} |", "| " + " | ".join(["---"] * len(heads)) + " |"]
-    lines += [f"| {' | '.join(f'{value:.3g}' for value in row.values())} |" for row in rows]
+    lines += [f"| {' | '.join(f'{value:.4g}' for value in row.values())} |" for row in rows]
     return "\n".join(lines)
 
 

@@ -32,7 +32,7 @@ import numpy as np
 import onnxruntime
 
 from rehue_client import AsyncClient, RehueError, Retries
-from rehue_serve.embedded import free_ports
+from rehue_serve.ports import free_ports
 from report import as_json, log_scale, machine
 from samples import squares
 from servers import wait_for

@@ -114,7 +114,7 @@ def write(
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows = [point.row() for point in points]
-    facts = {
+    facts: dict[str, Any] = {
         "title": title,
         "written": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         "generator": machine(),

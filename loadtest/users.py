@@ -222,7 +222,7 @@ def stream_reason(answer: rehue_pb2.ColorizeResponse) -> str:
     info = error_details_pb2.ErrorInfo()
     for detail in answer.error.details:
         detail.Unpack(info)
-    return info.reason or answer.error.message
+    return str(info.reason or answer.error.message)
 
 
 def error_of(note: Note, reason: str) -> str:

@@ -30,7 +30,8 @@ import report
 from ledger import Ledger, Outcome, Tally, rounded
 from rehue_client import Client
 from rehue_client.v1 import rehue_pb2, rehue_pb2_grpc
-from rehue_serve.embedded import EmbeddedTriton, free_ports
+from rehue_serve.embedded import EmbeddedTriton
+from rehue_serve.ports import free_ports
 from samples import mixed, squares
 
 LOCUST = [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest" / "locustfile.py")]
