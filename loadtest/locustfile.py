@@ -94,7 +94,7 @@ def _add_options(parser: LocustArgumentParser) -> None:
     parser.add_argument("--api-key", default=None, is_secret=True, help="where the server asks")
     parser.add_argument("--bad-share", type=float, default=0.05, help="bad inputs, 0 to 1")
     parser.add_argument("--out", default="results/loadtest", help="folder of the report")
-    parser.set_defaults(stop_timeout=TIMEOUT)  # who stops takes the last answer first
+    parser.set_defaults(stop_timeout=TIMEOUT + 10)  # who stops waits for the last answer
     for name, meaning in LEVELS.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=float, default=None, help=meaning)
 
