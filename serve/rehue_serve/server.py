@@ -196,7 +196,11 @@ def _drain(handle: "DeploymentHandle[Any]", directory: Path, grace: float) -> No
 
 def _haproxy_answers(directory: Path) -> bool:
     """Whether answers of the application are on their way through HAProxy."""
-    (admin,) = (directory / "haproxy").glob("*/admin.sock")  # in a folder of the node's
+    # In a folder of the node's; none where HAProxy has ended.
+    return any(map(_answers, (directory / "haproxy").glob("*/admin.sock")))
+
+
+def _answers(admin: Path) -> bool:
     with socket.socket(socket.AF_UNIX) as one, contextlib.suppress(OSError):
         one.settimeout(1)
         one.connect(str(admin))
