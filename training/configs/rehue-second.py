@@ -6,7 +6,7 @@ Duration: under two hours (15 to 72 images/s; the schedule was shortened on the 
     steps to 5,900 as other work took the cores).
 Score: test, 256 pixels: CIEDE2000 11.06 (gray 12.10, 8.6 % below), colourfulness 0.65 of the
     truth's, better than gray on 60 %, LPIPS 0.184 (gray 0.235).
-Command: rehue train training/configs/rehue.py --data PHOTOGRAPHS/train-*.tar
+Command: rehue train training/configs/rehue-second.py --data PHOTOGRAPHS/train-*.tar
 
 What is new: every source of photographs is seen more alike (the many rooms of one collection
 taught it brown walls), three sources only validate, and the loss measures colours as the eye
@@ -19,7 +19,7 @@ from rehue_training.config import Config, Stage
 from rehue_training.losses import Colours
 
 config = Config(
-    name="rehue",
+    name="rehue-second",
     model="rehue",
     start=Path("model_repository/rehue/1/model.onnx"),
     stages=(
