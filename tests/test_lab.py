@@ -68,6 +68,12 @@ def test_no_strength_leaves_the_gray_picture() -> None:
     assert np.abs(rgb - gray[..., None]).max() <= 1
 
 
+def test_no_strength_leaves_every_gray_without_a_tint() -> None:
+    grays = np.linspace(0, 100, 4096, dtype=np.float32).reshape(64, 64)
+    rgb = lab.to_rgb(grays, np.full((8, 8, 2), 60, np.float32), strength=0)
+    assert np.ptp(rgb, axis=-1).max() == 0
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 500), (700, 1), (3, 5), (2000, 40)])
 def test_any_shape_works(shape: tuple[int, int]) -> None:
     gray = np.random.default_rng(1).integers(0, 256, shape, np.uint8)

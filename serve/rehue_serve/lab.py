@@ -79,8 +79,12 @@ def _counts() -> UInt8:
 
 @cache
 def _bgr_steps() -> Float32:
-    """Steps of blue, green and red from X, Y and Z over those of white: 3 x 3."""
-    return np.asarray(np.linalg.inv(XYZ)[::-1] * WHITE * (STEPS - 1), np.float32)
+    """Steps of blue, green and red from X, Y and Z over those of white: 3 x 3.
+
+    The digits of `XYZ` and `WHITE` differ by up to a ten thousandth; what is gray stays gray.
+    """
+    matrix = np.linalg.inv(XYZ)[::-1] * WHITE
+    return np.asarray(matrix / matrix.sum(axis=1, keepdims=True) * (STEPS - 1), np.float32)
 
 
 @cache
