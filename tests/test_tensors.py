@@ -101,6 +101,21 @@ async def test_triton_that_was_started_again_shares_again(tmp_path: Path) -> Non
             assert await regions(there)
 
 
+async def test_files_that_another_call_forgets_meanwhile_are_made_anew(
+    triton: EmbeddedTriton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = tensors._left_behind
+    async with client(triton.url, shared_memory=True) as there:
+
+        async def forgotten(endpoint: Endpoint) -> list[str]:
+            there._memory.forget(endpoint)
+            return await look(endpoint)
+
+        monkeypatch.setattr(tensors, "_left_behind", forgotten)
+        assert isinstance(await colours(there, seconds=5), np.ndarray)
+        assert await regions(there)
+
+
 async def test_file_that_triton_may_still_write_into_is_not_used_again(tmp_path: Path) -> None:
     with SleepingTriton(tmp_path) as triton:
         async with client(triton.url, shared_memory=True) as there:

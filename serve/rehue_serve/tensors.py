@@ -106,12 +106,15 @@ class SharedMemory:
         """A file for one call; None where there is nothing to share."""
         if endpoint.address in self._refused or not _local(endpoint.address):
             return None
+        # Other calls may change all of it while this one awaits Triton.
         if endpoint not in self._free:
             self._free[endpoint] = defaultdict(list)
-            self._left[endpoint] = await _left_behind(endpoint)
+            found = await _left_behind(endpoint)
+            self._left.setdefault(endpoint, []).extend(found)
         if names := self._left.pop(endpoint, []):
-            self._left[endpoint] = await _unregister(endpoint, names)
-        free = self._free[endpoint][spec]
+            used = await _unregister(endpoint, names)
+            self._left.setdefault(endpoint, []).extend(used)
+        free = self._free.setdefault(endpoint, defaultdict(list))[spec]
         return free.pop() if free else await self._new(endpoint, spec)
 
     async def _new(self, endpoint: Endpoint, spec: ModelSpec) -> Shared | None:

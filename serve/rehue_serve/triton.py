@@ -282,9 +282,10 @@ class Triton:
             if asyncio.current_task().cancelling():  # type: ignore[union-attr]
                 raise
             self._again(photographs, _unavailable())
-        except (ValueError, IndexError):
-            outcome = "OK"  # gRPC's
-            log.exception("triton %s: an answer that breaks the contract", endpoint.address)
+        except Exception as error:  # whatever it was, nobody waits for nothing
+            if isinstance(error, ValueError | IndexError):
+                outcome = "OK"  # gRPC's; the answer breaks the contract
+            log.exception("triton %s: a call cannot be used", endpoint.address)
             self._again(photographs, Internal("The model server's answer cannot be used."))
         else:
             outcome = "OK"
