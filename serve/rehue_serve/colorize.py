@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rehue_serve import lab
-from rehue_serve.lab import Float32, Lightness, UInt8
+from rehue_serve.lab import Lightness, UInt8
 
 Tensor = NDArray[np.generic]  # of whatever type the model's configuration says
 
@@ -82,13 +82,15 @@ def prepare(lightness: Lightness, spec: ModelSpec) -> tuple[Tensor, Box]:
     )
     below = spec.height - box.top - box.height
     right = spec.width - box.left - box.width
-    scale = np.float32(lab.unit(lightness.dtype) / spec.lightness_scale)
-    counts = _counts(small * scale, spec.input_type)
+    counts = _counts(small, lab.unit(lightness.dtype) / spec.lightness_scale, spec.input_type)
     square = cv2.copyMakeBorder(counts, box.top, below, box.left, right, cv2.BORDER_REFLECT_101)
     return square[None], box
 
 
-def _counts(values: Float32, dtype: np.dtype[np.generic]) -> Tensor:
+def _counts(lightness: Lightness, scale: float, dtype: np.dtype[np.generic]) -> Tensor:
+    if dtype == np.uint8:  # as below, in one step and without anything in between
+        return np.asarray(cv2.convertScaleAbs(lightness, alpha=scale))
+    values = lightness * np.float32(scale)
     if np.issubdtype(dtype, np.integer):
         limits = np.iinfo(dtype)  # type: ignore[type-var]
         values = np.clip(np.rint(values, out=values), limits.min, limits.max, out=values)
@@ -112,5 +114,5 @@ def finish(
     across, down = spec.width // spec.ab_width, spec.height // spec.ab_height
     rows = slice(box.top // down, (box.top + box.height) // down)
     columns = slice(box.left // across, (box.left + box.width) // across)
-    ab = np.moveaxis(output[:, rows, columns], 0, -1).astype(np.float32)
+    ab = np.moveaxis(output[:, rows, columns], 0, -1)
     return lab.to_rgb(lightness, ab, strength=strength * spec.ab_scale)

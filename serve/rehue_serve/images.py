@@ -30,7 +30,7 @@ MEDIA_TYPES = {
     "webp": "image/webp",
     "tiff": "image/tiff",
 }
-STRIP_PIXELS = 1 << 15  # copied at once out of a decoded picture
+STRIP_PIXELS = 1 << 14  # copied at once out of a decoded picture
 READ = tuple(name.upper() for name in MEDIA_TYPES)
 
 # What Pillow raises on broken data, by decoder: OSError (cut short, codec

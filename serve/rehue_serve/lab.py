@@ -144,7 +144,7 @@ def _fill_lightness(pixels: UInt8, luminance: Float32, table: Lightness, out: Li
             out[y, x] = table[min(int(steps + np.float32(0.5)), STEPS - 1)]
 
 
-def to_rgb(lightness: Lightness, ab: Float32, *, strength: float = 1.0) -> UInt8:
+def to_rgb(lightness: Lightness, ab: NDArray[Any], *, strength: float = 1.0) -> UInt8:
     """The picture of a lightness and a (smaller) field of colours.
 
     ``ab`` is enlarged bilinearly, corners of the picture at corners of the field
@@ -152,7 +152,7 @@ def to_rgb(lightness: Lightness, ab: Float32, *, strength: float = 1.0) -> UInt8
 
     Args:
         lightness: of either type.
-        ab: hw2 float32, Lab units, about -110..110, of any size from 1x1.
+        ab: hw2 of any type of number, Lab units, about -110..110, of any size from 1x1.
         strength: scales chroma; 0 leaves gray.
 
     Returns:
