@@ -19,7 +19,7 @@ from tritonclient.utils import InferenceServerException
 from rehue_serve.embedded import EmbeddedTriton
 from rehue_training import plan
 
-NAMES = ["rehue", "seed"]
+NAMES = ["rehue", "rehue-free", "seed"]
 ONNX_TYPES = {
     "tensor(uint8)": model_config_pb2.TYPE_UINT8,
     "tensor(float16)": model_config_pb2.TYPE_FP16,

@@ -12,11 +12,12 @@ import pytest
 import skimage.data
 
 from rehue_serve import lab
-from rehue_training import checkpoint, command, evaluate, figures, gain
+from rehue_training import checkpoint, command, config, evaluate, figures, gain, metrics
 from rehue_training.colorizer import Colorizer, Gray
 
 ROOT = Path(__file__).parents[1]
 REPOSITORY = ROOT / "model_repository"
+CONFIGS = ROOT / "training" / "configs"
 
 
 @pytest.fixture(scope="module")
@@ -84,11 +85,18 @@ def test_a_colorizer_keeps_the_photographs_lightness_and_size() -> None:
 
 def test_gains_are_measured_in_order() -> None:
     truth = skimage.data.coffee()
-    row = gain._photograph(truth, Colorizer(REPOSITORY, "rehue"))
-    vivid = [row[factor][3] for factor in gain.GAINS]
+    plan = config.read(CONFIGS / "rehue.py")
+    rows = gain._photograph(truth, gain.plain(plan, REPOSITORY))
+    vivid = [row[3] for row, curve in zip(rows, gain.CURVES, strict=True) if curve.pale == 1]
+    assert len(vivid) > 3
     assert vivid == sorted(vivid)
-    found = gain._gained(1.0, np.array([[10.0, 9.0, 40.0, 30.0], [10.0, 11.0, 40.0, 20.0]]))
-    assert found == gain.Gained(1.0, pytest.approx(0), 0.5, pytest.approx(0.625))
+    # What the config chose is what the exported file does.
+    served = Colorizer(REPOSITORY, "rehue").picture(lab.lightness(truth))
+    chosen = dict(zip(gain.CURVES, rows, strict=True))[plan.curve]
+    assert chosen[3] == pytest.approx(metrics.colourfulness(served), abs=0.1)
+    pairs = np.array([[10.0, 9.0, 40.0, 30.0], [10.0, 11.0, 40.0, 20.0]])
+    found = gain._gained(plan.curve, pairs)
+    assert found == gain.Gained(plan.curve, pytest.approx(0), 0.5, pytest.approx(0.625))
 
 
 def test_the_papers_pair_is_800_by_600(folder: Path, tmp_path: Path) -> None:

@@ -111,6 +111,23 @@ def test_a_run_starts_from_what_was_exported(tmp_path: Path) -> None:
     assert all(np.array_equal(found[name], kept[name]) for name in weights)
 
 
+def test_two_looks_learn_as_one_network(folder: Path, tmp_path: Path) -> None:
+    """The weights are those of one network, and the encoder's share of the rate is kept."""
+    plan = tiny(looks=2, stages=(Stage(steps=1, size=64, batch=2),), validate_on=1)
+    model = run.build(plan)
+    shares = dict(
+        zip((one.path for one in model.trainable_variables), model.optimizer.shares, strict=True)
+    )
+    assert shares["block5_project/kernel"] == 0.3
+    assert shares["colours/kernel"] == 1.0
+    before = run.build(tiny()).get_weights()
+    after = train.train(plan, [folder], runs=tmp_path).weights
+    assert [one.shape for one in after] == [one.shape for one in before]
+    assert any(not np.array_equal(*pair) for pair in zip(before, after, strict=True))
+    with pytest.raises(ValidationError, match="sizes that divide by 64"):
+        tiny(looks=2, stages=(Stage(steps=1, size=96, batch=2),))
+
+
 def test_a_start_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="there is no model at"):
         tiny(start=tmp_path / "model.onnx")

@@ -22,7 +22,7 @@ from rehue_serve.endpoints import Endpoints
 from rehue_serve.errors import DeadlineExceeded, Unavailable, UnknownModel
 from rehue_serve.triton import Triton
 
-NAMES = ["rehue", "seed"]
+NAMES = ["rehue", "rehue-free", "seed"]
 
 
 @contextlib.asynccontextmanager

@@ -1,9 +1,10 @@
 """The default network, from photographs alone that are free to publish (classes A, B and C).
 
 Source: ours.
-Hardware: 2 cores of an AMD EPYC with AVX-512, no GPU, TensorFlow, FP32.
-Duration: not trained to its end yet.
-Score: none yet.
+Hardware: 2 cores of an AMD EPYC with AVX-512, no GPU, TensorFlow, bfloat16.
+Duration: 36 minutes for 67,000 crops (14 to 46 a second), beside a soak test at idle priority.
+Score: test, 256 pixels: CIEDE2000 11.59 (gray 12.10, 4.2 % below), colourfulness 0.732 of the
+    truth's, better than gray on 58.8 %.
 Command: rehue train training/configs/rehue-free.py --data PHOTOGRAPHS/train-*.tar
     --manifest PHOTOGRAPHS/MANIFEST.tsv
 
@@ -19,12 +20,15 @@ config = Config(
     name="rehue-free",
     model="rehue",
     serves="rehue-free",
+    looks=2,
     classes=("A", "B", "C"),
     stages=(
-        Stage(steps=2600, size=128, batch=32, crop=(0.5, 1.0)),
-        Stage(steps=400, size=192, batch=16, crop=(0.8, 1.0)),
+        Stage(steps=1800, size=128, batch=32, crop=(0.5, 1.0)),
+        Stage(steps=400, size=192, batch=16, crop=(0.75, 1.0), whole=0.5),
+        Stage(steps=250, size=256, batch=12, crop=(0.8, 1.0), whole=0.7),
     ),
     loss=Colours(distance="perceived", chroma=2.0, coarse=0.5, vividness=0.2),
+    precision="mixed_bfloat16",
     learning_rate=1e-3,
     encoder_rate=0.3,
     frozen_blocks=5,
@@ -34,5 +38,9 @@ config = Config(
     ema=0.995,
     film=0.35,
     balance=0.5,
+    gain=1.6,
+    pale=0.3,
+    bend=15.0,
     validation=0.03,
+    validate_on=48,
 )

@@ -13,10 +13,11 @@ from rehue_training.losses import Colours
 config = Config(
     name="rehue-gpu",
     model="rehue",
+    looks=2,
     stages=(
         Stage(steps=8000, size=128, batch=64, crop=(0.5, 1.0)),
-        Stage(steps=4000, size=192, batch=48, crop=(0.6, 1.0)),
-        Stage(steps=2000, size=256, batch=32, crop=(0.8, 1.0)),
+        Stage(steps=4000, size=192, batch=48, crop=(0.6, 1.0), whole=0.3),
+        Stage(steps=2000, size=256, batch=32, crop=(0.8, 1.0), whole=0.7),
     ),
     loss=Colours(distance="perceived", chroma=2.0, coarse=0.5, vividness=0.2),
     precision="mixed_bfloat16",

@@ -1,4 +1,4 @@
-"""The default network, on from its second weights (`rehue-second.py`).
+"""The third weights of the default network, on from its second (`rehue-second.py`).
 
 Source: ours.
 Hardware: 2 cores of an AMD EPYC with AVX-512 and bfloat16, no GPU, TensorFlow; shared with much
@@ -7,7 +7,7 @@ Duration: two hours for 172,000 crops (10 to 89 images/s); the schedule was shor
     from 11,000 steps to 6,000.
 Score: test, 256 pixels: CIEDE2000 10.90 (gray 12.10, 9.97 % below), colourfulness 0.654 of the
     truth's, better than gray on 61.6 %, LPIPS 0.181 (gray 0.235).
-Command: rehue train training/configs/rehue.py --data PHOTOGRAPHS/train-*.tar
+Command: rehue train training/configs/rehue-third.py --data PHOTOGRAPHS/train-*.tar
     (from the weights of commit 6a88ea2)
 
 What is new: bfloat16 (a third quicker with the depthwise convolutions in FP32); a level rate, so
@@ -21,7 +21,7 @@ from rehue_training.config import Config, Stage
 from rehue_training.losses import Colours
 
 config = Config(
-    name="rehue",
+    name="rehue-third",
     model="rehue",
     start=Path("model_repository/rehue/1/model.onnx"),
     stages=(

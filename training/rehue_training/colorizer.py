@@ -5,10 +5,13 @@ full resolution, by the serving side's own functions. Sizes, types and scales
 come from the model's Triton configuration.
 """
 
+import copy
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 
 from rehue_serve import colorize, lab, spec
@@ -24,6 +27,17 @@ class Colorizer:
         self.session = onnxruntime.InferenceSession(
             repository / name / "1" / "model.onnx", providers=["CPUExecutionProvider"]
         )
+
+    def rebuilt(self, proto: onnx.ModelProto, side: int) -> "Colorizer":
+        """The same from another file, of another size of input (square, ab at half of it)."""
+        other = copy.copy(self)
+        other.session = onnxruntime.InferenceSession(
+            proto.SerializeToString(), providers=["CPUExecutionProvider"]
+        )
+        other.spec = dataclasses.replace(
+            self.spec, height=side, width=side, ab_height=side // 2, ab_width=side // 2
+        )
+        return other
 
     def colours(self, counts: Any) -> Any:
         """ab (N2hw) of prepared lightness (N1HW), both in the model's own counts."""

@@ -49,7 +49,7 @@ def _add_export(subparsers: Any) -> None:
 
 
 def _add_gain(subparsers: Any) -> None:
-    parser = subparsers.add_parser("gain", help="try factors on an exported network's chroma")
+    parser = subparsers.add_parser("gain", help="try curves on an exported network's chroma")
     parser.add_argument("config", type=Path)
     _add_data(parser)
     parser.add_argument("--runs", type=Path, default=RUNS)

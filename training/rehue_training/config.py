@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from rehue_training.curve import Curve
 from rehue_training.losses import Classes, Colours, MeanSquares
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -42,8 +43,13 @@ class Config(BaseModel):
     model: Literal["seed", "rehue", "rehue-classes"]
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
     serves: Annotated[str, Field(pattern=r"^[a-z0-9-]*$")] = ""  # as what; else as the model
+    # 2: the mean of the answers to the picture and to the picture at half its size.
+    looks: Annotated[int, Field(ge=1, le=2)] = 1
     # An exported model to start from; else ImageNet's encoder under a new decoder.
     start: Path | None = None
+    # Share of the start's weights in the exported ones (Wortsman et al., "Robust fine-tuning of
+    # zero-shot models", 2022): near each other, their mean is often better than either.
+    keep: Share = 0.0
     loss: Annotated[MeanSquares | Colours | Classes, Field(discriminator="kind")]
     adversary: Annotated[float, Field(ge=0)] = 0.0  # weight of a critic's verdict beside the loss
     learning_rate: Annotated[float, Field(gt=0, lt=1)]
@@ -69,12 +75,19 @@ class Config(BaseModel):
     checkpoint_every: Count = 100
     seed: int = 1
     side: Annotated[int, Field(ge=64, multiple_of=32)] = 256  # of the exported network's input
-    gain: Annotated[float, Field(gt=0, le=3)] = 1.0  # its chroma, scaled at export
+    # Its chroma at export (`curve.Curve`): times this, faint colours times a share of it.
+    gain: Annotated[float, Field(gt=0, le=3)] = 1.0
+    pale: Annotated[float, Field(gt=0, le=1)] = 1.0
+    bend: Annotated[float, Field(gt=0, le=100)] = 15.0
     temperature: Annotated[float, Field(gt=0, le=2)] = 0.38  # of the annealed mean of classes
 
     @property
     def steps(self) -> int:
         return sum(stage.steps for stage in self.stages)
+
+    @property
+    def curve(self) -> Curve:
+        return Curve(self.gain, self.pale, self.bend)
 
     @property
     def served(self) -> str:
@@ -99,9 +112,18 @@ class Config(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _halving(self) -> Self:
+        sizes = [*(stage.size for stage in self.stages), self.side]
+        if self.looks == 2 and (self.model != "rehue" or any(size % 64 for size in sizes)):
+            raise ValueError(f"looks: 2 is for the model rehue at sizes that divide by 64: {sizes}")
+        return self
+
+    @model_validator(mode="after")
     def _startable(self) -> Self:
         if self.start is not None and not self.start.is_file():
             raise ValueError(f"start: there is no model at {self.start}")
+        if self.keep and self.start is None:
+            raise ValueError("keep: there is no start to keep a share of")
         return self
 
 

@@ -11,7 +11,7 @@ import onnx
 from onnx import helper, shape_inference
 
 # Read and written where an operator stands alone; a compiler joins the others to them.
-JOINED = {"Add", "Cast", "Clip", "DequantizeLinear", "Mul", "QuantizeLinear", "Relu", "Tanh"}
+JOINED = {"Add", "Cast", "Clip", "DequantizeLinear", "Div", "Mul", "QuantizeLinear", "Relu", "Tanh"}
 
 
 @dataclass(frozen=True)

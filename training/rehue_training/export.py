@@ -20,11 +20,13 @@ from rehue_serve import lab
 from rehue_training import bins, checkpoint
 from rehue_training.batches import resized
 from rehue_training.config import Config
-from rehue_training.graph import OPSET, Graph, Value, emit
-from rehue_training.models import AB_RANGE, MODELS
-from rehue_training.run import CHECKPOINT
+from rehue_training.curve import Curve
+from rehue_training.graph import OPSET, Graph, Value, emit, read_weights, resize
+from rehue_training.models import AB_RANGE, MODELS, looking_twice
+from rehue_training.run import CHECKPOINT, START
 
 LIGHTNESS_SCALE = 100 / 255
+PLAIN = Curve()
 IR_VERSION = 8  # of opset 17, so that older runtimes read it
 
 
@@ -40,15 +42,30 @@ class Parity:
 
 
 def export(config: Config, *, runs: Path, repository: Path) -> tuple[Path, Parity]:
-    """Writes the averaged weights of a config's run as `repository/model/1/model.onnx`."""
+    """Writes the averaged weights of a config's run as `repository/model/1/model.onnx`.
+
+    Where the config keeps a share of the weights that it started from, their weighted mean.
+    """
     model = MODELS[config.model]()
-    model.set_weights(checkpoint.load(runs / config.name / CHECKPOINT).averaged)
-    if config.model == "rehue-classes":
-        model = bins.decoded(model, config.temperature)
-    proto = to_onnx(model, side=config.side, gain=config.gain)
+    weights = checkpoint.load(runs / config.name / CHECKPOINT).averaged
+    if config.keep:
+        read_weights(model, runs / config.name / START)
+        pairs = zip(model.get_weights(), weights, strict=True)
+        weights = [old * config.keep + new * (1 - config.keep) for old, new in pairs]
+    model.set_weights(weights)
+    model = answering(config, model)
+    proto = to_onnx(model, side=config.side, curve=config.curve, looks=config.looks)
     path = repository / config.served / "1" / "model.onnx"
     write(proto, path)
-    return path, parity(proto, model, sample(config.side), gain=config.gain)
+    whole = looking_twice(model) if config.looks == 2 else model
+    return path, parity(proto, whole, sample(config.side), curve=config.curve)
+
+
+def answering(config: Config, network: keras.Model) -> keras.Model:
+    """The config's network with ab for an answer, whatever it learnt to answer."""
+    if config.model == "rehue-classes":
+        return bins.decoded(network, config.temperature)
+    return network
 
 
 def sample(side: int) -> NDArray[np.uint8]:
@@ -59,23 +76,34 @@ def sample(side: int) -> NDArray[np.uint8]:
     return np.asarray(counts, np.uint8)
 
 
-def to_onnx(model: keras.Model, *, side: int, gain: float = 1.0) -> onnx.ModelProto:
-    """The network at one input size, square, any batch; `gain` scales its chroma."""
+def to_onnx(
+    model: keras.Model, *, side: int, curve: Curve = PLAIN, looks: int = 1
+) -> onnx.ModelProto:
+    """The network at one input size, square, any batch; its chroma goes along the curve.
+
+    With two looks it is `models.looking_twice` of the network.
+    """
     graph = Graph()
     graph.add("Cast", ["lightness"], "counts", to=TensorProto.FLOAT)
     scale = graph.constant("lightness_scale", np.float32(LIGHTNESS_SCALE))
     entry = Value(graph.add("Mul", ["counts", scale], "L"), side, side)
     last = emit(graph, model, entry)
-    unit = graph.constant("ab_unit", np.float32(AB_RANGE * gain))
-    graph.add("Mul", [last.name, unit], "ab_lab")
-    graph.add("Cast", ["ab_lab"], "ab", to=TensorProto.FLOAT16)
+    if looks == 2:
+        small = resize(graph, entry, 0.5, "half")
+        graph.prefix = "half/"
+        small = emit(graph, model, small)
+        graph.prefix = ""
+        small = resize(graph, small, 2, "back")
+        last = Value(graph.add("Add", [last.name, small.name], "sum"), last.height, last.width)
+    last = curve.emit(graph, last, AB_RANGE / looks)
+    graph.add("Cast", [last.name], "ab", to=TensorProto.FLOAT16)
     shape = ["N", 2, last.height, last.width]
     whole = helper.make_graph(
         graph.nodes,
         model.name,
         [helper.make_tensor_value_info("lightness", TensorProto.UINT8, ["N", 1, side, side])],
         [helper.make_tensor_value_info("ab", TensorProto.FLOAT16, shape)],
-        graph.weights,
+        list(graph.weights.values()),
     )
     proto = helper.make_model(whole, opset_imports=[helper.make_opsetid("", OPSET)])
     proto.ir_version, proto.producer_name = IR_VERSION, "rehue"
@@ -92,7 +120,7 @@ def write(proto: onnx.ModelProto, path: Path) -> None:
 
 
 def parity(
-    proto: onnx.ModelProto, model: keras.Model, counts: NDArray[np.uint8], *, gain: float = 1.0
+    proto: onnx.ModelProto, model: keras.Model, counts: NDArray[np.uint8], *, curve: Curve = PLAIN
 ) -> Parity:
     """Runs both on the same photographs (NHW uint8, L in counts of 100/255)."""
     session = onnxruntime.InferenceSession(
@@ -100,6 +128,6 @@ def parity(
     )
     (served,) = session.run(["ab"], {"lightness": counts[:, None]})
     lightness = counts[..., None].astype(np.float32) * np.float32(LIGHTNESS_SCALE)
-    kept = model.predict(lightness, verbose=0) * AB_RANGE * gain
+    kept = curve(model.predict(lightness, verbose=0) * AB_RANGE)
     error = np.abs(served.transpose(0, 2, 3, 1).astype(np.float32) - kept)
     return Parity(float(error.max()), float(error.mean()))

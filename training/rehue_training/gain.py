@@ -1,38 +1,49 @@
 """How strong the colours should be: measured on photographs kept off training.
 
-A network that is unsure answers paler than the truth. One factor on its chroma
-trades distance to the truth against colourfulness; it is chosen on the
-validation photographs, written into the config as `gain`, and built into the
-exported file. The test photographs have no say in it.
+A network that is unsure answers paler than the truth. What its chroma is times (`curve.Curve`)
+trades distance to the truth against colourfulness; it is chosen on the validation photographs,
+written into the config as `gain`, `pale` and `bend`, and built into the exported file. The test
+photographs have no say in it.
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from rich.progress import track
 
-from rehue_serve import lab
-from rehue_training import data, metrics
+from rehue_serve import colorize, lab
+from rehue_training import data, export, metrics
 from rehue_training.colorizer import Colorizer, Gray
 from rehue_training.config import Config
+from rehue_training.curve import Curve
+from rehue_training.graph import read_weights
+from rehue_training.models import MODELS
 
-GAINS = (1.0, 1.15, 1.3, 1.45, 1.6)
+CURVES = (
+    *map(Curve, (1.0, 1.1, 1.2, 1.3, 1.4)),
+    Curve(1.4, 0.5, 12),
+    Curve(1.5, 0.3, 15),
+    Curve(1.6, 0.3, 15),
+    Curve(1.6, 0.5, 18),
+    Curve(1.85, 0.3, 22),
+)
 
 
 @dataclass(frozen=True)
 class Gained:
-    """What one factor does, over the validation photographs."""
+    """What one curve does, over the validation photographs."""
 
-    gain: float
+    curve: Curve
     below_gray: float  # share that CIEDE2000 lies below the gray pictures'
     better: float  # share of photographs that are better than gray
     colourfulness: float  # mean, over the truth's
 
     def __str__(self) -> str:
         return (
-            f"gain {self.gain:.2f}: CIEDE2000 {self.below_gray:.1%} below gray, better than gray "
+            f"{self.curve}: CIEDE2000 {self.below_gray:.1%} below gray, better than gray "
             f"on {self.better:.1%}, colourfulness {self.colourfulness:.3f} of the truth's"
         )
 
@@ -45,32 +56,46 @@ def measure(
     repository: Path,
     manifest: Path | None = None,
 ) -> list[Gained]:
-    """Tries `GAINS` on top of the exported model's own."""
+    """Tries `CURVES` on the exported model's weights, in place of its own."""
     photographs = data.photographs(paths, cache=runs / "cache", short_side=config.short_side)
     if config.classes:
         photographs = photographs.of_classes(config.classes, manifest)
     _, validation = photographs.split(config.validation, config.held_out)
-    model = Colorizer(repository, config.served)
-    rows = [_photograph(photographs[index], model) for index in track(validation, "measuring")]
-    return [_gained(gain, np.array([row[gain] for row in rows])) for gain in GAINS]
+    model = plain(config, repository)
+    with ThreadPoolExecutor() as pool:
+        made = pool.map(lambda index: _photograph(photographs[index], model), validation)
+        rows = np.array(list(track(made, "measuring", total=len(validation))))
+    return [_gained(curve, rows[:, number]) for number, curve in enumerate(CURVES)]
 
 
-def _photograph(truth: lab.UInt8, model: Colorizer) -> dict[float, tuple[float, ...]]:
-    """CIEDE2000 of gray and of the guess, colourfulness of truth and guess, by gain."""
+def plain(config: Config, repository: Path) -> Colorizer:
+    """The exported model without its curve."""
+    network = MODELS[config.model]()
+    read_weights(network, repository / config.served / "1" / "model.onnx")
+    network = export.answering(config, network)
+    proto = export.to_onnx(network, side=config.side, looks=config.looks)
+    return Colorizer(repository, config.served).rebuilt(proto, config.side)
+
+
+def _photograph(truth: lab.UInt8, model: Colorizer) -> list[tuple[float, ...]]:
+    """CIEDE2000 of gray and of the guess, colourfulness of truth and guess, by curve."""
     lightness = lab.lightness(truth)
     gray = metrics.ciede2000(truth, Gray().picture(lightness))
     vivid = metrics.colourfulness(truth)
-    pictures = {gain: model.picture(lightness, strength=gain) for gain in GAINS}
-    return {
-        gain: (gray, metrics.ciede2000(truth, guess), vivid, metrics.colourfulness(guess))
-        for gain, guess in pictures.items()
-    }
+    counts, box = colorize.prepare(lightness, model.spec)
+    ab = np.moveaxis(model.colours(counts[None])[0], 0, -1).astype(np.float32)
+    rows: list[tuple[float, ...]] = []
+    for curve in CURVES:
+        bent = np.moveaxis(curve(ab), -1, 0)
+        guess = colorize.finish(lightness, bent, box, model.spec, 1.0)
+        rows.append((gray, metrics.ciede2000(truth, guess), vivid, metrics.colourfulness(guess)))
+    return rows
 
 
-def _gained(gain: float, rows: metrics.Float64) -> Gained:
+def _gained(curve: Curve, rows: metrics.Float64) -> Gained:
     gray, error, truth, vivid = rows.T
     return Gained(
-        gain=gain,
+        curve=curve,
         below_gray=float(1 - error.mean() / gray.mean()),
         better=float((error < gray).mean()),
         colourfulness=float(vivid.mean() / truth.mean()),

@@ -34,20 +34,26 @@ class Graph:
     """Nodes and weights as they gather."""
 
     nodes: list[onnx.NodeProto] = field(default_factory=list)
-    weights: list[onnx.TensorProto] = field(default_factory=list)
+    weights: dict[str, onnx.TensorProto] = field(default_factory=dict)
+    prefix: str = ""  # of the nodes' names: a network that is there twice has its weights once
 
     def add(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        output = self.prefix + output
         self.nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
         return output
 
     def constant(self, name: str, value: NDArray[Any] | np.float32) -> str:
-        self.weights.append(numpy_helper.from_array(np.asarray(value), name))
+        self.weights[name] = numpy_helper.from_array(np.asarray(value), name)
         return name
 
     def weight(self, name: str, value: NDArray[np.float32]) -> str:
         """An FP32 tensor, kept as FP16."""
-        half = self.constant(f"{name}/fp16", value.astype(np.float16))
-        return self.add("Cast", [half], name, to=TensorProto.FLOAT)
+        half = f"{name}/fp16"
+        if half not in self.weights:
+            self.constant(half, value.astype(np.float16))
+            cast = helper.make_node("Cast", [half], [name], name=name, to=TensorProto.FLOAT)
+            self.nodes.append(cast)
+        return name
 
 
 def emit(graph: Graph, model: keras.Model, entry: Value) -> Value:
@@ -153,11 +159,16 @@ def _add(graph: Graph, layer: Any, inputs: list[Value]) -> Value:
 
 
 def _resize(graph: Graph, layer: Any, inputs: list[Value]) -> Value:
-    (source,) = inputs
-    factor = layer.size[0]
-    scales = graph.constant(f"{layer.name}/scales", np.array([1, 1, factor, factor], np.float32))
-    name = graph.add("Resize", [source.name, "", scales], layer.name, **RESIZE[layer.interpolation])
-    return Value(name, source.height * factor, source.width * factor)
+    return resize(graph, inputs[0], layer.size[0], layer.name, layer.interpolation)
+
+
+def resize(
+    graph: Graph, source: Value, factor: float, name: str, interpolation: str = "bilinear"
+) -> Value:
+    """A picture so many times as large; by a half, bilinear is the mean of two by two pixels."""
+    scales = graph.constant(f"{name}/scales", np.array([1, 1, factor, factor], np.float32))
+    made = graph.add("Resize", [source.name, "", scales], name, **RESIZE[interpolation])
+    return Value(made, round(source.height * factor), round(source.width * factor))
 
 
 def _softmax(graph: Graph, layer: Any, inputs: list[Value]) -> Value:

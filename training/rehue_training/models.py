@@ -119,6 +119,19 @@ def _decode(x: Any, skip: Any, channels: int) -> Any:
     return x
 
 
+def looking_twice(look: keras.Model) -> keras.Model:
+    """The mean of a network's answers to the picture and to the picture at half its size.
+
+    One set of weights. At half the size the same layers see twice as much of the scene around
+    every place, so the small look knows better what something is, the large one where it ends.
+    """
+    lightness = keras.Input((None, None, 1), name="lightness")
+    small = look(layers.AveragePooling2D(2, name="half")(lightness))
+    small = layers.UpSampling2D(2, interpolation="bilinear", dtype="float32", name="back")(small)
+    mean = layers.Average(dtype="float32", name="mean")([look(lightness), small])
+    return keras.Model(lightness, mean, name=f"{look.name}_twice")
+
+
 # Size of a network's answer over that of its input.
 ANSWER = {"seed": 1.0, "rehue": 0.5, "rehue-classes": 0.5}
 MODELS: dict[str, Callable[[], keras.Model]] = {

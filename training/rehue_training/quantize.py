@@ -90,7 +90,8 @@ def _set(tensor: onnx.TensorProto, value: Any) -> None:
 def convolutions(model: onnx.ModelProto) -> list[str]:
     """The names of those that are quantized."""
     every = precision.convolutions(list(model.graph.node))
-    return [node.name for node in every[1:-1] if _dense(node)]
+    ends = {every[0].input[1], every[-1].input[1]} if every else set()  # of every look
+    return [node.name for node in every if node.input[1] not in ends and _dense(node)]
 
 
 def _dense(node: onnx.NodeProto) -> bool:

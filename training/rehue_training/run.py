@@ -5,6 +5,7 @@ TensorFlow, JAX and PyTorch.
 """
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from rehue_training.checkpoint import Arrays, Checkpoint, Record
 from rehue_training.config import Config
 from rehue_training.encoder import block_of
 from rehue_training.graph import read_weights
-from rehue_training.models import MODELS
+from rehue_training.models import MODELS, looking_twice
 
 CHECKPOINT = "checkpoint.npz"
+START = "start.onnx"  # a copy: the export may replace what the run started from
 AVERAGE_EVERY = 10  # steps; the decay is raised to this power
 
 
@@ -43,15 +45,16 @@ def build(config: Config, adversary: Adversary | None = None) -> keras.Model:
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.precision)
     try:
-        model = MODELS[config.model]()
+        look = MODELS[config.model]()
+        model = looking_twice(look) if config.looks == 2 else look
     finally:
         keras.config.set_dtype_policy(policy)
     if config.start:
-        read_weights(model, config.start)
-    freeze(model, config.frozen_blocks)
+        read_weights(look, config.start)
+    freeze(look, config.frozen_blocks)
     shares = [
         1.0 if block_of(layer) is None else config.encoder_rate
-        for layer in model.layers
+        for layer in look.layers
         for _ in layer.trainable_variables
     ]
     loss = config.loss if adversary is None else _against(config, adversary)
@@ -94,6 +97,8 @@ class Run:
     def __init__(self, config: Config, folder: Path) -> None:
         self.config, self.path = config, folder / CHECKPOINT
         self.adversary = Adversary(config.seed) if config.adversary else None
+        if config.start and not (folder / START).is_file():
+            shutil.copy(config.start, folder / START)
         self.model = build(config, self.adversary)
         self.step = 0
         self.size = 0  # of the crops that the model's functions were traced for

@@ -32,7 +32,8 @@ class TorchNetwork:
         self.outputs = [one.name for one in graph.output]
         self._device = device
         # Not on the device: reading them there would end the capture of a CUDA graph.
-        read = {name for node in graph.node if node.op_type == "Resize" for name in node.input[1:]}
+        reading = [node for node in graph.node if node.op_type in ("ReduceSum", "Resize")]
+        read = {name for node in reading for name in node.input[1:]}
         self._weights = {
             one.name: _weight(one, "cpu" if one.name in read else device)
             for one in graph.initializer
@@ -94,8 +95,10 @@ OPERATORS: dict[str, Callable[[list[Any], Attributes], Any]] = {
     "Cast": _cast,
     "Clip": lambda inputs, _: torch.clamp(inputs[0], inputs[1], inputs[2]),
     "Conv": _conv,
+    "Div": lambda inputs, _: inputs[0] / inputs[1],
     "GlobalAveragePool": lambda inputs, _: inputs[0].mean((2, 3), keepdim=True),
     "Mul": lambda inputs, _: inputs[0] * inputs[1],
+    "ReduceSum": lambda inputs, _: inputs[0].sum(tuple(inputs[1].tolist()), keepdim=True),
     "Relu": lambda inputs, _: torch.relu(inputs[0]),
     "Resize": _resize,
     "Softmax": lambda inputs, attributes: torch.softmax(inputs[0], attributes["axis"]),

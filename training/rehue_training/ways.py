@@ -3,8 +3,9 @@
     python -m rehue_training.ways training/configs/rehue.py --data PHOTOGRAPHS/train-*.tar
 
 How a photograph that is not square is brought into the network's square, whether its mirror
-image is asked too, and how the colours are enlarged. `served` is what the server does; what is
-chosen is chosen here, never on the test photographs.
+image is asked too, how the colours are enlarged, at what size the network looks, and whether it
+looks once or twice. `served` is what the server does; what is chosen is chosen here, never on the
+test photographs.
 """
 
 import argparse
@@ -14,17 +15,21 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
+import keras
 import numpy as np
 from rich.progress import track
 
 from rehue_serve import colorize, lab
 from rehue_serve.lab import Float32, UInt8
-from rehue_training import config, data, metrics
+from rehue_training import config, data, export, metrics
 from rehue_training.colorizer import Colorizer, Gray
+from rehue_training.graph import read_weights
+from rehue_training.models import MODELS
 
 Way = Callable[[Colorizer, Float32], UInt8]
 
 RADIUS = 4  # pixels of the colours' grid: a window of the guided filter
+LOOKS = ((192, 1), (224, 1), (256, 1), (288, 1), (256, 2))  # side of the input, how often
 EPSILON = 25.0  # L squared: edges fainter than this are smoothed over
 
 
@@ -90,6 +95,17 @@ def _guided(plane: Float32, guide: Float32, full: Float32) -> Float32:
     return np.asarray(slope * full + offset, np.float32)
 
 
+def looking(model: Colorizer, network: keras.Model, side: int, looks: int) -> Way:
+    """The network with another size of input, looking once or twice; no curve on its chroma."""
+    other = model.rebuilt(export.to_onnx(network, side=side, looks=looks), side)
+
+    def way(_: Colorizer, lightness: Float32) -> UInt8:
+        return other.picture(lightness)
+
+    way.__name__ = f"{side}, {('once', 'twice')[looks - 1]}"
+    return way
+
+
 WAYS: tuple[Way, ...] = (served, mean_fill, squashed, flipped, guided)
 
 
@@ -106,30 +122,33 @@ def main() -> int:
     )
     _, kept = photographs.split(experiment.validation, experiment.held_out)
     model = Colorizer(arguments.repository, experiment.served)
+    network = MODELS[experiment.model]()
+    read_weights(network, arguments.repository / experiment.served / "1" / "model.onnx")
+    ways = [*WAYS, *(looking(model, network, *look) for look in LOOKS)]
     with ThreadPoolExecutor() as pool:
-        made = pool.map(lambda index: _measured(model, photographs[index]), kept)
+        made = pool.map(lambda index: _measured(model, ways, photographs[index]), kept)
         rows = np.array(list(track(made, "measuring", total=len(kept))))
-    report(rows)
+    report(rows, ways)
     return 0
 
 
-def _measured(model: Colorizer, truth: UInt8) -> list[tuple[float, float]]:
+def _measured(model: Colorizer, ways: list[Way], truth: UInt8) -> list[tuple[float, float]]:
     """CIEDE2000 and colourfulness of gray, then of each way."""
     lightness = lab.lightness(truth)
-    pictures = [Gray().picture(lightness), *(way(model, lightness) for way in WAYS)]
+    pictures = [Gray().picture(lightness), *(way(model, lightness) for way in ways)]
     return [(metrics.ciede2000(truth, one), metrics.colourfulness(one)) for one in pictures]
 
 
-def report(rows: metrics.Float64) -> None:
+def report(rows: metrics.Float64, ways: list[Way]) -> None:
     """Prints a table of photographs x (gray, each way) x (CIEDE2000, colourfulness)."""
     gray, errors = rows[:, 0, 0], rows[:, 1:, 0]
     print(f"{len(rows)} photographs. CIEDE2000, the 95 % interval of its difference to `served`,")
     print("how far it is below gray's, better than gray on, colourfulness")
-    for number, way in enumerate(WAYS):
+    for number, way in enumerate(ways):
         mine = errors[:, number]
         low, high = metrics.interval(mine - errors[:, 0])
         print(
-            f"{way.__name__:10} {mine.mean():.3f} ({low:+.3f} to {high:+.3f}) "
+            f"{way.__name__:11} {mine.mean():.3f} ({low:+.3f} to {high:+.3f}) "
             f"{1 - mine.mean() / gray.mean():.1%} {(mine < gray).mean():.1%} "
             f"{rows[:, number + 1, 1].mean():.1f}"
         )

@@ -1,0 +1,35 @@
+"""An experiment of a few minutes from the served weights: a perceptual term.
+
+Source: ours; Johnson, Alahi and Fei-Fei (2016).
+Hardware: 2 cores of an AMD EPYC with AVX-512 and bfloat16, no GPU, TensorFlow.
+Duration: minutes.
+Score: in `training/EXPERIMENTS.md`, beside `try-perceived.py`, the same without it.
+Command: rehue train training/configs/try-perceptual.py --data PHOTOGRAPHS/train-*.tar
+    (from the weights of commit 54f52ab)
+"""
+
+from pathlib import Path
+
+from rehue_training.config import Config, Stage
+from rehue_training.losses import Colours
+
+config = Config(
+    name="try-perceptual",
+    model="rehue",
+    start=Path("model_repository/rehue/1/model.onnx"),
+    stages=(Stage(steps=300, size=192, batch=16, crop=(0.75, 1.0), whole=0.5),),
+    loss=Colours(distance="perceived", chroma=2.0, coarse=0.5, vividness=0.2, perceptual=0.1),
+    precision="mixed_bfloat16",
+    learning_rate=4e-4,
+    encoder_rate=0.4,
+    frozen_blocks=5,
+    weight_decay=0.01,
+    clip=1.0,
+    warmup=50,
+    ema=0.99,
+    film=0.35,
+    balance=0.5,
+    validation=0.02,
+    held_out=("deepphoto", "smartcrop", "sunhays"),
+    validate_on=64,
+)
