@@ -65,10 +65,10 @@ def test_a_curve_lifts_strong_colours_and_lowers_faint_ones(model: keras.Model) 
     ab = np.array([[0.0, 0.1], [6.0, 8.0], [0.0, -1000.0]], np.float32)
     factors = (curve(ab) / np.where(ab == 0, 1, ab)).max(axis=1)
     np.testing.assert_allclose(factors, [0.8, 1.2, 1.6], rtol=1e-3)  # by hand
-    proto = export.to_onnx(model, side=64, curve=curve)
-    assert export.parity(proto, model, export.sample(64), curve=curve).mean < 0.1
-    counts = export.sample(64)[:, None]
-    plain = run(export.to_onnx(model, side=64), counts).astype(np.float32)
+    proto = export.to_onnx(model, side=96, curve=curve)
+    assert export.parity(proto, model, export.sample(96), curve=curve).mean < 0.1
+    counts = export.sample(96)[:, None]
+    plain = run(export.to_onnx(model, side=96), counts).astype(np.float32)
     expected = np.moveaxis(curve(np.moveaxis(plain, 1, -1)), -1, 1)
     np.testing.assert_allclose(run(proto, counts), expected, rtol=5e-3, atol=5e-3)
 
