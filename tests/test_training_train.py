@@ -120,6 +120,15 @@ def test_two_looks_learn_as_one_network(folder: Path, tmp_path: Path) -> None:
     )
     assert shares["block5_project/kernel"] == 0.3
     assert shares["colours/kernel"] == 1.0
+    served = CONFIGS.parents[1] / "model_repository" / "rehue" / "1" / "model.onnx"
+    once, twice = (
+        run.build(tiny(start=served, looks=looks, stages=plan.stages)) for looks in (1, 2)
+    )
+    gray = np.full((1, 64, 64, 1), 50, np.float32)
+    gray[:, :, ::3] = 80
+    expected = models.looking_twice(once).predict(gray, verbose=0)
+    np.testing.assert_allclose(twice.predict(gray, verbose=0), expected, atol=1e-5)
+    assert not np.allclose(once.predict(gray, verbose=0), expected, atol=1e-3)
     before = run.build(tiny()).get_weights()
     after = train.train(plan, [folder], runs=tmp_path).weights
     assert [one.shape for one in after] == [one.shape for one in before]

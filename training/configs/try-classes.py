@@ -10,26 +10,13 @@ Command: rehue train training/configs/try-classes.py --data PHOTOGRAPHS/train-*.
 
 from pathlib import Path
 
-from rehue_training.config import Config, Stage
+from rehue_training.config import read
 from rehue_training.losses import Classes
 
-config = Config(
+BASE = read(Path(__file__).with_name("try-perceived.py"))
+config = BASE.but(
     name="try-classes",
     model="rehue-classes",
-    start=Path("model_repository/rehue/1/model.onnx"),
-    stages=(Stage(steps=600, size=192, batch=16, crop=(0.75, 1.0), whole=0.5),),
+    stages=(BASE.stages[0].model_copy(update={"steps": 600}),),
     loss=Classes(chroma=3.0),
-    precision="mixed_bfloat16",
-    learning_rate=4e-4,
-    encoder_rate=0.4,
-    frozen_blocks=5,
-    weight_decay=0.01,
-    clip=1.0,
-    warmup=50,
-    ema=0.99,
-    film=0.35,
-    balance=0.5,
-    validation=0.02,
-    held_out=("deepphoto", "smartcrop", "sunhays"),
-    validate_on=64,
 )

@@ -10,26 +10,10 @@ Command: rehue train training/configs/try-perceptual.py --data PHOTOGRAPHS/train
 
 from pathlib import Path
 
-from rehue_training.config import Config, Stage
-from rehue_training.losses import Colours
+from rehue_training.config import read
 
-config = Config(
+BASE = read(Path(__file__).with_name("try-perceived.py"))
+config = BASE.but(
     name="try-perceptual",
-    model="rehue",
-    start=Path("model_repository/rehue/1/model.onnx"),
-    stages=(Stage(steps=300, size=192, batch=16, crop=(0.75, 1.0), whole=0.5),),
-    loss=Colours(distance="perceived", chroma=2.0, coarse=0.5, vividness=0.2, perceptual=0.1),
-    precision="mixed_bfloat16",
-    learning_rate=4e-4,
-    encoder_rate=0.4,
-    frozen_blocks=5,
-    weight_decay=0.01,
-    clip=1.0,
-    warmup=50,
-    ema=0.99,
-    film=0.35,
-    balance=0.5,
-    validation=0.02,
-    held_out=("deepphoto", "smartcrop", "sunhays"),
-    validate_on=64,
+    loss=BASE.loss.model_copy(update={"perceptual": 0.1}),
 )

@@ -81,6 +81,10 @@ class Config(BaseModel):
     bend: Annotated[float, Field(gt=0, le=100)] = 15.0
     temperature: Annotated[float, Field(gt=0, le=2)] = 0.38  # of the annealed mean of classes
 
+    def but(self, **changes: object) -> Self:
+        """The same with some values changed, checked as any other."""
+        return type(self)(**{**dict(self), **changes})
+
     @property
     def steps(self) -> int:
         return sum(stage.steps for stage in self.stages)

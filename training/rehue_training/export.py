@@ -53,7 +53,7 @@ def export(config: Config, *, runs: Path, repository: Path) -> tuple[Path, Parit
         pairs = zip(model.get_weights(), weights, strict=True)
         weights = [old * config.keep + new * (1 - config.keep) for old, new in pairs]
     model.set_weights(weights)
-    model = answering(config, model)
+    model = _answering(config, model)
     proto = to_onnx(model, side=config.side, curve=config.curve, looks=config.looks)
     path = repository / config.served / "1" / "model.onnx"
     write(proto, path)
@@ -61,7 +61,14 @@ def export(config: Config, *, runs: Path, repository: Path) -> tuple[Path, Parit
     return path, parity(proto, whole, sample(config.side), curve=config.curve)
 
 
-def answering(config: Config, network: keras.Model) -> keras.Model:
+def exported(config: Config, repository: Path) -> keras.Model:
+    """The config's network with the repository's weights and ab for an answer; no curve."""
+    network = MODELS[config.model]()
+    read_weights(network, repository / config.served / "1" / "model.onnx")
+    return _answering(config, network)
+
+
+def _answering(config: Config, network: keras.Model) -> keras.Model:
     """The config's network with ab for an answer, whatever it learnt to answer."""
     if config.model == "rehue-classes":
         return bins.decoded(network, config.temperature)

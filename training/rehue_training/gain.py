@@ -19,8 +19,6 @@ from rehue_training import data, export, metrics
 from rehue_training.colorizer import Colorizer, Gray
 from rehue_training.config import Config
 from rehue_training.curve import Curve
-from rehue_training.graph import read_weights
-from rehue_training.models import MODELS
 
 CURVES = (
     *map(Curve, (1.0, 1.1, 1.2, 1.3, 1.4)),
@@ -70,9 +68,7 @@ def measure(
 
 def plain(config: Config, repository: Path) -> Colorizer:
     """The exported model without its curve."""
-    network = MODELS[config.model]()
-    read_weights(network, repository / config.served / "1" / "model.onnx")
-    network = export.answering(config, network)
+    network = export.exported(config, repository)
     proto = export.to_onnx(network, side=config.side, looks=config.looks)
     return Colorizer(repository, config.served).rebuilt(proto, config.side)
 

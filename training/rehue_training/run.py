@@ -97,7 +97,7 @@ class Run:
     def __init__(self, config: Config, folder: Path) -> None:
         self.config, self.path = config, folder / CHECKPOINT
         self.adversary = Adversary(config.seed) if config.adversary else None
-        if config.start and not (folder / START).is_file():
+        if config.start and not self.path.is_file():
             shutil.copy(config.start, folder / START)
         self.model = build(config, self.adversary)
         self.step = 0

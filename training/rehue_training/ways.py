@@ -23,8 +23,6 @@ from rehue_serve import colorize, lab
 from rehue_serve.lab import Float32, UInt8
 from rehue_training import config, data, export, metrics
 from rehue_training.colorizer import Colorizer, Gray
-from rehue_training.graph import read_weights
-from rehue_training.models import MODELS
 
 Way = Callable[[Colorizer, Float32], UInt8]
 
@@ -122,8 +120,7 @@ def main() -> int:
     )
     _, kept = photographs.split(experiment.validation, experiment.held_out)
     model = Colorizer(arguments.repository, experiment.served)
-    network = MODELS[experiment.model]()
-    read_weights(network, arguments.repository / experiment.served / "1" / "model.onnx")
+    network = export.exported(experiment, arguments.repository)
     ways = [*WAYS, *(looking(model, network, *look) for look in LOOKS)]
     with ThreadPoolExecutor() as pool:
         made = pool.map(lambda index: _measured(model, ways, photographs[index]), kept)
