@@ -2,7 +2,9 @@
 
 import concurrent.futures
 import io
+import re
 import time
+from pathlib import Path
 
 import grpc
 import httpx
@@ -190,10 +192,18 @@ def test_rest_of_the_routes(http: httpx.Client) -> None:
     assert models["seed"]["state"] == "READY"
     assert "/v1/colorize" in http.get("/openapi.json").json()["paths"]
     assert "<html" in http.get("/").text
-    assert http.get("/docs").status_code == 200
     missing = http.get("/v2/nothing")
     assert (missing.status_code, missing.json()["status"]) == (404, 404)
     assert http.get("/v1/colorize").status_code == 405
+
+
+def test_the_api_page_loads_nothing_from_elsewhere(http: httpx.Client) -> None:
+    links = re.findall(r'(?:src|href)="([^"]+)"', http.get("/docs").text)
+    assert {Path(link).suffix for link in links} == {".js", ".css", ".png"}
+    for link in links:
+        assert link.startswith("/")
+        assert http.get(link).status_code == 200
+    assert http.get("/docs/static/nothing.js").status_code == 404
 
 
 def test_metrics_count_what_was_answered(server: Server, http: httpx.Client, photo: bytes) -> None:
