@@ -32,6 +32,7 @@ import numpy as np
 import onnxruntime
 
 from rehue_client import AsyncClient, RehueError, Retries
+from rehue_serve import processes
 from rehue_serve.ports import free_ports
 from report import as_json, log_scale, machine
 from samples import squares
@@ -278,7 +279,8 @@ async def overhead(seconds: float) -> dict[str, object]:
     photographs = squares()
     http, grpc = free_ports(2)
     echo = subprocess.Popen(  # noqa: ASYNC220 (nothing else runs yet)
-        [sys.executable, Path(__file__).with_name("echo.py"), str(http), str(grpc)]
+        [sys.executable, Path(__file__).with_name("echo.py"), str(http), str(grpc)],
+        preexec_fn=processes.end_with_parent,
     )
     try:
         await asyncio.to_thread(wait_for, f"http://127.0.0.1:{http}/", echo)

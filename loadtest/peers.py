@@ -40,6 +40,7 @@ import psutil
 from PIL import Image
 
 from openloop import OUT, ROOT, TIMEOUT, Cell, Work, arrive
+from rehue_serve import processes
 from rehue_serve.embedded import EmbeddedTriton
 from rehue_serve.ports import free_ports
 from report import as_json, machine
@@ -140,6 +141,7 @@ async def started(command: Sequence[str], url: str) -> AsyncIterator[None]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        preexec_fn=processes.end_with_parent,
     )
     try:
         await asyncio.to_thread(wait_for, url, process)

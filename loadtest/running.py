@@ -19,6 +19,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from rehue_client.v1 import rehue_pb2, rehue_pb2_grpc
+from rehue_serve import processes
 from rehue_serve.embedded import EmbeddedTriton
 from rehue_serve.ports import free_ports
 from servers import wait_for
@@ -79,6 +80,7 @@ def served(triton_urls: Sequence[str], **settings: str) -> Iterator[tuple[int, d
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,  # a line a photograph
+        preexec_fn=processes.end_with_parent,
     )
     try:
         wait_for(f"http://127.0.0.1:{http}/readyz", process)

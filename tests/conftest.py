@@ -16,6 +16,7 @@ import psutil
 import pytest
 from tritons import SleepingTriton, Wire
 
+from rehue_serve import processes
 from rehue_serve.embedded import EmbeddedTriton
 from rehue_serve.ports import free_ports
 
@@ -83,6 +84,7 @@ def start_server(
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            preexec_fn=processes.end_with_parent,
         )
     return Server(process, ports, log)
 

@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import onnxruntime
+import psutil
 import pytest
 from conftest import MODELS
 from google.protobuf import text_format
@@ -158,6 +161,29 @@ def test_killed_triton_leaves_no_shared_memory(tmp_path: Path) -> None:
         regions = set(SHARED_MEMORY.glob("triton-rehue-triton-*"))
         os.kill(triton.pid, signal.SIGKILL)
     assert regions - set(SHARED_MEMORY.glob("triton-rehue-triton-*"))
+
+
+def test_triton_ends_when_its_server_is_killed(tmp_path: Path) -> None:
+    script = (
+        "import pathlib, sys, time, tritons\n"
+        "triton = tritons.SleepingTriton(pathlib.Path(sys.argv[1]))\n"
+        "triton.start()\n"
+        "print(triton.pid, flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, tmp_path],
+        cwd=Path(__file__).parent,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as server:
+        triton = psutil.Process(int(server.stdout.readline()))
+        whole = [triton, *triton.children()]
+        server.kill()
+    deadline = time.monotonic() + 30
+    while any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in whole):
+        assert time.monotonic() < deadline, whole
+        time.sleep(0.1)
 
 
 def test_reason_of_a_failed_start_is_tritons_own(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
+from rehue_serve import processes
 from rehue_serve.ports import free_ports
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # where POSIX shared memory lies on Linux
@@ -115,6 +116,7 @@ class EmbeddedTriton:
                 # Ctrl-C in a terminal goes to the whole group; Triton is stopped after
                 # the requests that still need it, by us.
                 start_new_session=True,
+                preexec_fn=processes.end_with_parent,
             )
         deadline = time.monotonic() + START_TIMEOUT
         while not self._ready():
