@@ -1,7 +1,7 @@
 """What the chain around the model costs, measured in one run on one machine.
 
-    make bench                                   # all parts, some fifteen minutes
-    make bench ARGS="--only model --seconds 20"  # one part
+    make bench                                   # all parts, some half an hour
+    make bench ARGS="--only model --seconds 60"  # one part
 
 model    images a second at saturating load, interleaved over rounds because machines are
          noisy, medians and their ratios, and latency one at a time:
@@ -54,7 +54,7 @@ Rows = dict[str, dict[str, float]]
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS)
-    parser.add_argument("--seconds", type=float, default=6.0, help="of one measurement")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of one measurement")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--models", nargs="+", default=["seed", "rehue"])
     arguments = parser.parse_args()

@@ -279,8 +279,9 @@ async def overhead(seconds: float) -> dict[str, object]:
     photographs = squares()
     http, grpc = free_ports(2)
     echo = subprocess.Popen(  # noqa: ASYNC220 (nothing else runs yet)
-        [sys.executable, Path(__file__).with_name("echo.py"), str(http), str(grpc)],
-        preexec_fn=processes.end_with_parent,
+        processes.bound(
+            [sys.executable, Path(__file__).with_name("echo.py"), str(http), str(grpc)]
+        ),
     )
     try:
         await asyncio.to_thread(wait_for, f"http://127.0.0.1:{http}/", echo)

@@ -137,11 +137,10 @@ def environment(command: str) -> str:
 async def started(command: Sequence[str], url: str) -> AsyncIterator[None]:
     """A process group that answers at ``url``, and that is gone afterwards."""
     process = subprocess.Popen(  # noqa: ASYNC220
-        command,
+        processes.bound(command),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
-        preexec_fn=processes.end_with_parent,
     )
     try:
         await asyncio.to_thread(wait_for, url, process)

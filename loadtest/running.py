@@ -76,11 +76,10 @@ def served(triton_urls: Sequence[str], **settings: str) -> Iterator[tuple[int, d
     }
     rehue = Path(sys.executable).parent / "rehue"
     process = subprocess.Popen(
-        [rehue, "serve"],
+        processes.bound([rehue, "serve"]),
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,  # a line a photograph
-        preexec_fn=processes.end_with_parent,
     )
     try:
         wait_for(f"http://127.0.0.1:{http}/readyz", process)

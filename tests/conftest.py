@@ -78,13 +78,12 @@ def start_server(
     variables |= {f"REHUE_{name.upper()}": value for name, value in settings.items()}
     with log.open("w") as out:
         process = subprocess.Popen(
-            [str(Path(sys.executable).parent / "rehue"), "serve"],
+            processes.bound([Path(sys.executable).parent / "rehue", "serve"]),
             env=os.environ | variables | (environment or {}),
             stdout=out,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
-            preexec_fn=processes.end_with_parent,
         )
     return Server(process, ports, log)
 

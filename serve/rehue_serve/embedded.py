@@ -108,7 +108,7 @@ class EmbeddedTriton:
         self._log = self._directory / "triton.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                self._command(wheel, _backends(wheel, self._directory)),
+                processes.bound(self._command(wheel, _backends(wheel, self._directory))),
                 env=self._environment(wheel),
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -116,7 +116,6 @@ class EmbeddedTriton:
                 # Ctrl-C in a terminal goes to the whole group; Triton is stopped after
                 # the requests that still need it, by us.
                 start_new_session=True,
-                preexec_fn=processes.end_with_parent,
             )
         deadline = time.monotonic() + START_TIMEOUT
         while not self._ready():

@@ -3,7 +3,9 @@
 import contextlib
 import ctypes
 import signal
-from collections.abc import Collection, Iterator
+import sys
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 
 import psutil
 
@@ -14,28 +16,25 @@ PATIENCE = 5.0  # seconds between asking a process to end and killing it
 @contextlib.contextmanager
 def none_left() -> Iterator[None]:
     """Adopts every process that a child leaves behind, and ends all of them at the end."""
-    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
     try:
         yield
     finally:
         end(descendants())
-        _prctl(PR_SET_CHILD_SUBREAPER, 0)
+        libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
-def end_with_parent() -> None:
-    """For Popen's ``preexec_fn``: SIGTERM when the thread that starts the process ends.
+def bound(command: Sequence[str | Path]) -> list[str]:
+    """The command, told to stop (SIGTERM) when the thread that starts it ends.
 
-    A process that is killed runs no ``finally``; what it started would go on without it.
+    A process that is killed runs no ``finally``, and what it started would go on without
+    it. Popen's ``preexec_fn`` could say so too, but forks, which gRPC's threads do not like.
     """
-    _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _prctl(option: int, value: int) -> None:
-    if _libc.prctl(option, value, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "prctl")
+    say = f"ctypes.CDLL(None).prctl({PR_SET_PDEATHSIG}, {int(signal.SIGTERM)}, 0, 0, 0)"
+    script = f"import ctypes, os, sys; {say}; os.execvp(sys.argv[1], sys.argv[1:])"
+    return [sys.executable, "-IS", "-c", script, *map(str, command)]
 
 
 def descendants(name: str = "") -> list[psutil.Process]:
