@@ -19,12 +19,21 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def serve(arguments: argparse.Namespace) -> int:
     """Runs the server; 0 after a stop that was asked for, 1 when the start fails."""
-    # Imported here, so that `rehue --help` is quick.
-    from rehue_serve import server, settings
-
+    # Imported here, so that `rehue --help` is quick, and the front stays small.
     if arguments.settings:
+        from rehue_serve import settings
+
         print(settings.table())
         return 0
+    from rehue_serve import processes
+
+    ended = processes.behind_a_front()
+    return _serve() if ended is None else ended
+
+
+def _serve() -> int:
+    from rehue_serve import server, settings
+
     try:
         server.serve(settings.load())
     except settings.SettingsError as error:

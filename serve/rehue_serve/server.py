@@ -1,4 +1,4 @@
-"""Everything on this machine in one foreground process: Triton, Ray Serve, HAProxy.
+"""Everything on this machine: Triton, Ray Serve, HAProxy.
 
 This process adopts every process that Ray leaves behind (Linux calls it a
 subreaper), because HAProxy in particular outlives its parent. So at the end it
