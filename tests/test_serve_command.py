@@ -69,6 +69,20 @@ def test_stop_leaves_nothing(
             server.stop()
 
 
+def test_front_ends_what_a_killed_server_leaves(tmp_path: Path, triton: EmbeddedTriton) -> None:
+    server = start_server(tmp_path / "log", triton_urls=triton.url)
+    try:
+        server.wait()
+        (behind,) = psutil.Process(server.process.pid).children()
+        started = [behind, *behind.children(recursive=True)]
+        behind.kill()
+        assert server.process.wait(60) == 128 + signal.SIGKILL
+        _, alive = psutil.wait_procs(started, timeout=0.1)
+        assert not alive
+    finally:
+        server.stop()
+
+
 def test_taken_port_is_named() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
