@@ -126,6 +126,7 @@ def sees_gpu(name: str) -> bool:
     if name == "torch":
         import torch
 
+        torch.backends.cudnn.benchmark = True  # crops of a stage are all of one size
         return bool(torch.cuda.is_available())
     import jax
 

@@ -1,11 +1,13 @@
-"""The default network as a GPU should train it: every layer, whole photographs, long.
+"""The default network, on from its fourth weights (`rehue.py`), at its size when served: on a GPU.
 
 Source: ours.
-Hardware: one GPU with bfloat16, 8 CPU cores or more to feed it.
-Duration: not run on a GPU yet; its first steps were tried on a CPU with PyTorch.
+Hardware: not run yet.
+Duration: not run yet.
 Score: none yet.
 Command: python3 training/gpu.py train training/configs/rehue-gpu.py --data PHOTOGRAPHS/train-*.tar
 """
+
+from pathlib import Path
 
 from rehue_training.config import Config, Stage
 from rehue_training.losses import Colours
@@ -14,22 +16,27 @@ config = Config(
     name="rehue-gpu",
     model="rehue",
     looks=2,
-    stages=(
-        Stage(steps=8000, size=128, batch=64, crop=(0.5, 1.0)),
-        Stage(steps=4000, size=192, batch=48, crop=(0.6, 1.0), whole=0.3),
-        Stage(steps=2000, size=256, batch=32, crop=(0.8, 1.0), whole=0.7),
-    ),
+    start=Path("model_repository/rehue/1/model.onnx"),
+    stages=(Stage(steps=2400, size=256, batch=96, crop=(0.6, 1.0), whole=0.5),),
     loss=Colours(distance="perceived", chroma=2.0, coarse=0.5, vividness=0.2),
     precision="mixed_bfloat16",
-    learning_rate=1e-3,
-    encoder_rate=0.3,
+    learning_rate=8e-4,
+    decay=0.7,
+    encoder_rate=0.4,
+    frozen_blocks=2,
     weight_decay=0.02,
     clip=1.0,
-    warmup=300,
-    ema=0.999,
+    warmup=60,
+    ema=0.998,
     film=0.35,
     balance=0.5,
     validation=0.02,
     held_out=("deepphoto", "smartcrop", "sunhays"),
-    validate_every=500,
+    validate_on=64,
+    validate_every=300,
+    checkpoint_every=50,
+    keep=0.0,
+    gain=1.6,
+    pale=0.3,
+    bend=15.0,
 )

@@ -11,7 +11,9 @@ import json
 import re
 import tarfile
 from collections.abc import Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -32,6 +34,7 @@ SHORTEST_SIDE = 32
 # Neighbours by number are often frames of one scene or rooms of one house: this
 # many stay on one side of the validation split together.
 NEIGHBOURS = 20
+DECODED_TOGETHER = 256  # photographs in memory while threads decode them
 
 
 @dataclass
@@ -203,15 +206,22 @@ def _key(paths: list[Path], short_side: int) -> str:
 def _fill(home: Path, pictures: Iterable[tuple[str, bytes]], short_side: int) -> None:
     """Writes the pixels, then the index by rename: a cut-short cache is no cache."""
     report, names, shapes = Report(), [], []
-    with (home / "pixels.u8").open("wb") as out:
-        for name, encoded in pictures:
-            rgb = usable(name, encoded, report)
-            if rgb is not None:
-                rgb = shrink(rgb, short_side)
-                _write(out, rgb)
-                names.append(name)
-                shapes.append(rgb.shape[:2])
+
+    def shrunk(picture: tuple[str, bytes]) -> UInt8 | None:
+        rgb = usable(*picture, report)
+        return None if rgb is None else shrink(rgb, short_side)
+
+    pictures = iter(pictures)
+    with (home / "pixels.u8").open("wb") as out, ThreadPoolExecutor() as pool:
+        while some := list(islice(pictures, DECODED_TOGETHER)):
+            for (name, _), rgb in zip(some, pool.map(shrunk, some), strict=True):
+                if rgb is not None:
+                    _write(out, rgb)
+                    names.append(name)
+                    shapes.append(rgb.shape[:2])
     report.kept = len(names)
+    for skipped in (report.corrupt, report.gray, report.small):
+        skipped.sort()  # threads have no order
     index = {"names": names, "shapes": shapes, "report": asdict(report)}
     (home / "index.new").write_text(json.dumps(index))
     (home / "index.new").replace(home / "index.json")

@@ -25,7 +25,11 @@ START = "start.onnx"  # a copy: the export may replace what the run started from
 AVERAGE_EVERY = 10  # steps; the decay is raised to this power
 
 
-class Adam(keras.optimizers.AdamW):  # type: ignore[misc]
+# The backend's own AdamW: PyTorch's changes all variables in a few launches, not each in a dozen.
+AdamW: Any = type(keras.optimizers.AdamW())
+
+
+class Adam(AdamW):  # type: ignore[misc]
     """AdamW whose pretrained layers learn at a share of the rate."""
 
     def __init__(self, config: Config, shares: list[float]) -> None:
@@ -34,9 +38,16 @@ class Adam(keras.optimizers.AdamW):  # type: ignore[misc]
         )
         self.shares = shares  # of the rate, in the order of the trainable variables
 
-    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        share = self.shares[self._get_variable_index(variable)]
-        super().update_step(gradient, variable, learning_rate * share)
+    def _backend_update_step(self, gradients: Any, variables: Any, learning_rate: Any) -> None:
+        """One update for all variables of a share: what is done for each costs launches."""
+        of = [self.shares[self._get_variable_index(variable)] for variable in variables]
+        for share in sorted(set(of)):
+            some = [index for index, other in enumerate(of) if other == share]
+            super()._backend_update_step(
+                [gradients[index] for index in some],
+                [variables[index] for index in some],
+                learning_rate * share,
+            )
 
 
 def build(config: Config, adversary: Adversary | None = None) -> keras.Model:
