@@ -92,6 +92,8 @@ class Config:
     profiles: list[Profile] = field(default_factory=list)
     flags: set[str] = field(default_factory=lambda: {"TF32"})
     hardware_compatibility_level: Any = None
+    builder_optimization_level: int = 3
+    tactic_sources: int | None = None
     cache: TimingCache | None = None
 
     def add_optimization_profile(self, profile: Profile) -> int:
@@ -103,6 +105,10 @@ class Config:
 
     def clear_flag(self, flag: IntEnum) -> None:
         self.flags.discard(flag.name)
+
+    def set_tactic_sources(self, tactic_sources: int) -> bool:
+        self.tactic_sources = tactic_sources
+        return True
 
     def create_timing_cache(self, serialized_timing_cache: bytes) -> TimingCache | None:
         broken = self.null == "timing cache" and serialized_timing_cache
@@ -205,6 +211,11 @@ class TensorRTModule:
         "NetworkDefinitionCreationFlag", {"EXPLICIT_BATCH": 0, "STRONGLY_TYPED": 1}
     )
     HardwareCompatibilityLevel = IntEnum("HardwareCompatibilityLevel", ["NONE", "AMPERE_PLUS"])
+    TacticSource = IntEnum(
+        "TacticSource",
+        ["CUBLAS", "CUBLAS_LT", "CUDNN", "EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS"],
+        start=0,
+    )
     TensorIOMode = IntEnum("TensorIOMode", ["NONE", "INPUT", "OUTPUT"])
     OnnxParser = Parser
 

@@ -195,12 +195,13 @@ def test_what_tensorrt_does_not_give_is_said(model: Path, null: str, told: str) 
 
 def test_the_builder_is_told_everything(model: Path) -> None:
     engine = tensorrt()
-    plan.ensure(model, engine, replace(CHEAP, compatibility="ampere-plus"))
+    plan.ensure(model, engine, replace(CHEAP, compatibility="ampere-plus", level=1))
     ((network, config),) = engine.module.builds
     assert network.flags == 1 << engine.module.NetworkDefinitionCreationFlag.STRONGLY_TYPED
     assert network.onnx == precision.at((model / "1" / "model.onnx").read_bytes(), "fp16")
     assert config.flags == {"TF32"}
     assert config.hardware_compatibility_level.name == "AMPERE_PLUS"
+    assert (config.builder_optimization_level, config.tactic_sources) == (1, None)
     shape = (1, 256, 256)
     assert [one.shapes["lightness"] for one in config.profiles] == [
         ((1, *shape), (1, *shape), (2, *shape)),
@@ -214,6 +215,8 @@ def test_tensorrt_8_is_told_what_its_onnx_cannot_say(model: Path) -> None:
     ((network, config),) = engine.module.builds
     assert network.flags == 1 << engine.module.NetworkDefinitionCreationFlag.EXPLICIT_BATCH
     assert config.flags == {"TF32", "FP16"}
+    assert config.builder_optimization_level == 3
+    assert config.tactic_sources == 0b11000
     with pytest.raises(BuildFailed, match=r"8\.6\.0 has no compatibility level same-compute"):
         plan.ensure(model, engine, replace(CHEAP, compatibility="same-compute-capability"))
 

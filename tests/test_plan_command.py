@@ -4,6 +4,7 @@ import ctypes
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,8 @@ def test_the_check_measures_every_batch_beside_the_ceiling(tmp_path: Path) -> No
     model = committed(tmp_path)
     engine = tensorrt()
     effort = Effort(seconds=0, side=64, copied=1 << 20, runs=3, together=2)
-    result = gpu_check.check([model], CHEAP, on=TensorRTRunner(engine), effort=effort)
+    quick = replace(CHEAP, level=2)
+    result = gpu_check.check([model], quick, on=TensorRTRunner(engine, 2), effort=effort)
     assert json.loads(json.dumps(result)) == result
     best, found = result["ceiling"], result["models"]["rehue"]
     assert best["operations"] > 0
@@ -79,6 +81,8 @@ def test_the_check_measures_every_batch_beside_the_ceiling(tmp_path: Path) -> No
         )
         assert row["of_ceiling"] == pytest.approx(bound / time)
     assert engine.cuda.in_use == 0
+    # The product that measures the ceiling, and the model.
+    assert [config.builder_optimization_level for _, config in engine.module.builds] == [2, 2]
     table = gpu_check.markdown(result)
     assert "NVIDIA H100 80GB HBM3, driver 580.82.07; TensorRT 11.1.0.106; fp16 as of " in table
     assert table.count("\n| 1 |") == 1

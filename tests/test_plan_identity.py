@@ -25,6 +25,7 @@ HERE = Identity(
     compute_capability="9.0",
     driver="580.82.07",
     compatibility="none",
+    level="TensorRT's own",
 )
 
 
@@ -53,6 +54,7 @@ def test_a_plan_that_was_put_is_found(tmp_path: Path) -> None:
         ("compute_capability", "8.6", "the compute capability was 9.0, here it is 8.6"),
         ("driver", "590.1", "the driver was 580.82.07, here it is 590.1"),
         ("compatibility", "ampere-plus", "level was none, here it is ampere-plus"),
+        ("level", "0", "the builder's optimisation level was TensorRT's own, here it is 0"),
     ],
 )
 def test_each_part_that_differs_is_named(

@@ -46,15 +46,18 @@ class Ceiling:
     bytes: float
 
 
-def runner() -> Runner:
+def runner(level: int | None = None) -> Runner:
     """TensorRT on this machine's GPU; PyTorch where only TensorRT is missing.
+
+    Args:
+        level: of the builder's optimisation, for what measures the ceiling.
 
     Raises:
         NoGpu: there is no GPU.
         NoTensorRT: there is neither TensorRT nor PyTorch.
     """
     try:
-        return TensorRTRunner(tensorrt.here())
+        return TensorRTRunner(tensorrt.here(), level)
     except NoTensorRT:
         if importlib.util.find_spec("torch") is None:
             raise

@@ -54,8 +54,8 @@ class Runner(Protocol):
 class TensorRTRunner:
     """The plans themselves."""
 
-    def __init__(self, tensorrt: TensorRT) -> None:
-        self._tensorrt, self._cuda = tensorrt, tensorrt.cuda
+    def __init__(self, tensorrt: TensorRT, level: int | None = None) -> None:
+        self._tensorrt, self._cuda, self._level = tensorrt, tensorrt.cuda, level
         self.name = f"TensorRT {tensorrt.version}"
         self.gpu = f"{tensorrt.gpu.name}, driver {tensorrt.gpu.driver}"
         self.seconds = self._cuda.seconds
@@ -82,7 +82,8 @@ class TensorRTRunner:
 
     @contextmanager
     def product(self, side: int) -> Iterator[Work]:
-        built = self._tensorrt.build(product_onnx(side), [], precision="fp16")
+        content = product_onnx(side)
+        built = self._tensorrt.build(content, [], precision="fp16", level=self._level)
         matrices = {name: matrix(side) for name in ("left", "right")}
         with self._tensorrt.load(built.plan) as engine, engine.ready(matrices) as (work, _):
             work()

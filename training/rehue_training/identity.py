@@ -40,6 +40,7 @@ class Identity:
     compute_capability: str
     driver: str
     compatibility: str  # one of COMPATIBILITY
+    level: str  # of the builder's optimisation: "0" to "5", or "TensorRT's own"
 
     def differences(self, here: Self) -> list[str]:
         """Where this plan's identity is not what is wanted here, each as a sentence."""
@@ -81,6 +82,7 @@ LABELS = {
     "compute_capability": "the compute capability",
     "driver": "the driver",
     "compatibility": "the hardware compatibility level",
+    "level": "the builder's optimisation level",
 }
 
 

@@ -49,9 +49,9 @@ class Parity:
         )
 
 
-# FP16 arithmetic in PyTorch on a CPU is up to 0.017, 0.37 and 0.037 away on ten
-# photographs (docs/plans.md); a difference of about 1 in CIEDE2000 is just visible.
-TOLERANCE = Parity(ab_mean=0.1, ab_largest=2.0, ciede2000=0.2)
+# FP16 is up to 0.069, 2.72 and 0.112 away (docs/plans.md: an H200, and a CPU on 250 photographs); a
+# difference of about 1 in CIEDE2000 is just visible.
+TOLERANCE = Parity(ab_mean=0.1, ab_largest=6.0, ciede2000=0.2)
 # INT8 and FP8 cannot come as near. What decides is the finished picture: half of what is
 # just visible.
 QUANTIZED = Parity(ab_mean=1.0, ab_largest=25.0, ciede2000=0.5)

@@ -39,6 +39,7 @@ class Options:
 
     precision: Precision = "fp16"
     compatibility: str = THIS_GPU
+    level: int | None = None  # of the builder's optimisation, 0 to 5; None: TensorRT's own
     cache: Path | None = None  # a volume that several nodes share
     photographs: Callable[[], Sequence[UInt8]] = parity.photographs  # to compare on
     calibration: tuple[Path, ...] = ()  # photographs that int8 and fp8 are scaled to
@@ -110,6 +111,7 @@ def wanted(model: Path, tensorrt: TensorRT, options: Options) -> Identity:
         compute_capability=gpu.compute_capability,
         driver=gpu.driver,
         compatibility=options.compatibility,
+        level="TensorRT's own" if options.level is None else str(options.level),
     )
 
 
@@ -196,6 +198,7 @@ def _build(folder: Path, model: Path, tensorrt: TensorRT, here: Identity, option
         profiles(model),
         precision=options.precision,
         compatibility=options.compatibility,
+        level=options.level,
         timing_cache=timing.read_bytes() if timing.is_file() else b"",
     )
     seconds = round(time.monotonic() - began, 1)

@@ -50,6 +50,11 @@ def _add_models(parser: Any) -> None:
         help="GPUs that the plan shall also run on (slower than a plan of their own)",
     )  # fmt: skip
     parser.add_argument(
+        "--level", type=int, choices=range(6),
+        help="of the builder's optimisation: 0 builds quickest, 5 searches longest; TensorRT's "
+        "own, if none is given",
+    )  # fmt: skip
+    parser.add_argument(
         "--photos", type=Path, nargs="+", default=[], metavar="PHOTO",
         help="photographs to compare on; scikit-image's, if none is given",
     )  # fmt: skip
@@ -100,7 +105,9 @@ def gpu_check(arguments: argparse.Namespace) -> int:
     effort = gpu_check.Effort(seconds=arguments.seconds)
     try:
         found = plan.models(arguments.repository, arguments.models)
-        result = gpu_check.check(found, _options(arguments), on=gpu_check.runner(), effort=effort)
+        options = _options(arguments)
+        runner = gpu_check.runner(options.level)
+        result = gpu_check.check(found, options, on=runner, effort=effort)
     except (NoGpu, tensorrt.NoTensorRT) as error:
         return _end(NO_GPU, f"{error}. {gpu_check.NEEDS}")
     except PlanRefused as error:
@@ -119,6 +126,7 @@ def _options(arguments: argparse.Namespace) -> Any:
     return plan.Options(
         precision=arguments.precision,
         compatibility=arguments.compatibility,
+        level=arguments.level,
         cache=arguments.cache,
         photographs=lambda: parity.photographs(arguments.photos),
         calibration=tuple(arguments.calibration),

@@ -1,8 +1,8 @@
 """TensorRT: a plan from an ONNX file, and answers from a plan.
 
 The one place that calls TensorRT's Python API: 10 and 11, and what is left of 8.6
-that differs. The classes and arguments used here were compared with the bindings of
-8.6, 10.0, 10.16, 11.1 and 11.4; none of it has run on a GPU yet.
+that differs. 8.6.0 has built with it and run on an H200; the classes and arguments used
+here were compared with the bindings of 10.0, 10.16, 11.1 and 11.4 too.
 """
 
 import ctypes
@@ -85,9 +85,13 @@ class TensorRT:
         *,
         precision: Precision,
         compatibility: str = THIS_GPU,
+        level: int | None = None,
         timing_cache: bytes = b"",
     ) -> Built:
-        """Builds a plan; a minute or so, on the GPU that it will run on.
+        """Builds a plan; minutes, on the GPU that it will run on.
+
+        Args:
+            level: of the builder's optimisation, 0 (quick to build) to 5; None: TensorRT's own.
 
         Raises:
             BuildFailed: TensorRT does not take the ONNX, or finds no way to run it.
@@ -98,6 +102,10 @@ class TensorRT:
         config = builder.create_builder_config()
         self._refuse_fp8(precision)
         self._set_precision(config, precision)
+        if level is not None:
+            config.builder_optimization_level = level
+        if self._major < 10:
+            self._own_tactics(config)
         if compatibility != THIS_GPU:
             config.hardware_compatibility_level = self._level(compatibility)
         for one in profiles:
@@ -161,6 +169,13 @@ class TensorRT:
             config.set_flag(self.module.BuilderFlag.FP16)
             if precision == "int8":
                 config.set_flag(self.module.BuilderFlag.INT8)
+
+    def _own_tactics(self, config: Any) -> None:
+        """No cuBLAS and no cuDNN, as is 10's and 11's default: 8.6 would look for them."""
+        sources = self.module.TacticSource
+        config.set_tactic_sources(
+            1 << int(sources.EDGE_MASK_CONVOLUTIONS) | 1 << int(sources.JIT_CONVOLUTIONS)
+        )
 
     def _refuse_fp8(self, precision: Precision) -> None:
         """Says beforehand what TensorRT would say after minutes, or not at all."""
