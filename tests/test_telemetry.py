@@ -70,9 +70,9 @@ def traced(collector: Collector, id: int, *names: str) -> list[Span]:
     def mine(spans: list[Span]) -> list[Span]:
         return [one for one in spans if one.trace == name]
 
-    # Triton sends its spans every 5 s.
+    # Triton sends its spans every 5 s; what it has lost is not worth a longer wait.
     return mine(
-        collector.wait(lambda spans: set(names) <= {one.name for one in mine(spans)}, timeout=60)
+        collector.wait(lambda spans: set(names) <= {one.name for one in mine(spans)}, timeout=15)
     )
 
 
