@@ -228,6 +228,9 @@ async def client(url: str, *, model: str | None = None) -> AsyncIterator[Work]:
 
 
 async def search(url: str, model: str, limit: float, seconds: float) -> dict[str, object]:
+    async with AsyncClient(url) as asking:
+        if not await asking.ready():
+            raise SystemExit(f"no server is ready at {url}: `make serve` starts one")
     photographs = squares()
     async with client(url, model=model) as work:
         await arrive(work, photographs, 4, 2)  # warms up

@@ -299,6 +299,14 @@ async def test_the_search_ends_below_what_the_server_carries() -> None:
     assert not cells[-1].within(200)
 
 
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+async def test_no_server_is_said_and_nothing_measured(scheme: str) -> None:
+    (port,) = free_ports(1)
+    url = f"{scheme}://127.0.0.1:{port}"
+    with pytest.raises(SystemExit, match=f"no server is ready at {url}: `make serve` starts one"):
+        await openloop.search(url, "rehue", 500, 0.5)
+
+
 async def test_the_generator_is_measured_against_an_echo() -> None:
     facts = await openloop.overhead(0.5)
     echo = facts["echo"]
