@@ -244,6 +244,7 @@ def extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         "    def run(namespace):\n"
         "        import a_library_that_is_not_here\n"
         "    subparsers.add_parser('lazy').set_defaults(run=run)\n"
+        "    subparsers.add_parser('lighter').set_defaults(run=run, extra='light')\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     entries = [
@@ -257,7 +258,7 @@ def extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.mark.parametrize(
     ("arguments", "name"),
-    [(["heavy", "--port", "1"], "heavy"), (["lazy"], "lazily")],
+    [(["heavy", "--port", "1"], "heavy"), (["lazy"], "lazily"), (["lighter"], "light")],
 )
 def test_command_whose_extra_is_left_out_says_what_to_install(
     extra: str, capsys: pytest.CaptureFixture[str], arguments: list[str], name: str

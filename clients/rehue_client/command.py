@@ -76,7 +76,8 @@ def _add(entry: EntryPoint, subparsers: "Subparsers") -> None:
         parser.add_argument("rest", nargs="*")
         parser.set_defaults(run=lambda namespace: _not_installed(namespace.extra, missing))
     for name in set(subparsers.choices) - before:
-        subparsers.choices[name].set_defaults(extra=entry.name)
+        parser = subparsers.choices[name]
+        parser.set_defaults(extra=parser.get_default("extra") or entry.name)
 
 
 def _is_ours(error: ModuleNotFoundError) -> bool:

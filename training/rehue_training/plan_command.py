@@ -29,7 +29,7 @@ def add_commands(subparsers: Any) -> None:
     _add_models(plan)
     plan.add_argument("--check", action="store_true", help="refuse rather than build")
     plan.add_argument("--cache", type=Path, help="plans of several nodes, on a shared volume")
-    plan.set_defaults(run=build)
+    plan.set_defaults(run=build, extra="plan")
     check = subparsers.add_parser(
         "gpu-check", help="build, compare and measure on this machine's GPU", epilog=EXITS,
         description="Builds the plans, compares them with their ONNX files and measures them "
@@ -38,7 +38,7 @@ def add_commands(subparsers: Any) -> None:
     _add_models(check)
     check.add_argument("--seconds", type=float, default=3.0, help="of one measurement")
     check.add_argument("--out", type=Path, default=Path("results/gpu-check.json"))
-    check.set_defaults(run=gpu_check, cache=None)
+    check.set_defaults(run=gpu_check, cache=None, extra="plan")
 
 
 def _add_models(parser: Any) -> None:
