@@ -145,7 +145,9 @@ def test_memory_of_a_photograph_is_under_three_pictures() -> None:
         "for size in ((512, 512), (1024, 1024), (4000, 3000)):\n"
         "    for gray in (False, True):\n"
         "        photo = running.photograph(*size, gray=gray)\n"
-        "        print(chain.peak(lambda: chain.ours(photo)) / (3 * size[0] * size[1]))"
+        # What runs for the first time, or beside it, adds to a peak and takes nothing off.
+        "        least = min(chain.peak(lambda: chain.ours(photo)) for _ in range(3))\n"
+        "        print(least / (3 * size[0] * size[1]))"
     )
     loadtest = Path(chain.__file__).parent
     done = subprocess.run(
