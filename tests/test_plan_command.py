@@ -63,7 +63,7 @@ def test_the_check_measures_every_batch_beside_the_ceiling(tmp_path: Path) -> No
     engine = tensorrt()
     effort = Effort(seconds=0, side=64, copied=1 << 20, runs=3, together=2)
     quick = replace(CHEAP, level=2)
-    result = gpu_check.check([model], quick, on=TensorRTRunner(engine, 2), effort=effort)
+    result = gpu_check.check([model], quick, on=TensorRTRunner(engine), effort=effort)
     assert json.loads(json.dumps(result)) == result
     best, found = result["ceiling"], result["models"]["rehue"]
     assert best["operations"] > 0

@@ -79,6 +79,10 @@ def train(arguments: argparse.Namespace) -> None:
     install()
     if "KERAS_BACKEND" not in os.environ:
         os.environ["KERAS_BACKEND"] = backend()
+    if os.environ["KERAS_BACKEND"] == "torch":
+        import torch
+
+        torch.backends.cudnn.benchmark = True  # crops of a stage are all of one size
     sys.path[:0] = [str(ROOT / folder) for folder in ("training", "serve", "clients")]
     from rehue_training import config, train
 
@@ -126,7 +130,6 @@ def sees_gpu(name: str) -> bool:
     if name == "torch":
         import torch
 
-        torch.backends.cudnn.benchmark = True  # crops of a stage are all of one size
         return bool(torch.cuda.is_available())
     import jax
 

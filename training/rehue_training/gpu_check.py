@@ -46,18 +46,15 @@ class Ceiling:
     bytes: float
 
 
-def runner(level: int | None = None) -> Runner:
+def runner() -> Runner:
     """TensorRT on this machine's GPU; PyTorch where only TensorRT is missing.
-
-    Args:
-        level: of the builder's optimisation, for what measures the ceiling.
 
     Raises:
         NoGpu: there is no GPU.
         NoTensorRT: there is neither TensorRT nor PyTorch.
     """
     try:
-        return TensorRTRunner(tensorrt.here(), level)
+        return TensorRTRunner(tensorrt.here())
     except NoTensorRT:
         if importlib.util.find_spec("torch") is None:
             raise
@@ -72,7 +69,7 @@ def check(
     Raises:
         PlanRefused: a model's colours are too far from its ONNX file's.
     """
-    best = ceiling(on, effort)
+    best = ceiling(on, effort, options.level)
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "runner": on.name,
@@ -83,9 +80,9 @@ def check(
     }
 
 
-def ceiling(on: Runner, effort: Effort) -> Ceiling:
-    """The rates of the quickest matrix product and the quickest copy."""
-    with on.product(effort.side) as work:
+def ceiling(on: Runner, effort: Effort, level: int | None) -> Ceiling:
+    """The rates of the quickest matrix product, built at this level, and the quickest copy."""
+    with on.product(effort.side, level) as work:
         product = min(times(on, work, effort))
     with on.copy(effort.copied) as work:
         copy = min(times(on, work, effort))

@@ -38,7 +38,7 @@ class Runner(Protocol):
 
     def network(self, model: Path, options: Options) -> AbstractContextManager[Loaded]: ...
 
-    def product(self, side: int) -> AbstractContextManager[Work]:
+    def product(self, side: int, level: int | None) -> AbstractContextManager[Work]:
         """A product of two square FP16 matrices."""
         ...
 
@@ -54,8 +54,8 @@ class Runner(Protocol):
 class TensorRTRunner:
     """The plans themselves."""
 
-    def __init__(self, tensorrt: TensorRT, level: int | None = None) -> None:
-        self._tensorrt, self._cuda, self._level = tensorrt, tensorrt.cuda, level
+    def __init__(self, tensorrt: TensorRT) -> None:
+        self._tensorrt, self._cuda = tensorrt, tensorrt.cuda
         self.name = f"TensorRT {tensorrt.version}"
         self.gpu = f"{tensorrt.gpu.name}, driver {tensorrt.gpu.driver}"
         self.seconds = self._cuda.seconds
@@ -81,9 +81,9 @@ class TensorRTRunner:
                 yield launch
 
     @contextmanager
-    def product(self, side: int) -> Iterator[Work]:
+    def product(self, side: int, level: int | None) -> Iterator[Work]:
         content = product_onnx(side)
-        built = self._tensorrt.build(content, [], precision="fp16", level=self._level)
+        built = self._tensorrt.build(content, [], precision="fp16", level=level)
         matrices = {name: matrix(side) for name in ("left", "right")}
         with self._tensorrt.load(built.plan) as engine, engine.ready(matrices) as (work, _):
             work()
@@ -145,7 +145,7 @@ class TorchRunner:
                 work(*tensors)
         yield graph.replay
 
-    def product(self, side: int) -> AbstractContextManager[Work]:
+    def product(self, side: int, level: int | None) -> AbstractContextManager[Work]:  # noqa: ARG002 (TensorRT's)
         return self._graph(self._torch.mm, matrix(side), matrix(side))
 
     @contextmanager

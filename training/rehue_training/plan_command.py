@@ -105,9 +105,7 @@ def gpu_check(arguments: argparse.Namespace) -> int:
     effort = gpu_check.Effort(seconds=arguments.seconds)
     try:
         found = plan.models(arguments.repository, arguments.models)
-        options = _options(arguments)
-        runner = gpu_check.runner(options.level)
-        result = gpu_check.check(found, options, on=runner, effort=effort)
+        result = gpu_check.check(found, _options(arguments), on=gpu_check.runner(), effort=effort)
     except (NoGpu, tensorrt.NoTensorRT) as error:
         return _end(NO_GPU, f"{error}. {gpu_check.NEEDS}")
     except PlanRefused as error:
