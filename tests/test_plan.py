@@ -139,6 +139,14 @@ def test_a_plan_of_other_tensors_is_refused(model: Path) -> None:
         plan.ensure(model, tensorrt(change=single), CHEAP)
 
 
+def test_profiles_are_as_many_as_the_configuration_names(model: Path) -> None:
+    config = model / "configs" / "gpu.pbtxt"
+    text = config.read_text().replace("max_batch_size: 2", "max_batch_size: 32")
+    for names, best in (('"0"', [32]), ('"0", "1"', [1, 32]), ('"0", "1", "2"', [1, 6, 32])):
+        config.write_text(text.replace('profile: [ "0", "1" ]', f"profile: [ {names} ]"))
+        assert [one.batches for one in plan.profiles(model)] == [(1, each, 32) for each in best]
+
+
 def test_a_plan_of_other_profiles_is_refused(model: Path) -> None:
     engine, config = tensorrt(), model / "configs" / "gpu.pbtxt"
     plan.ensure(model, engine, CHEAP)

@@ -7,6 +7,7 @@ its memory already, as a CUDA graph: the figure of trtexec's --noDataTransfers
 """
 
 import importlib.util
+import logging
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -18,8 +19,11 @@ from rehue_serve import spec
 from rehue_training import cost, tensorrt
 from rehue_training.cost import Cost
 from rehue_training.gpu_runners import Loaded, Runner, TensorRTRunner, TorchRunner, Work
+from rehue_training.identity import PlanRefused
 from rehue_training.plan import CONFIG, Options
-from rehue_training.tensorrt import NoTensorRT
+from rehue_training.tensorrt import BuildFailed, NoTensorRT
+
+log = logging.getLogger(__name__)
 
 NEEDS = (
     "gpu-check needs an NVIDIA GPU with its driver, and TensorRT's Python package "
@@ -63,21 +67,34 @@ def runner() -> Runner:
 
 def check(
     models: Sequence[Path], options: Options, *, on: Runner, effort: Effort
-) -> dict[str, Any]:
-    """Builds, compares and measures the models; the result as JSON has it.
+) -> Iterator[dict[str, Any]]:
+    """Builds, compares and measures the models.
 
-    Raises:
-        PlanRefused: a model's colours are too far from its ONNX file's.
+    Yields:
+        The result as JSON has it: after the ceiling, then with each model, so that whatever ends
+        a check of many minutes leaves what was measured. A model whose plan was refused or could
+        not be built is there with the reason, and the next one follows.
     """
+    log.info("measuring the GPU's ceiling; TensorRT may build that for minutes")
     best = ceiling(on, effort, options.level)
-    return {
+    result: dict[str, Any] = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "runner": on.name,
         "gpu": on.gpu,
         "precision": options.named,
         "ceiling": asdict(best),
-        "models": {one.name: measured(one, options, on, effort, best) for one in models},
+        "models": {},
     }
+    yield result
+    for one in models:
+        try:
+            found = measured(one, options, on, effort, best)
+        except PlanRefused as error:
+            found = {"refused": str(error)}
+        except BuildFailed as error:
+            found = {"failed": str(error)}
+        result["models"][one.name] = found
+        yield result
 
 
 def ceiling(on: Runner, effort: Effort, level: int | None) -> Ceiling:
@@ -97,6 +114,7 @@ def measured(
     needed = cost.of(options.onnx(model))
     largest = spec.read(model / CONFIG).max_batch
     with on.network(model, options) as network:
+        log.info("%s: measuring batches of 1 to %d", model.name, largest)
         rows = [row(network, needed, batch, on, effort, best) for batch in batches(largest)]
         return {"cost": asdict(needed), "parity": asdict(network.parity), "batches": rows}
 
@@ -143,18 +161,22 @@ def times(on: Runner, work: Work, effort: Effort) -> list[float]:
     return taken
 
 
-def markdown(result: dict[str, Any]) -> str:
-    """The result as tables."""
+def head(result: dict[str, Any]) -> str:
+    """What was measured on, and its ceiling."""
     best = Ceiling(**result["ceiling"])
-    head = f"{result['gpu']}; {result['runner']}; {result['precision']}; {result['date']}"
-    rates = (
+    return (
+        f"{result['gpu']}; {result['runner']}; {result['precision']}; {result['date']}\n"
         f"Ceiling of this GPU in the same run: {best.operations / 1e12:.1f} TFLOP/s in an FP16 "
         f"matrix product, {best.bytes / 1e9:.0f} GB/s in a copy"
     )
-    lines = [head, rates]
-    for name, one in result["models"].items():
-        lines += ["", _heading(name, one), "", *TABLE, *map(_line, one["batches"])]
-    return "\n".join(lines)
+
+
+def table(name: str, one: dict[str, Any]) -> str:
+    """One model's part of the result."""
+    for reason in ("refused", "failed"):
+        if reason in one:
+            return f"\n{name}: {reason}: {one[reason]}"
+    return "\n".join(["", _heading(name, one), "", *TABLE, *map(_line, one["batches"])])
 
 
 TABLE = (

@@ -6,6 +6,7 @@ place; whatever goes wrong before that leaves the old plan as it was.
 """
 
 import fcntl
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,8 @@ ONNX = "model.onnx"
 CONFIG = "configs/gpu.pbtxt"
 LOCK = "model.plan.lock"
 TIMING_CACHE = "model.plan.timing"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,8 @@ def wanted(model: Path, tensorrt: TensorRT, options: Options) -> Identity:
 def profiles(model: Path) -> list[Profile]:
     """The optimisation profiles that a model's GPU configuration names, all to the greatest batch.
 
-    The last is to be quickest at the greatest batch; one before it at a single photograph.
+    A single one is to be quickest at the greatest batch. Of several the first is at one photograph,
+    the last at the greatest batch, and any between are spaced evenly by ratio.
 
     Raises:
         ValueError: the configuration is not one of ours.
@@ -126,7 +130,10 @@ def profiles(model: Path) -> list[Profile]:
     config = _config(model / CONFIG)
     (entry,), (group,) = config.input, config.instance_group
     largest = config.max_batch_size
-    best = (1, largest) if len(group.profile) > 1 else (largest,)
+    steps = len(group.profile) - 1
+    best = (
+        [round(largest ** (step / steps)) for step in range(steps + 1)] if steps > 0 else [largest]
+    )
     return [Profile(entry.name, tuple(entry.dims), (1, one, largest)) for one in best]
 
 
@@ -191,6 +198,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _build(folder: Path, model: Path, tensorrt: TensorRT, here: Identity, options: Options) -> None:
+    log.info("%s: building the plan, which takes minutes", model.name)
     timing = folder / TIMING_CACHE
     began = time.monotonic()
     built = tensorrt.build(

@@ -5,6 +5,7 @@ Their exit codes are their own, so that a script knows what happened.
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rehue_training.identity import COMPATIBILITY, THIS_GPU
 
 if TYPE_CHECKING:
+    from rehue_training.gpu_runners import Runner
     from rehue_training.tensorrt import TensorRT
 
 FAILED, REFUSED, NO_GPU = 1, 3, 4
@@ -71,6 +73,7 @@ def build(arguments: argparse.Namespace, here: "Callable[[], TensorRT] | None" =
     from rehue_training.cuda import CudaFailed, NoGpu
     from rehue_training.identity import PlanRefused
 
+    _say_what_is_done()
     try:
         found = plan.models(arguments.repository, arguments.models)
         engine = (here or tensorrt.here)()
@@ -96,26 +99,44 @@ def told(name: str, outcome: Any) -> str:
     return f"{name}: {outcome.refused}\n{name}: {way}; distance to the ONNX file: {found}"
 
 
-def gpu_check(arguments: argparse.Namespace) -> int:
-    """Runs `rehue gpu-check`."""
+def gpu_check(arguments: argparse.Namespace, on: "Callable[[], Runner] | None" = None) -> int:
+    """Runs `rehue gpu-check`; `on` gives what to measure on (this machine's, if it is not given).
+
+    The result's file and the tables grow with each model.
+    """
     from rehue_training import gpu_check, plan, tensorrt
     from rehue_training.cuda import CudaFailed, NoGpu
-    from rehue_training.identity import PlanRefused
 
     effort = gpu_check.Effort(seconds=arguments.seconds)
+    code = 0
+    _say_what_is_done()
     try:
         found = plan.models(arguments.repository, arguments.models)
-        result = gpu_check.check(found, _options(arguments), on=gpu_check.runner(), effort=effort)
+        runner = (on or gpu_check.runner)()
+        results = gpu_check.check(found, _options(arguments), on=runner, effort=effort)
+        print(gpu_check.head(_kept(next(results), arguments.out)), flush=True)
+        for model, result in zip(found, results, strict=True):
+            one = _kept(result, arguments.out)["models"][model.name]
+            print(gpu_check.table(model.name, one), flush=True)
+            code = REFUSED if "refused" in one else FAILED if "failed" in one else code
     except (NoGpu, tensorrt.NoTensorRT) as error:
         return _end(NO_GPU, f"{error}. {gpu_check.NEEDS}")
-    except PlanRefused as error:
-        return _end(REFUSED, str(error))
     except (tensorrt.BuildFailed, CudaFailed, ValueError, OSError) as error:
         return _end(FAILED, f"the check did not end: {error}")
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(result, indent=1))
-    print(gpu_check.markdown(result))
-    return 0
+    return code
+
+
+def _kept(result: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The result, after it was written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1))
+    return result
+
+
+def _say_what_is_done() -> None:
+    """The training package's log on stderr: steps that take minutes say so beforehand."""
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("rehue_training").setLevel(logging.INFO)
 
 
 def _options(arguments: argparse.Namespace) -> Any:
