@@ -206,7 +206,7 @@ class Engine:
 class TensorRTModule:
     """The package `tensorrt`: its names, and `builds`, what its builders were told."""
 
-    BuilderFlag = IntEnum("BuilderFlag", ["FP16", "INT8", "TF32"])
+    BuilderFlag = IntEnum("BuilderFlag", ["FP16", "TF32"])
     NetworkDefinitionCreationFlag = IntEnum(
         "NetworkDefinitionCreationFlag", {"EXPLICIT_BATCH": 0, "STRONGLY_TYPED": 1}
     )

@@ -103,7 +103,7 @@ def test_the_triton_image_installs_and_looks_for_a_gpu(tmp_path: Path) -> None:
     code, told = _ran(K8S / "triton" / "start", "serve", cwd=tmp_path, env=environment)
     assert (code, "Plans are built on the GPU node" in told) == (4, True), told
     site = next((venv / "lib").glob("python*/site-packages"))
-    assert (site / "tensorrt" / "__init__.py").is_file()
+    assert (site / "tensorrt_bindings" / "__init__.py").is_file()
     assert not any((site / name).exists() for name in ("tensorflow", "ray", "tensorrt_libs"))
 
 

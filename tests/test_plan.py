@@ -1,14 +1,17 @@
 """Plans: built, compared, kept, refused; with a stand-in for TensorRT's builder only."""
 
+import ctypes
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +19,15 @@ import onnx
 import pytest
 from conftest import MODELS, PHOTOS
 from onnx import numpy_helper
-from standin import H100, tensorrt
+from standin import H100, HostCuda, tensorrt
 
+import rehue_training.tensorrt
 from rehue_serve.lab import UInt8
 from rehue_training import identity, parity, plan, precision
 from rehue_training.gpu_runners import product_onnx
 from rehue_training.identity import PlanRefused
 from rehue_training.plan import Options
-from rehue_training.tensorrt import BuildFailed, agree, library_version
+from rehue_training.tensorrt import BuildFailed, NoTensorRT, agree, here, library_version
 
 CHEAP = Options(photographs=lambda: [a_face()])
 
@@ -235,11 +239,45 @@ def test_fp32_is_not_tf32(model: Path) -> None:
     assert engine.module.builds[0][1].flags == set()
 
 
-def test_the_timing_cache_is_kept(model: Path) -> None:
-    kept = model / "1" / "model.plan.timing"
-    for version, content in (("11.0", b"timed;"), ("11.1", b"timed;timed;")):
-        plan.ensure(model, tensorrt(version=version), CHEAP)
-        assert kept.read_bytes() == content
+@pytest.mark.parametrize("cache", [None, "cache"])
+def test_what_was_timed_is_kept_for_other_weights(
+    model: Path, tmp_path: Path, cache: str | None
+) -> None:
+    options = replace(CHEAP, cache=cache and tmp_path / cache)
+    plan.ensure(model, tensorrt(), options)
+    rescale(model / "1" / "model.onnx", 0.9)
+    plan.ensure(model, tensorrt(), options)
+    plan.ensure(model, tensorrt(replace(H100, driver="600.1")), options)
+    kept = (options.cache or model / "1").glob("model.plan.timing-????????????????")
+    assert sorted(path.read_bytes() for path in kept) == [b"timed;", b"timed;timed;"]
+
+
+def test_an_onnx_file_replaced_while_another_builds_is_not_built(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its plan would have the identity of the one before."""
+
+    @contextmanager
+    def locked(path: Path) -> Iterator[None]:
+        rescale(model / "1" / "model.onnx", 0.9)
+        yield
+
+    monkeypatch.setattr(plan, "locked", locked)
+    with pytest.raises(PlanRefused, match="the ONNX file of rehue was replaced meanwhile"):
+        plan.ensure(model, tensorrt(), CHEAP)
+    assert not (model / "1" / "model.plan").exists()
+
+
+def test_a_plan_beyond_todays_tolerance_is_built_again(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = plan.ensure(model, tensorrt(), CHEAP).record.parity["ab_largest"]
+    stricter = replace(parity.TOLERANCE, ab_largest=found / 2)
+    monkeypatch.setattr(plan, "TOLERANCE", stricter)
+    with pytest.raises(PlanRefused, match="no longer near enough: ab_largest is"):
+        plan.check(model, tensorrt(), CHEAP)
+    with pytest.raises(PlanRefused, match=r"the plan built from .* is refused: ab_largest is"):
+        plan.ensure(model, tensorrt(), CHEAP)
 
 
 @pytest.mark.parametrize("null", ["", "timing cache"])
@@ -271,6 +309,9 @@ def test_gpus_that_may_share_a_plan_share_the_caches(model: Path, tmp_path: Path
     a10 = tensorrt(replace(H100, name="NVIDIA A10", compute_capability="8.6"))
     assert plan.ensure(model, tensorrt(), options).built
     other = committed(tmp_path / "other")
+    with pytest.raises(ValueError, match="at least one array"):  # compared there too, on none
+        plan.ensure(other, a10, replace(options, photographs=list))
+    assert not (other / "1" / "model.plan").exists()
     assert not plan.ensure(other, a10, options).built
     assert plan.check(other, a10, options).record.identity.gpu == H100.name
 
@@ -297,20 +338,32 @@ def until_told(onnx):
     sys.stdin.readline()
     return onnx
 
+def tell(text, *rest):
+    if text.startswith("waiting"):
+        print("waits", flush=True)
+
+plan.log.info = tell
 engine = tensorrt(replace(H100, driver=sys.argv[2]), change=until_told)
 print("begins", flush=True)
 print("built" if plan.ensure(Path(sys.argv[1]), engine, CHEAP).built else "found", flush=True)
 """
 
 
-def builder(model: Path, driver: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
+@contextmanager
+def builder(model: Path, driver: str) -> Iterator["subprocess.Popen[str]"]:
+    process = subprocess.Popen(
         [sys.executable, "-c", BUILDER, str(model), driver],
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
+    with process:
+        try:
+            yield process
+            process.wait(60)
+        finally:
+            process.kill()
 
 
 def until(process: "subprocess.Popen[str]", word: str) -> None:
@@ -328,8 +381,7 @@ def test_of_two_builders_one_builds_and_the_other_finds(model: Path) -> None:
     with builder(model, H100.driver) as first:
         until(first, "builds")
         with builder(model, H100.driver) as second:
-            until(second, "begins")
-            time.sleep(1)  # in which it would begin to build, if nothing held it
+            until(second, "waits")
             go_on(first)
             until(first, "built")
             assert second.communicate(timeout=120)[0].split() == ["found"]
@@ -341,7 +393,8 @@ def test_two_builders_for_unlike_gpus_leave_a_whole_plan(model: Path) -> None:
         for one in (first, second):
             go_on(one)
         for one in (first, second):
-            assert one.communicate(timeout=120)[0].split() == ["begins", "builds", "built"]
+            told = one.communicate(timeout=120)[0].split()
+            assert [word for word in told if word != "waits"] == ["begins", "builds", "built"]
     fits = [
         refusal(partial(plan.check, model, tensorrt(replace(H100, driver=driver)), CHEAP))
         for driver in ("1.0", "2.0")
@@ -397,6 +450,18 @@ class Nvinfer:
         names = ("Major", "Minor", "Patch", "Build")
         for name, value in zip(names, version.split("."), strict=True):
             setattr(self, f"getInferLib{name}Version", lambda value=int(value): value)
+
+
+@pytest.mark.skipif(find_spec("tensorrt") is not None, reason="for where TensorRT is not whole")
+def test_the_bindings_alone_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rehue_training.tensorrt, "Cuda", HostCuda)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Nvinfer("11.1.0.106"))
+    with pytest.raises(NoTensorRT, match="is not installed"):
+        here()
+    monkeypatch.syspath_prepend(tmp_path)
+    code = "__version__ = '11.1.0.106'\nclass Logger(int):\n    WARNING = 2\n"
+    (tmp_path / "tensorrt_bindings.py").write_text(code)
+    assert here().version == "11.1.0.106"
 
 
 class Nvinfer8:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -91,6 +91,13 @@ def test_compatibility_bears_other_gpus(level: str, gpu: str, capability: str, f
     assert built.key != replace(here, driver="600").key
 
 
+@pytest.mark.parametrize("part", list(asdict(HERE)))
+def test_timings_are_shared_by_builds_of_one_gpu_and_tensorrt(part: str) -> None:
+    timed = {"tensorrt", "gpu", "compute_capability", "driver", "compatibility", "level"}
+    other = replace(HERE, **{part: "another"})
+    assert (other.timings == HERE.timings) == (part not in timed)
+
+
 @pytest.mark.parametrize("broken", ["missing", "cut", "exchanged", "unreadable", "foreign"])
 def test_a_plan_without_its_identity_is_refused(tmp_path: Path, broken: str) -> None:
     identity.put(tmp_path, b"plan" * 1000, record(b"plan" * 1000))
@@ -103,6 +110,12 @@ def test_a_plan_without_its_identity_is_refused(tmp_path: Path, broken: str) -> 
         "foreign": lambda: records.write_text('{"plans": [{"identity": 3}]}'),
     }[broken]()
     with pytest.raises(PlanRefused, match="no identity"):
+        identity.check(tmp_path, HERE)
+
+
+def test_an_identity_with_a_level_that_is_not_known_fits_nothing(tmp_path: Path) -> None:
+    identity.put(tmp_path, b"plan", record(of=replace(HERE, compatibility="of tomorrow")))
+    with pytest.raises(PlanRefused, match="level was of tomorrow, here it is none"):
         identity.check(tmp_path, HERE)
 
 

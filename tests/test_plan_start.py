@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+import psutil
 import pytest
 from conftest import MODELS, PHOTOS, ROOT
 from test_plan import committed
@@ -23,7 +24,7 @@ from rehue_serve.ports import free_ports
 
 # The command `rehue` of the image, on a GPU whose driver is told by the environment.
 REHUE = """#!{python}
-import argparse, os, sys
+import argparse, os, sys, time
 sys.path.insert(0, {tests!r})
 from dataclasses import replace
 from standin import H100, tensorrt
@@ -33,7 +34,9 @@ with open(os.environ["STEPS"], "a") as steps:
 parser = argparse.ArgumentParser()
 plan_command.add_commands(parser.add_subparsers())
 gpu = replace(H100, driver=os.environ["DRIVER"])
-change = (lambda plan: None) if os.environ.get("BROKEN") else (lambda plan: plan)
+change = lambda plan: None if os.environ.get("BROKEN") else plan
+if os.environ.get("SLOW"):
+    change = lambda plan: time.sleep(600)
 sys.exit(plan_command.build(parser.parse_args(), lambda: tensorrt(gpu, change=change)))
 """
 TRITONSERVER = """#!/bin/sh
@@ -169,6 +172,21 @@ def test_a_build_that_fails_serves_nothing(image: Image) -> None:
     assert code == 1
     assert "no plan was built: TensorRT could not build the plan" in told
     assert "tritonserver" not in image.steps
+
+
+def test_a_stop_ends_a_build_at_once(image: Image) -> None:
+    """The shell is a container's first process: nobody else ends what it started."""
+    process = image.start("start", SLOW="yes")
+    assert process.stdout is not None
+    assert any("building the plan" in line for line in process.stdout)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert children
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert process.returncode == 128 + signal.SIGTERM
+    psutil.wait_procs(children, timeout=20)
+    assert not any(child.is_running() for child in children)
+    assert image.steps == ["rehue"]
 
 
 def test_a_cache_outlives_the_container(image: Image, tmp_path: Path) -> None:

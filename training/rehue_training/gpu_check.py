@@ -75,13 +75,14 @@ def check(
         a check of many minutes leaves what was measured. A model whose plan was refused or could
         not be built is there with the reason, and the next one follows.
     """
+    named = options.named  # before minutes of work: it may lack photographs
     log.info("measuring the GPU's ceiling; TensorRT may build that for minutes")
     best = ceiling(on, effort, options.level)
     result: dict[str, Any] = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "runner": on.name,
         "gpu": on.gpu,
-        "precision": options.named,
+        "precision": named,
         "ceiling": asdict(best),
         "models": {},
     }

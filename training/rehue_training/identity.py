@@ -27,6 +27,9 @@ BORNE = {
     AMPERE_PLUS: ("gpu", "compute_capability"),
 }
 
+# Parts of the identity that the times of kernels, and so their choice, depend on.
+TIMED = ("tensorrt", "gpu", "compute_capability", "driver", "compatibility", "level")
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -54,7 +57,7 @@ class Identity:
         """Whether the compatibility that this plan was built with bears the difference."""
         if self.compatibility == AMPERE_PLUS and here._number < AMPERE:
             return False
-        return name in BORNE[self.compatibility]
+        return name in BORNE.get(self.compatibility, ())
 
     @property
     def _number(self) -> tuple[int, ...]:
@@ -67,10 +70,19 @@ class Identity:
         parts = {
             name: value
             for name, value in asdict(self).items()
-            if name not in BORNE[self.compatibility]
+            if name not in BORNE.get(self.compatibility, ())
         }
-        text = json.dumps(parts, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return _short(parts)
+
+    @property
+    def timings(self) -> str:
+        """A short name for what kernels' times depend on: builds of one name share them."""
+        return _short({name: getattr(self, name) for name in TIMED})
+
+
+def _short(parts: dict[str, str]) -> str:
+    text = json.dumps(parts, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 LABELS = {
@@ -118,7 +130,10 @@ def check(folder: Path, wanted: Identity) -> Record:
     name = digest(plan)
     known = [record for record in records(folder) if record.plan == name]
     if not known:
-        raise PlanRefused(f"{plan} has no identity in {RECORDS}: it is not the file that was built")
+        raise PlanRefused(
+            f"{plan} has no identity in {RECORDS}: it is not the file that was built, "
+            "or another version of Rehue built it"
+        )
     for record in known:
         if not record.identity.differences(wanted):
             return record

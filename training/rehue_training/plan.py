@@ -30,7 +30,6 @@ from rehue_training.tensorrt import Engine, Profile, TensorRT
 
 ONNX = "model.onnx"
 CONFIG = "configs/gpu.pbtxt"
-LOCK = "model.plan.lock"
 TIMING_CACHE = "model.plan.timing"
 
 log = logging.getLogger(__name__)
@@ -72,7 +71,10 @@ class Options:
 
     def onnx(self, model: Path) -> bytes:
         """The ONNX file that a model's plan is built from."""
-        content = (model / "1" / ONNX).read_bytes()
+        return self.rewritten(model, (model / "1" / ONNX).read_bytes())
+
+    def rewritten(self, model: Path, content: bytes) -> bytes:
+        """A model's ONNX file at the precision."""
         if self.precision not in precision.QUANTIZED:
             return precision.at(content, self.precision)
         contract = spec.read(model / CONFIG)
@@ -150,59 +152,84 @@ def check(model: Path, tensorrt: TensorRT, options: Options) -> Outcome:
     Raises:
         PlanRefused: it may not be; with what differs.
     """
-    return Outcome(identity.check(model / "1", wanted(model, tensorrt, options)), None, False)
+    here = wanted(model, tensorrt, options)
+    return Outcome(_fitting(model / "1", here, options), None, False)
 
 
 def ensure(model: Path, tensorrt: TensorRT, options: Options) -> Outcome:
     """The plan of a model, built if the one that lies there may not be loaded here.
 
     Raises:
-        PlanRefused: the plan that was built is too far from the ONNX file.
+        PlanRefused: the plan that was built, or that another GPU's node built for this one too,
+            is too far from the ONNX file; or that file changed meanwhile.
         BuildFailed: TensorRT could not build it.
         OSError: such as a full disk. In each case the old plan is as it was.
     """
     here, version = wanted(model, tensorrt, options), model / "1"
-    refused = _refusal(version, here)
+    refused = _refusal(version, here, options)
     if refused is None:
         return Outcome(identity.check(version, here), None, False)
+    tensorrt.accept(options.precision)
     # In a shared cache every identity has a folder of its own: nodes with unlike GPUs
     # neither wait for each other nor replace each other's plans.
     shelf = version if options.cache is None else options.cache / model.name / here.key
     shelf.mkdir(parents=True, exist_ok=True)
-    with locked(shelf):
-        built = _refusal(shelf, here) is not None
+    with locked(shelf / PLAN):
+        built = _refusal(shelf, here, options) is not None
         if built:
             _build(shelf, model, tensorrt, here, options)
         plan, record = (shelf / PLAN).read_bytes(), identity.check(shelf, here)
+    if record.identity.gpu != here.gpu:  # compared on that one
+        compare(model, tensorrt, plan, options)
     if shelf != version:
-        with locked(version):
+        with locked(version / PLAN):
             identity.put(version, plan, record)
     return Outcome(record, refused, built)
 
 
-def _refusal(folder: Path, here: Identity) -> str | None:
+def _fitting(folder: Path, here: Identity, options: Options) -> Record:
+    """The record of the plan in a folder, which has this identity and colours near enough.
+
+    Raises:
+        PlanRefused: it has not.
+    """
+    record = identity.check(folder, here)
+    if beyond := Parity(**record.parity).exceeds(options.tolerance):
+        raise PlanRefused(f"{folder / PLAN} is no longer near enough: {'; '.join(beyond)}")
+    return record
+
+
+def _refusal(folder: Path, here: Identity, options: Options) -> str | None:
     """Why the plan in a folder may not be loaded; None: it may."""
     try:
-        identity.check(folder, here)
+        _fitting(folder, here, options)
     except PlanRefused as error:
         return str(error)
     return None
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Waits until no other process builds in this folder; the kernel frees a killed one's lock."""
-    with (folder / LOCK).open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+def locked(path: Path) -> Iterator[None]:
+    """Waits until no other process makes this file; the kernel frees a killed one's lock."""
+    with path.with_name(f"{path.name}.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("waiting for the process that makes %s", path)
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _build(folder: Path, model: Path, tensorrt: TensorRT, here: Identity, options: Options) -> None:
     log.info("%s: building the plan, which takes minutes", model.name)
-    timing = folder / TIMING_CACHE
+    content = (model / "1" / ONNX).read_bytes()
+    if sha256(content).hexdigest() != here.onnx:  # while another builder was waited for
+        raise PlanRefused(f"the ONNX file of {model.name} was replaced meanwhile: start again")
+    # Not by ONNX file: new weights of the same layers need not be timed again.
+    timing = (options.cache or folder) / f"{TIMING_CACHE}-{here.timings}"
     began = time.monotonic()
     built = tensorrt.build(
-        options.onnx(model),
+        options.rewritten(model, content),
         profiles(model),
         precision=options.precision,
         compatibility=options.compatibility,
@@ -211,7 +238,8 @@ def _build(folder: Path, model: Path, tensorrt: TensorRT, here: Identity, option
     )
     seconds = round(time.monotonic() - began, 1)
     # Before the comparison: a plan that is refused need not be timed again.
-    identity.write(timing, built.timing_cache)
+    with locked(timing):
+        identity.write(timing, built.timing_cache)
     found = compare(model, tensorrt, built.plan, options)
     date = datetime.now(UTC).isoformat(timespec="seconds")
     name = sha256(built.plan).hexdigest()

@@ -30,8 +30,9 @@ SINGLE_INPUTS = {"Resize": (1, 2)}
 
 
 def code() -> str:
-    """A short name for the code that writes the graphs: other code, another plan."""
-    sources = (Path(__file__).with_name(name) for name in ("precision.py", "quantize.py"))
+    """A short name for the code that makes plans of graphs: other code, another plan."""
+    names = ("precision.py", "quantize.py", "tensorrt.py")
+    sources = map(Path(__file__).with_name, names)
     return sha256(b"".join(one.read_bytes() for one in sources)).hexdigest()[:8]
 
 

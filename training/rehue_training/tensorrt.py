@@ -6,7 +6,7 @@ here were compared with the bindings of 10.0, 10.16, 11.1 and 11.4 too.
 """
 
 import ctypes
-import importlib
+import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rehue_training.cuda import Cuda, Gpu
 from rehue_training.identity import AMPERE_PLUS, SAME_CAPABILITY, THIS_GPU
-from rehue_training.precision import Precision
+from rehue_training.precision import QUANTIZED, Precision
 
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -100,7 +100,6 @@ class TensorRT:
         network = builder.create_network(self._network_flags())
         self._parse(network, onnx)
         config = builder.create_builder_config()
-        self._refuse_fp8(precision)
         self._set_precision(config, precision)
         if level is not None:
             config.builder_optimization_level = level
@@ -167,8 +166,6 @@ class TensorRT:
             config.clear_flag(self.module.BuilderFlag.TF32)
         elif self._major < 10:
             config.set_flag(self.module.BuilderFlag.FP16)
-            if precision == "int8":
-                config.set_flag(self.module.BuilderFlag.INT8)
 
     def _own_tactics(self, config: Any) -> None:
         """No cuBLAS and no cuDNN, as is 10's and 11's default: 8.6 would look for them."""
@@ -177,13 +174,19 @@ class TensorRT:
             1 << int(sources.EDGE_MASK_CONVOLUTIONS) | 1 << int(sources.JIT_CONVOLUTIONS)
         )
 
-    def _refuse_fp8(self, precision: Precision) -> None:
-        """Says beforehand what TensorRT would say after minutes, or not at all."""
-        if precision != "fp8":
-            return
-        if self._major < 10:
-            raise BuildFailed(f"TensorRT {self.version} takes no FP8 networks: 10 or newer does")
-        if tuple(map(int, self.gpu.compute_capability.split("."))) < FP8_FROM:
+    def accept(self, precision: Precision) -> None:
+        """Says before the work what TensorRT would say after minutes, or not at all.
+
+        Raises:
+            BuildFailed: it takes no networks of this precision here.
+        """
+        # 8.6's parser takes the FP16 scales of quantized tensors for FP32.
+        if precision in QUANTIZED and self._major < 10:
+            raise BuildFailed(
+                f"TensorRT {self.version} takes no {precision.upper()} networks: 10 or newer does"
+            )
+        capability = tuple(map(int, self.gpu.compute_capability.split(".")))
+        if precision == "fp8" and capability < FP8_FROM:
             raise BuildFailed(
                 f"FP8 needs compute capability 8.9 or newer; {self.gpu.name} "
                 f"has {self.gpu.compute_capability}"
@@ -290,13 +293,26 @@ def here() -> TensorRT:
         BuildFailed: the Python bindings are of another TensorRT than the library.
     """
     cuda = Cuda()
-    try:
-        module = importlib.import_module("tensorrt")
-    except ImportError as error:
-        raise NoTensorRT(f"TensorRT's Python package cannot be imported ({error})") from None
+    module = _package()
     version = str(module.__version__)
     agree(version, library_version(ctypes.CDLL(f"libnvinfer.so.{version.partition('.')[0]}")))
     return TensorRT(module, cuda)
+
+
+def _package() -> Any:
+    """TensorRT's Python package: NVIDIA's whole one, or its bindings alone.
+
+    Raises:
+        NoTensorRT: neither is installed, or finds its library.
+    """
+    for name in ("tensorrt", "tensorrt_bindings"):
+        if importlib.util.find_spec(name) is None:
+            continue
+        try:
+            return importlib.import_module(name)
+        except ImportError as error:
+            raise NoTensorRT(f"TensorRT's Python package cannot be imported ({error})") from None
+    raise NoTensorRT("TensorRT's Python package is not installed")
 
 
 def library_version(library: Any) -> str:
