@@ -1,0 +1,43 @@
+"""An experiment from the served weights: `rehue.py` for longer, and at a higher rate.
+
+Source: ours.
+Hardware: 2 cores of an AMD EPYC with AVX-512 and bfloat16, no GPU, TensorFlow; shared with tests.
+Duration: 75 minutes for 63,600 photographs (7 to 17 a second).
+Score: in `training/EXPERIMENTS.md`: no nearer at the same colourfulness, so it is not served.
+Command: rehue train training/configs/try-longer.py --data PHOTOGRAPHS/train-*.tar
+    (from the weights of commit db047fb)
+"""
+
+from pathlib import Path
+
+from rehue_training.config import Config, Stage
+from rehue_training.losses import Colours
+
+config = Config(
+    name="try-longer",
+    model="rehue",
+    looks=2,
+    start=Path("model_repository/rehue/1/model.onnx"),
+    stages=(
+        Stage(steps=2000, size=192, batch=24, crop=(0.6, 1.0), whole=0.5),
+        Stage(steps=1300, size=256, batch=12, crop=(0.75, 1.0), whole=0.7),
+    ),
+    loss=Colours(distance="perceived", chroma=2.0, coarse=0.5, vividness=0.2),
+    precision="mixed_bfloat16",
+    learning_rate=6e-4,
+    decay=0.5,
+    encoder_rate=0.4,
+    frozen_blocks=5,
+    weight_decay=0.02,
+    clip=1.0,
+    warmup=100,
+    ema=0.998,
+    film=0.35,
+    balance=0.5,
+    validation=0.02,
+    held_out=("deepphoto", "smartcrop", "sunhays"),
+    validate_on=256,
+    gain=1.6,
+    pale=0.3,
+    bend=15.0,
+)
