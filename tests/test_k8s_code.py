@@ -24,7 +24,7 @@ AUTOSCALED = ("production",)
 # load balancers in front. In a pod Ray's defaults do.
 ONE_MACHINE = re.compile(
     r"RAY_SERVE_HAPROXY_(CONFIG|SOCKET|METRICS_SOCKET|SERVER_STATE|STATS_PORT|METRICS_PORT)"
-    r"|_MIN_DRAINING_PERIOD_S|_(HTTP|GRPC)_PORT"
+    r"|_MIN_DRAINING_PERIOD_S|_(HTTP|GRPC)_PORT|RAY_AUTH_"
 )
 
 

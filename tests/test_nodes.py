@@ -61,7 +61,6 @@ def nodes(tmp_path: Path, long: bool) -> Iterator[tuple[Settings, psutil.Process
             "REHUE_GRPC_PORT": str(rpc),
             "REHUE_TRITON_URLS": triton.url,
             "REHUE_REPLICAS": "2",
-            "RAY_AUTH_MODE": "disabled",  # both nodes are on this machine
         }
         # A replica takes one CPU of Ray's count: one a node.
         common = ["--num-cpus=1", "--object-store-memory=80000000", "--disable-usage-stats"]

@@ -10,12 +10,13 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnxruntime
 import psutil
 import pytest
 from conftest import MODELS, PHOTOS, ROOT
-from test_plan import committed
+from test_plan import a_face, committed
 from test_plan_config import infer, swap
 
 from rehue_serve import embedded
@@ -75,6 +76,7 @@ class Image:
 
 @pytest.fixture
 def image(tmp_path: Path) -> Image:
+    cv2.imwrite(str(tmp_path / "face.png"), a_face()[..., ::-1])
     model = committed(tmp_path / "models")
     config = model / "configs" / "gpu.pbtxt"
     config.write_text(swap(config.read_text()))
@@ -92,6 +94,7 @@ def image(tmp_path: Path) -> Image:
         "REHUE_MODEL_REPOSITORY": str(model.parent),
         "STEPS": str(tmp_path / "steps"),
         "DRIVER": "580.82.07",
+        "REHUE_PLAN_OPTIONS": f"--photos {tmp_path}/face.png",
     }
     environment["PATH"] = f"{commands}{os.pathsep}{environment['PATH']}"
     return Image(tmp_path, environment)

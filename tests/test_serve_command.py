@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grpc
 import httpx
 import psutil
 import pytest
@@ -37,6 +38,27 @@ def test_line_to_try_works_as_printed(server: Server, tmp_path: Path) -> None:
     assert Image.open(tmp_path / "colour.jpg").size == (451, 300)
 
 
+def test_nobody_else_gives_its_ray_work(server: Server) -> None:
+    """Whoever reaches Ray's port could run code of theirs here."""
+    processes = psutil.Process(server.process.pid).children(recursive=True)
+    (raylet,) = (one for one in processes if one.name() == "raylet")
+    (address,) = (
+        word.removeprefix("--gcs-address=")
+        for word in raylet.cmdline()
+        if word.startswith("--gcs-address=")
+    )
+
+    def nodes(token: str) -> bytes:
+        with grpc.insecure_channel(address) as channel:
+            call = channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetAllNodeInfo")
+            return call(b"", metadata=[("authorization", f"Bearer {token}")], timeout=30)
+
+    with pytest.raises(grpc.RpcError) as caught:
+        nodes("a" * 64)
+    assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
+    assert nodes(raylet.environ()["RAY_AUTH_TOKEN"])
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_stop_leaves_nothing(
     tmp_path: Path, triton: EmbeddedTriton, photo: bytes, number: int
@@ -63,6 +85,7 @@ def test_stop_leaves_nothing(
         text = server.log.read_text()
         assert "curl -fsS" in text
         assert "Traceback" not in text
+        assert "WARNING" not in text
         assert triton.alive
     finally:
         if server.process.poll() is None:

@@ -10,6 +10,7 @@ import contextlib
 import csv
 import logging
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -272,6 +273,10 @@ def ray_environment(settings: Settings, directory: Path) -> dict[str, str]:
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         "RAY_worker_niceness": "0",  # replicas are the service, not background work
         "RAY_USAGE_STATS_ENABLED": "0",
+        # Nobody else on this machine may give this Ray work. Left to itself it makes a token in
+        # the home folder, and warns that it did.
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
         # jemalloc's arenas and caches, one for each of their 30 threads, would let Ray's own
         # processes grow for hours though they leak nothing.
         "RAY_JEMALLOC_PROFILE": "raylet,gcs_server",
