@@ -157,7 +157,8 @@ async def test_who_waits_goes_before_bulk_work(gpu_triton: EmbeddedTriton) -> No
         order.append(level)
 
     work = []
-    for level, count in ((1, 3), (2, 2), (1, 1)):
+    # The first keep both instances busy until all have come, on a busy machine too.
+    for level, count in ((1, 7), (2, 2), (1, 1)):
         work += [asyncio.create_task(one(level)) for _ in range(count)]
         await asyncio.sleep(0.1)
     await asyncio.gather(*work)

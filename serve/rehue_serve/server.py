@@ -273,10 +273,10 @@ def ray_environment(settings: Settings, directory: Path) -> dict[str, str]:
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         "RAY_worker_niceness": "0",  # replicas are the service, not background work
         "RAY_USAGE_STATS_ENABLED": "0",
-        # Nobody else on this machine may give this Ray work. Left to itself it makes a token in
-        # the home folder, and warns that it did.
+        # Nobody else on this machine may give this Ray work, but for who chose the token. Left to
+        # itself it makes one in the home folder, and warns that it did.
         "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_AUTH_TOKEN": os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32),
         # jemalloc's arenas and caches, one for each of their 30 threads, would let Ray's own
         # processes grow for hours though they leak nothing.
         "RAY_JEMALLOC_PROFILE": "raylet,gcs_server",
