@@ -5,7 +5,7 @@ STAMP := .venv/.stamp
 # .venv holds what the last command needed: serving alone for demo and serve,
 # everything for the rest.
 # Compiled once: else Ray's dozen processes would each compile what they import, for good where
-# PYTHONDONTWRITEBYTECODE is set. That is half of a start.
+# PYTHONDONTWRITEBYTECODE is set.
 INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python
 # What tries the alerts: the one on the PATH, or Debian's. Without either that test is skipped.
 PROMTOOL := $(if $(shell command -v promtool),,$(if $(shell command -v apt-get),$(BIN)/promtool))

@@ -71,6 +71,7 @@ def test_the_check_measures_every_batch_beside_the_ceiling(tmp_path: Path) -> No
     engine = tensorrt()
     options = replace(CHEAP, level=2)
     *_, result = gpu_check.check([model], options, on=TensorRTRunner(engine), effort=QUICK)
+    assert json.loads(json.dumps(result)) == result
     best, found = result["ceiling"], result["models"]["rehue"]
     assert best["operations"] > 0
     assert best["bytes"] > 0

@@ -99,6 +99,7 @@ def test_a_plan_says_what_it_was_calibrated_on(tmp_path: Path) -> None:
     model, engine = committed(tmp_path / "repository"), tensorrt()
     built = plan.ensure(model, engine, QUICK)
     assert " calibrated on 5 photographs (" in built.record.identity.precision
+    assert engine.module.builds[0][1].flags == {"TF32"}  # the rest is in the graph
     with pytest.raises(PlanRefused, match=r"the precision was int8 .* 5 .*, here it is int8 .* 2"):
         plan.check(model, engine, replace(QUICK, calibration=CALIBRATION[:2]))
 

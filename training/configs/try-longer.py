@@ -10,32 +10,21 @@ Command: rehue train training/configs/try-longer.py --data PHOTOGRAPHS/train-*.t
 
 from pathlib import Path
 
-from rehue_training.config import Config, Stage
-from rehue_training.losses import Colours
+from rehue_training.config import Stage, read
 
-config = Config(
+BASE = read(Path(__file__).with_name("try-perceived.py"))
+config = BASE.but(
     name="try-longer",
-    model="rehue",
     looks=2,
-    start=Path("model_repository/rehue/1/model.onnx"),
     stages=(
         Stage(steps=2000, size=192, batch=24, crop=(0.6, 1.0), whole=0.5),
         Stage(steps=1300, size=256, batch=12, crop=(0.75, 1.0), whole=0.7),
     ),
-    loss=Colours(distance="perceived", chroma=2.0, coarse=0.5, vividness=0.2),
-    precision="mixed_bfloat16",
     learning_rate=6e-4,
     decay=0.5,
-    encoder_rate=0.4,
-    frozen_blocks=5,
     weight_decay=0.02,
-    clip=1.0,
     warmup=100,
     ema=0.998,
-    film=0.35,
-    balance=0.5,
-    validation=0.02,
-    held_out=("deepphoto", "smartcrop", "sunhays"),
     validate_on=256,
     gain=1.6,
     pale=0.3,
