@@ -188,6 +188,12 @@ def _ray(spec: Object) -> Iterator[str]:
     cluster = spec["rayClusterConfig"]
     if spec.get("rayClusterDeletionDelaySeconds", 0) < 0:
         yield "rayClusterDeletionDelaySeconds should be a non-negative integer"
+    authentication = cluster.get("authOptions", {})
+    version = tuple(map(int, cluster.get("rayVersion", "0").split(".")))
+    if authentication.get("mode") == "token" and version < (2, 52):
+        yield "authOptions.mode is 'token' but minimum Ray version is 2.52.0"
+    if authentication.get("enableK8sTokenAuth"):
+        yield "authOptions.enableK8sTokenAuth is not for a RayService"
     groups = Counter(one["groupName"] for one in cluster["workerGroupSpecs"])
     if any(count > 1 for count in groups.values()):
         yield "workerGroupSpecs: groupName must be unique"

@@ -212,6 +212,11 @@ BROKEN: dict[str, tuple[str, Break, str]] = {
         ),
         "gcsFaultToleranceOptions",
     ),
+    "a token of an older Ray's": (
+        "RayService",
+        lambda one: one["spec"]["rayClusterConfig"].update(rayVersion="2.51.2"),
+        "minimum Ray version",
+    ),
     "workers turned round": (
         "RayService",
         lambda one: one["spec"]["rayClusterConfig"]["workerGroupSpecs"][0].update(minReplicas=99),

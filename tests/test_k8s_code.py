@@ -114,6 +114,7 @@ def test_ray_serves_what_rehue_serve_serves(overlay: str, settings: Settings) ->
                     {
                         "name": app.Colorizer.name,
                         "max_replicas_per_node": 1,
+                        "max_surge_percent": 0,
                         "ray_actor_options": {"num_cpus": settings.threads},
                     }
                 ],

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from conftest import PHOTOS
+from conftest import PHOTOS, kill_all
 from load import Load
 from tritons import SleepingTriton
 
@@ -78,7 +78,7 @@ def nodes(tmp_path: Path, long: bool) -> Iterator[tuple[Settings, psutil.Process
             )
             node = psutil.Process(process.pid)
             stack.callback(process.wait)
-            stack.callback(kill, node)
+            stack.callback(kill_all, node)
             return node
 
         start(
@@ -103,14 +103,6 @@ def nodes(tmp_path: Path, long: bool) -> Iterator[tuple[Settings, psutil.Process
         yield settings, worker
 
 
-def kill(node: psutil.Process) -> None:
-    """A node's processes, all at once, as when its power fails."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        for process in [node, *node.children(recursive=True)]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-
-
 def replicas(node: psutil.Process) -> int:
     found = node.children(recursive=True)
     return sum("ray::ServeReplica" in " ".join(one.cmdline()) for one in found)
@@ -131,7 +123,7 @@ def test_loss_of_a_node_costs_nothing(nodes: tuple[Settings, psutil.Process]) ->
     urls = [http, f"grpc://127.0.0.1:{settings.grpc_port}"]
     with Load(urls, photo, rate=15, retries=Retries()) as load:
         time.sleep(2)
-        kill(worker)
+        kill_all(worker)
         time.sleep(30)
     print(f"\nnode lost: {load.counts}")
     assert load.counts == {"ok": len(load.outcomes)}, set(map(str, load.errors))

@@ -1,0 +1,189 @@
+"""The manifests' RayService on a real Ray node, started and deployed to as KubeRay does.
+
+Of the cluster there is one node here, the head with a worker's cores, on ports of its own.
+KubeRay's requests are those of its dashboard client (RayDashboardClient).
+"""
+
+import contextlib
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+import yaml
+from conftest import START_TIMEOUT, kill_all
+from rendered import Object, main, only, pods
+from rendered import settings as variables
+from tritons import SleepingTriton
+
+from rehue_client import Client
+from rehue_serve.ports import free_ports
+from rehue_serve.server import ray_environment
+from rehue_serve.settings import Settings
+
+RAY = Path(sys.executable).with_name("ray")
+APPLICATIONS = "/api/serve/applications/"
+PORTS = ("gcs-server", "dashboard", "client", "serve", "grpc", "metrics", "agent", "runtime")
+
+
+@dataclass(frozen=True)
+class Node:
+    """A Ray node: its ports by their names in the manifests, and the cluster's two secrets."""
+
+    process: "subprocess.Popen[bytes]"
+    log: Path
+    ports: dict[str, int]
+    token: str
+    key: str
+
+    def url(self, port: str) -> str:
+        return f"http://127.0.0.1:{self.ports[port]}"
+
+    def dashboard(self, token: str = "") -> httpx.Client:
+        """As KubeRay's operator asks it, which alone has read the Secret with the token."""
+        headers = {"x-ray-authorization": f"Bearer {token}"} if token else {}
+        return httpx.Client(base_url=self.url("dashboard"), headers=headers, timeout=60)
+
+    def wait(self, port: str, path: str) -> None:
+        """Until that is answered with a success, to whoever asks."""
+        deadline = time.monotonic() + START_TIMEOUT
+        while time.monotonic() < deadline and self.process.poll() is None:
+            with contextlib.suppress(httpx.HTTPError):
+                if httpx.get(self.url(port) + path).is_success:
+                    return
+            time.sleep(0.2)
+        raise AssertionError(f"no answer from {path}:\n{self.log.read_text()}")
+
+
+def service(overlay: str) -> Object:
+    found: Object = only(overlay, "RayService")["spec"]
+    return found
+
+
+def config(overlay: str, node: Node) -> Object:
+    """serveConfigV2 for one node, on its ports."""
+    found: Object = yaml.safe_load(service(overlay)["serveConfigV2"])
+    found["http_options"]["port"] = node.ports["serve"]
+    found["grpc_options"]["port"] = node.ports["grpc"]
+    for deployment in found["applications"][0]["deployments"]:
+        if "autoscaling_config" in deployment:
+            deployment["autoscaling_config"]["min_replicas"] = 1
+    return found
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    base = tmp_path_factory.mktemp("node")
+    ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+    token, key = secrets.token_hex(32), secrets.token_hex(8)
+    (base / "keys").write_text(key)
+    with contextlib.ExitStack() as stack:
+        # Unix sockets in it: the path has to be short.
+        directory = Path(tempfile.mkdtemp(prefix="rehue-"))
+        stack.callback(shutil.rmtree, directory, ignore_errors=True)
+        triton = stack.enter_context(SleepingTriton(base / "triton"))
+        # A pod's ports and paths are its own; here others may have Ray's defaults.
+        alone = ray_environment(Settings(), directory)
+        environment = {name: value for name, value in alone.items() if "AUTH" not in name}
+        environment |= only("production", "ConfigMap", "rehue-ray")["data"]
+        environment |= variables("production")
+        environment |= {
+            "REHUE_TRITON_URLS": f"dns:localhost:{triton.grpc_port}",
+            "REHUE_API_KEYS_FILE": str(base / "keys"),
+            "REHUE_LOG_FILE": str(base / "application.log"),
+            "REHUE_REPLICAS": "1",
+        }
+        if service("production")["rayClusterConfig"].get("authOptions") == {"mode": "token"}:
+            environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}  # KubeRay's doing
+        with (base / "log").open("w") as out:
+            process = subprocess.Popen(
+                [RAY, "start", "--head", "--block", *parameters(ports, directory)],
+                env=os.environ | environment,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        stack.callback(process.wait)
+        stack.callback(kill_all, psutil.Process(process.pid))
+        yield Node(process, base / "log", ports, token, key)
+
+
+def parameters(ports: dict[str, int], directory: Path) -> list[str]:
+    """The head's rayStartParams, but for what would meet others on this machine."""
+    cluster = service("production")["rayClusterConfig"]
+    given: dict[str, str] = cluster["headGroupSpec"]["rayStartParams"] | {
+        "num-cpus": cluster["workerGroupSpecs"][0]["rayStartParams"]["num-cpus"],
+        "node-ip-address": "127.0.0.1",
+        "dashboard-host": "127.0.0.1",
+        "temp-dir": str(directory / "ray"),
+        "port": str(ports["gcs-server"]),
+        "dashboard-port": str(ports["dashboard"]),
+        "dashboard-agent-listen-port": str(ports["agent"]),
+        "runtime-env-agent-port": str(ports["runtime"]),
+        "ray-client-server-port": str(ports["client"]),
+        "metrics-export-port": str(ports["metrics"]),
+        "min-worker-port": "0",  # any; Ray's own range holds some of these
+        "max-worker-port": "0",
+    }
+    return [f"--{name}={value}" for name, value in given.items()]
+
+
+def test_kubelets_and_prometheus_need_no_token(node: Node) -> None:
+    ready = main(pods("production")["ray-head"])["readinessProbe"]["httpGet"]
+    node.wait(ready["port"], ready["path"])
+    for role in ("ray-head", "ray-worker"):
+        for probe in ("startupProbe", "livenessProbe"):
+            node.wait("agent", main(pods("production")[role])[probe]["httpGet"]["path"])
+    node.wait("metrics", "/metrics")
+
+
+@pytest.mark.parametrize("token", ["", "a" * 64])
+def test_nobody_deploys_without_the_token(node: Node, token: str) -> None:
+    """Whoever reaches the dashboard could run code of theirs on every node."""
+    with node.dashboard(token) as anybody:
+        answers = [
+            anybody.put(APPLICATIONS, json=config("gpu", node)),
+            anybody.get(APPLICATIONS),
+            anybody.post("/api/jobs/", json={"entrypoint": "true"}),
+            anybody.get("/api/jobs/"),
+        ]
+    assert {answer.status_code for answer in answers} == {403 if token else 401}
+
+
+@pytest.mark.parametrize("overlay", ["gpu", "production"])
+def test_what_kuberay_deploys_colorizes(node: Node, photo: bytes, overlay: str) -> None:
+    with node.dashboard(node.token) as operator:
+        told = operator.put(APPLICATIONS, json=config(overlay, node))
+        assert told.is_success, told.text
+        deadline = time.monotonic() + START_TIMEOUT
+        while (state := application(operator))["status"] != "RUNNING":
+            assert state["status"] != "DEPLOY_FAILED", state["message"]
+            assert time.monotonic() < deadline, state
+            time.sleep(0.2)
+    (deployment,) = state["deployments"].values()
+    scaled = deployment["deployment_config"].get("autoscaling_config") or {}
+    assert scaled.get("max_replicas") == (16 if overlay == "production" else None)
+    probe = main(pods(overlay)["ray-worker"])["readinessProbe"]["httpGet"]
+    node.wait(probe["port"], probe["path"])
+    node.wait("serve", "/readyz")
+    refused = httpx.post(node.url("serve") + "/v1/colorize", content=photo)
+    assert refused.status_code == 401
+    for url in (node.url("serve"), f"grpc://127.0.0.1:{node.ports['grpc']}"):
+        with Client(url, api_key=node.key) as client:
+            assert client.colorize(photo).data
+
+
+def application(operator: httpx.Client) -> Object:
+    """As KubeRay sees it."""
+    answer = operator.get(APPLICATIONS, params={"api_type": "declarative"})
+    found: Object = answer.json()["applications"]["rehue"]
+    return found
