@@ -70,9 +70,9 @@ def traced(collector: Collector, id: int, *names: str) -> list[Span]:
     def mine(spans: list[Span]) -> list[Span]:
         return [one for one in spans if one.trace == name]
 
-    # Triton sends its spans every 5 s; what it has lost is not worth a longer wait.
+    # All send theirs every half second; what Triton has lost is not worth a longer wait.
     return mine(
-        collector.wait(lambda spans: set(names) <= {one.name for one in mine(spans)}, timeout=15)
+        collector.wait(lambda spans: set(names) <= {one.name for one in mine(spans)}, timeout=5)
     )
 
 
@@ -103,7 +103,7 @@ async def test_one_trace_from_the_caller_into_triton(
         ("rehue-triton", "rehue"),
     ]
     names = [name for _, name in chain]
-    for _ in range(5):  # Triton's exporter loses spans now and then: 2 to 6 of 60 calls
+    for _ in range(6):  # Triton misses a traceparent now and then: 9 to 39 of 500
         with tracer.start_as_current_span("tests") as span:
             if awaited:
                 async with AsyncClient(url, api_key=KEY) as theirs:
@@ -162,11 +162,13 @@ def test_what_the_caller_does_not_sample_is_not_traced(
     url = f"{watched.http_url}/v1/colorize"
     assert httpx.post(url, content=photo, headers=headers, timeout=60).status_code == 200
     headers["traceparent"] = f"00-{'fe' * 16}-{'cd' * 8}-01"
-    assert httpx.post(url, content=photo, headers=headers, timeout=60).status_code == 200
+    for _ in range(6):  # Triton misses a traceparent now and then
+        assert httpx.post(url, content=photo, headers=headers, timeout=60).status_code == 200
     after = {"rehue", "rehue-triton"}  # what came later is there
     spans = collector.wait(
         lambda spans: after <= {one.service for one in spans if one.trace == "fe" * 16}
     )
+    assert after <= {one.service for one in spans if one.trace == "fe" * 16}
     assert not [one for one in spans if one.trace == name]
 
 

@@ -7,6 +7,7 @@ sampler and the resource come from the standard OTEL_* variables.
 import contextlib
 import contextvars
 import functools
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TypeVar
@@ -135,10 +136,16 @@ def triton_arguments(settings: Settings) -> tuple[str, ...]:
     """The arguments that make a Triton go on with the traces that it is given."""
     if settings.traces == "none":
         return ()
+    delay = os.environ.get("OTEL_BSP_SCHEDULE_DELAY", "")  # ms; Triton itself does not look there
     return (
         "--trace-config=mode=opentelemetry",
         "--trace-config=level=TIMESTAMPS",
         f"--trace-config=rate={TRITON_RATE}",
         f"--trace-config=opentelemetry,url={settings.traces_url}",
         "--trace-config=opentelemetry,resource=service.name=rehue-triton",
+        *(
+            [f"--trace-config=opentelemetry,bsp_schedule_delay={delay}"]
+            if delay.isdecimal()
+            else []
+        ),
     )
