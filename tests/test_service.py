@@ -81,7 +81,7 @@ async def test_retry_after_is_how_long_photographs_take(
     sleepers: list[SleepingTriton], photo: bytes
 ) -> None:
     """So that a client that comes back then finds those gone that were in its way."""
-    sleepers[0].pace(0.9)
+    sleepers[0].pace(1.5)  # of a call; the photographs go in one or two
     try:
         async with served(sleepers[0].url, max_requests=4) as client:
             for _ in range(2):
