@@ -1,11 +1,13 @@
 """`configs/gpu.pbtxt`: every field read by Triton's own parser, most of it run by a real Triton."""
 
+import re
 import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import numpy as np
 import onnxruntime
 import pytest
@@ -23,6 +25,7 @@ ONNX_TYPES = {
     "tensor(uint8)": model_config_pb2.TYPE_UINT8,
     "tensor(float16)": model_config_pb2.TYPE_FP16,
 }
+PENDING = re.compile(r'^nv_inference_pending_request_count{model="rehue".*} (\d+)$', re.MULTILINE)
 # All that a Triton without a GPU cannot take as it stands.
 SWAPPED = {
     'backend: "tensorrt"\nplatform: "tensorrt_plan"': 'backend: "onnxruntime"',
@@ -155,13 +158,13 @@ def test_who_waits_goes_before_bulk_work(gpu_triton: EmbeddedTriton) -> None:
         infer(gpu_triton.url, "rehue", counts, level)
         order.append(level)
 
-    # The first keep both instances busy until all have come. With a thread for each, none waits
-    # anywhere but in Triton.
-    with ThreadPoolExecutor(8) as pool:
+    # Two of the first keep both instances busy until all have come. With a thread for each, none
+    # waits anywhere but in Triton.
+    with ThreadPoolExecutor(6) as pool:
         work = []
-        for level, count in ((1, 5), (2, 2), (1, 1)):
+        for level, count, waiting in ((1, 3, 1), (2, 2, 3), (1, 1, 4)):
             work += [pool.submit(one, level) for _ in range(count)]
-            time.sleep(0.1)
+            wait_for_queue(gpu_triton, waiting)
     assert not [done for done in work if done.exception()]
     assert order[-2:] == [2, 2]
 
@@ -176,6 +179,16 @@ def test_a_request_may_wait_shorter_than_the_configuration_says(
         with pytest.raises(InferenceServerException, match="timeout expired"):
             infer(gpu_triton.url, "rehue", counts, 2, timeout=1000)
         assert all(one.result() for one in work)
+
+
+def wait_for_queue(triton: EmbeddedTriton, waiting: int) -> None:
+    """Until so many calls wait for an instance of `rehue`."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        metrics = httpx.get(f"http://127.0.0.1:{triton.metrics_port}/metrics").text
+        if sum(map(int, PENDING.findall(metrics))) == waiting:
+            return
+    raise AssertionError(f"never {waiting} in the queue")
 
 
 def infer(
