@@ -16,11 +16,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 import httpx
 import psutil
 import pytest
 import yaml
-from conftest import START_TIMEOUT, kill_all
+from conftest import START_TIMEOUT, ask_ray, kill_all
+from ray.core.generated import ray_client_pb2
 from rendered import Object, main, only, pods
 from rendered import settings as variables
 from tritons import SleepingTriton
@@ -31,7 +33,12 @@ from rehue_serve.server import ray_environment
 from rehue_serve.settings import Settings
 
 RAY = Path(sys.executable).with_name("ray")
+PING = ray_client_pb2.ClusterInfoRequest(type="PING").SerializeToString()
 APPLICATIONS = "/api/serve/applications/"
+RPCS = {
+    "gcs-server": ("/ray.rpc.NodeInfoGcsService/GetAllNodeInfo", b""),
+    "client": ("/ray.rpc.RayletDriver/ClusterInfo", PING),
+}
 PORTS = ("gcs-server", "dashboard", "client", "serve", "grpc", "metrics", "agent", "runtime")
 
 
@@ -114,7 +121,10 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
             )
         stack.callback(process.wait)
         stack.callback(kill_all, psutil.Process(process.pid))
-        yield Node(process, base / "log", ports, token, key)
+        made = Node(process, base / "log", ports, token, key)
+        ready = main(pods("production")["ray-head"])["readinessProbe"]["httpGet"]
+        made.wait(ready["port"], ready["path"])
+        yield made
 
 
 def parameters(ports: dict[str, int], directory: Path) -> list[str]:
@@ -138,8 +148,7 @@ def parameters(ports: dict[str, int], directory: Path) -> list[str]:
 
 
 def test_kubelets_and_prometheus_need_no_token(node: Node) -> None:
-    ready = main(pods("production")["ray-head"])["readinessProbe"]["httpGet"]
-    node.wait(ready["port"], ready["path"])
+    """Nor does the head's readiness probe, which `node` has waited for."""
     for role in ("ray-head", "ray-worker"):
         for probe in ("startupProbe", "livenessProbe"):
             node.wait("agent", main(pods("production")[role])[probe]["httpGet"]["path"])
@@ -157,6 +166,16 @@ def test_nobody_deploys_without_the_token(node: Node, token: str) -> None:
             anybody.get("/api/jobs/"),
         ]
     assert {answer.status_code for answer in answers} == {403 if token else 401}
+    for port, call in RPCS.items():
+        with pytest.raises(grpc.RpcError) as caught:
+            ask_ray(f"127.0.0.1:{node.ports[port]}", *call, token)
+        assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED, port
+
+
+def test_who_has_the_token_is_answered(node: Node) -> None:
+    """So what is refused above is refused for the token."""
+    for port, call in RPCS.items():
+        assert ask_ray(f"127.0.0.1:{node.ports[port]}", *call, node.token), port
 
 
 @pytest.mark.parametrize("overlay", ["gpu", "production"])
@@ -169,9 +188,10 @@ def test_what_kuberay_deploys_colorizes(node: Node, photo: bytes, overlay: str) 
             assert state["status"] != "DEPLOY_FAILED", state["message"]
             assert time.monotonic() < deadline, state
             time.sleep(0.2)
-    (deployment,) = state["deployments"].values()
-    scaled = deployment["deployment_config"].get("autoscaling_config") or {}
-    assert scaled.get("max_replicas") == (16 if overlay == "production" else None)
+    (asked_for,) = config(overlay, node)["applications"][0]["deployments"]
+    scaled = state["deployments"]["Colorizer"]["deployment_config"].get("autoscaling_config") or {}
+    assert scaled.items() >= asked_for.get("autoscaling_config", {}).items()
+    assert bool(scaled) is (overlay == "production")
     probe = main(pods(overlay)["ray-worker"])["readinessProbe"]["httpGet"]
     node.wait(probe["port"], probe["path"])
     node.wait("serve", "/readyz")

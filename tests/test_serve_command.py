@@ -13,7 +13,7 @@ import grpc
 import httpx
 import psutil
 import pytest
-from conftest import Server, start_server
+from conftest import Server, ask_ray, start_server
 from PIL import Image
 
 from rehue_serve.embedded import EmbeddedTriton
@@ -49,9 +49,7 @@ def test_nobody_else_gives_its_ray_work(server: Server) -> None:
     )
 
     def nodes(token: str) -> bytes:
-        with grpc.insecure_channel(address) as channel:
-            call = channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetAllNodeInfo")
-            return call(b"", metadata=[("authorization", f"Bearer {token}")], timeout=30)
+        return ask_ray(address, "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo", b"", token)
 
     with pytest.raises(grpc.RpcError) as caught:
         nodes("a" * 64)

@@ -20,8 +20,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from rehue_client import AsyncClient, Client, InvalidImage, Unauthenticated
 from rehue_client.v1 import rehue_pb2, rehue_pb2_grpc
-from rehue_serve import metrics
+from rehue_serve import metrics, tracing
 from rehue_serve.service import STAGES
+from rehue_serve.settings import Settings
 
 KEY = "the-key-of-these-tests"
 CALL = "inference.GRPCInferenceService/ModelInfer"
@@ -170,6 +171,17 @@ def test_what_the_caller_does_not_sample_is_not_traced(
     )
     assert after <= {one.service for one in spans if one.trace == "fe" * 16}
     assert not [one for one in spans if one.trace == name]
+
+
+@pytest.mark.parametrize(("delay", "given"), [("500", 1), ("", 0), ("soon", 0)])
+def test_triton_sends_its_spans_as_often_as_we_do(
+    monkeypatch: pytest.MonkeyPatch, delay: str, given: int
+) -> None:
+    """As the standard variable says, where it is a number: Triton does not start with another."""
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", delay)
+    arguments = tracing.triton_arguments(Settings())
+    assert arguments[5:] == (f"--trace-config=opentelemetry,bsp_schedule_delay={delay}",) * given
 
 
 def lines(server: Server, *ids: str) -> list[dict[str, Any]]:
