@@ -50,13 +50,13 @@ capacity: $(STAMP)-dev ## measure what a cluster needs, and check one prediction
 	$(BIN)/python loadtest/capacity.py $(ARGS)
 
 test-faults: $(STAMP)-dev ## break the running system under load, at length: Tritons, replicas, nodes, overload
-	$(BIN)/python -m pytest tests/test_faults.py tests/test_nodes.py --long -s $(ARGS)
+	$(BIN)/python -m pytest tests/system/test_faults.py tests/system/test_nodes.py --long -s $(ARGS)
 
 soak: $(STAMP)-dev ## good and bad photographs at 80 % load for 20 minutes: ARGS=--soak-seconds=480 for less
-	$(BIN)/python -m pytest tests/test_soak.py --soak-seconds=1200 -s $(ARGS)
+	$(BIN)/python -m pytest tests/system/test_soak.py --soak-seconds=1200 -s $(ARGS)
 
 fuzz: $(STAMP)-dev ## tens of thousands of malformed inputs, over HTTP, gRPC and raw sockets
-	$(BIN)/python -m pytest tests/test_fuzz.py --long -s $(ARGS)
+	$(BIN)/python -m pytest tests/system/test_fuzz.py --long -s $(ARGS)
 
 train: $(STAMP)-dev ## train: make train CONFIG=training/configs/rehue.py ARGS="--data photos"
 	$(BIN)/rehue train $(CONFIG) $(ARGS)
@@ -74,7 +74,7 @@ gpu-check: $(STAMP)-dev ## build, compare and measure the plans on this machine'
 	$(BIN)/rehue gpu-check $(ARGS)
 
 k8s: $(STAMP)-dev $(PROMTOOL) .venv/checkov/.stamp ## render the manifests for Kubernetes and check them
-	$(BIN)/python -m pytest tests/test_k8s_*.py $(ARGS)
+	$(BIN)/python -m pytest tests/k8s $(ARGS)
 
 lock: $(STAMP)-dev ## choose versions again and lock them with hashes
 	@for extra in dev serve training client; do \

@@ -13,8 +13,8 @@ import ray
 from ray import serve
 from ray.serve.config import HTTPOptions
 
+from rehue_core.colorize import ModelSpec, Tensor
 from rehue_serve import tensors
-from rehue_serve.colorize import ModelSpec, Tensor
 from rehue_serve.embedded import EmbeddedTriton
 from rehue_serve.endpoints import Endpoint, Endpoints
 from rehue_serve.server import OBJECT_STORE_BYTES

@@ -10,7 +10,8 @@ import psutil
 
 import servers
 from chain import MODEL, OUTPUT, cpu_ms
-from rehue_serve import colorize, images, lab
+from rehue_core import colorize, lab
+from rehue_serve import images
 from running import photograph, saturate, sender, served, stand_in
 
 CONCURRENCY = 16

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 
 from openloop import OUT, ROOT
 from rehue_client import Client
-from rehue_serve import spec
+from rehue_core import spec
 from report import as_json, machine
 from running import photograph, saturate, sender, served, stand_in
 from servers import use

@@ -18,7 +18,8 @@ import skimage
 from PIL import Image
 
 import servers
-from rehue_serve import colorize, images, lab, spec
+from rehue_core import colorize, lab, spec
+from rehue_serve import images
 from rehue_serve.endpoints import Endpoints
 from rehue_serve.triton import Triton
 from running import ROOT, photograph, saturate, sender, served, stand_in

@@ -2,7 +2,7 @@
 
 Its "plan" is the very ONNX file that it was told to build from, with the number of its
 profiles, run by ONNX Runtime; its GPU memory is this process's. The classes and methods
-are those of TensorRT's Python API that `rehue_training.tensorrt` calls, with TensorRT's
+are those of TensorRT's Python API that `rehue_training.plan.tensorrt` calls, with TensorRT's
 own argument names.
 """
 
@@ -18,8 +18,8 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from rehue_training.cuda import Gpu
-from rehue_training.tensorrt import TensorRT
+from rehue_training.plan.cuda import Gpu
+from rehue_training.plan.tensorrt import TensorRT
 
 NUMPY = {
     "tensor(float)": np.float32,
@@ -30,7 +30,7 @@ H100 = Gpu("NVIDIA H100 80GB HBM3", "9.0", "580.82.07")
 
 
 class HostCuda:
-    """`rehue_training.cuda.Cuda` on this process's memory."""
+    """`rehue_training.plan.cuda.Cuda` on this process's memory."""
 
     stream = 1
 

@@ -84,7 +84,7 @@ def train(arguments: argparse.Namespace) -> None:
 
         torch.backends.cudnn.benchmark = True  # crops of a stage are all of one size
     sys.path[:0] = [str(ROOT / folder) for folder in ("training", "serve", "clients")]
-    from rehue_training import config, train
+    from rehue_training.learn import config, train
 
     started = config.read(arguments.config)
     print(f"Keras on {os.environ['KERAS_BACKEND']}")

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
+from rehue_core.lab import UInt8
 from rehue_serve.errors import ImageTooLarge, InvalidImage, UnsupportedImage
-from rehue_serve.lab import UInt8
 
 T = TypeVar("T", bound=np.generic)
 

@@ -18,7 +18,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from rehue_serve import colorize, images, lab, metrics, tracing
+from rehue_core import colorize, lab
+from rehue_serve import images, metrics, tracing
 from rehue_serve.errors import (
     DeadlineExceeded,
     Internal,

@@ -21,9 +21,9 @@ import grpc
 import numpy as np
 from tritonclient.grpc import service_pb2
 
-from rehue_serve.colorize import ModelSpec, Tensor
+from rehue_core.colorize import ModelSpec, Tensor
+from rehue_core.spec import INPUT, OUTPUT
 from rehue_serve.endpoints import Endpoint
-from rehue_serve.spec import INPUT, OUTPUT
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,9 @@ import grpc
 from opentelemetry.trace import Span
 from tritonclient.grpc import service_pb2
 
+from rehue_core.colorize import ModelSpec, Tensor
+from rehue_core.spec import of as spec_of
 from rehue_serve import metrics, tensors, tracing
-from rehue_serve.colorize import ModelSpec, Tensor
 from rehue_serve.endpoints import Endpoint, Endpoints
 from rehue_serve.errors import (
     DeadlineExceeded,
@@ -27,7 +28,6 @@ from rehue_serve.errors import (
     Unavailable,
     UnknownModel,
 )
-from rehue_serve.spec import of as spec_of
 from rehue_serve.tensors import Answer, SharedMemory
 
 log = logging.getLogger(__name__)

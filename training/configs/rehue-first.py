@@ -13,8 +13,8 @@ photographs at nearly the served size. The encoder's first five blocks (to 1/8 o
 size) stay as ImageNet left them: a quarter less work a step.
 """
 
-from rehue_training.config import Config, Stage
-from rehue_training.losses import Colours
+from rehue_training.learn.config import Config, Stage
+from rehue_training.learn.losses import Colours
 
 config = Config(
     name="rehue-first",

@@ -13,8 +13,8 @@ keeps more of it. The licences are those that the manifest states; the encoder's
 Apache-2.0, learnt from ImageNet.
 """
 
-from rehue_training.config import Config, Stage
-from rehue_training.losses import Colours
+from rehue_training.learn.config import Config, Stage
+from rehue_training.learn.losses import Colours
 
 config = Config(
     name="rehue-free",

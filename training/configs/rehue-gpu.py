@@ -10,8 +10,8 @@ Command: python3 training/gpu.py train training/configs/rehue-gpu.py --data PHOT
 
 from pathlib import Path
 
-from rehue_training.config import Config, Stage
-from rehue_training.losses import Colours
+from rehue_training.learn.config import Config, Stage
+from rehue_training.learn.losses import Colours
 
 config = Config(
     name="rehue-gpu",

@@ -15,8 +15,8 @@ does (and as the evaluation does): a tint on something gray weighs more than a s
 
 from pathlib import Path
 
-from rehue_training.config import Config, Stage
-from rehue_training.losses import Colours
+from rehue_training.learn.config import Config, Stage
+from rehue_training.learn.losses import Colours
 
 config = Config(
     name="rehue-second",

@@ -17,8 +17,8 @@ steps see whole photographs as the server fits them into the square.
 
 from pathlib import Path
 
-from rehue_training.config import Config, Stage
-from rehue_training.losses import Colours
+from rehue_training.learn.config import Config, Stage
+from rehue_training.learn.losses import Colours
 
 config = Config(
     name="rehue-third",

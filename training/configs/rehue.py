@@ -16,8 +16,8 @@ scene around a place. And it is trained at the size it is served at.
 
 from pathlib import Path
 
-from rehue_training.config import Config, Stage
-from rehue_training.losses import Colours
+from rehue_training.learn.config import Config, Stage
+from rehue_training.learn.losses import Colours
 
 config = Config(
     name="rehue",

@@ -14,8 +14,8 @@ comes in as 0 to 100, and every answer was one brown): 2e-4 after a warm-up does
 the paper's network briefly trained, not as the paper's result.
 """
 
-from rehue_training.config import Config, Stage
-from rehue_training.losses import MeanSquares
+from rehue_training.learn.config import Config, Stage
+from rehue_training.learn.losses import MeanSquares
 
 config = Config(
     name="seed",

@@ -10,8 +10,8 @@ Command: rehue train training/configs/try-classes.py --data PHOTOGRAPHS/train-*.
 
 from pathlib import Path
 
-from rehue_training.config import read
-from rehue_training.losses import Classes
+from rehue_training.learn.config import read
+from rehue_training.learn.losses import Classes
 
 BASE = read(Path(__file__).with_name("try-perceived.py"))
 config = BASE.but(

@@ -10,8 +10,8 @@ Command: rehue train training/configs/try-huber.py --data PHOTOGRAPHS/train-*.ta
 
 from pathlib import Path
 
-from rehue_training.config import read
-from rehue_training.losses import Colours
+from rehue_training.learn.config import read
+from rehue_training.learn.losses import Colours
 
 BASE = read(Path(__file__).with_name("try-perceived.py"))
 config = BASE.but(

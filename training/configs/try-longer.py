@@ -10,7 +10,7 @@ Command: rehue train training/configs/try-longer.py --data PHOTOGRAPHS/train-*.t
 
 from pathlib import Path
 
-from rehue_training.config import Stage, read
+from rehue_training.learn.config import Stage, read
 
 BASE = read(Path(__file__).with_name("try-perceived.py"))
 config = BASE.but(

@@ -10,8 +10,8 @@ Command: rehue train training/configs/try-perceived.py --data PHOTOGRAPHS/train-
 
 from pathlib import Path
 
-from rehue_training.config import Config, Stage
-from rehue_training.losses import Colours
+from rehue_training.learn.config import Config, Stage
+from rehue_training.learn.losses import Colours
 
 config = Config(
     name="try-perceived",

@@ -10,7 +10,7 @@ Command: rehue train training/configs/try-perceptual.py --data PHOTOGRAPHS/train
 
 from pathlib import Path
 
-from rehue_training.config import read
+from rehue_training.learn.config import read
 
 BASE = read(Path(__file__).with_name("try-perceived.py"))
 config = BASE.but(

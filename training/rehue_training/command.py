@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rehue_training import plan_command
+from rehue_training.plan import command as plan_command
 
 REPOSITORY = Path("model_repository")
 RUNS = Path("runs")
@@ -107,7 +107,7 @@ def _add_models(parser: Any) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from rehue_training import train
+    from rehue_training.learn import train
 
     config = _read(arguments.config)
     if config is None:
@@ -123,7 +123,7 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from rehue_training import export
+    from rehue_training.learn import export
 
     config = _read(arguments.config)
     if config is None:
@@ -134,7 +134,7 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _gain(arguments: argparse.Namespace) -> int:
-    from rehue_training import gain
+    from rehue_training.evaluation import gain
 
     config = _read(arguments.config)
     if config is None:
@@ -152,7 +152,7 @@ def _gain(arguments: argparse.Namespace) -> int:
 
 def _read(path: Path) -> Any:
     """The experiment's config; None, with what is wrong printed, where it is not one."""
-    from rehue_training import config
+    from rehue_training.learn import config
 
     try:
         return config.read(path)
@@ -162,7 +162,7 @@ def _read(path: Path) -> Any:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from rehue_training import evaluate
+    from rehue_training.evaluation import evaluate
 
     result = evaluate.evaluate(
         arguments.data,
@@ -175,15 +175,15 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _loss(arguments: argparse.Namespace) -> int:
-    from rehue_training import figures
+    from rehue_training.evaluation import figures
 
     figures.loss(arguments.folder, arguments.out)
     return _where(arguments.out)
 
 
 def _pairs(arguments: argparse.Namespace) -> int:
-    from rehue_training import figures
-    from rehue_training.colorizer import Colorizer
+    from rehue_training.evaluation import figures
+    from rehue_training.evaluation.colorizer import Colorizer
 
     model = Colorizer(arguments.repository, arguments.model)
     figures.pairs(arguments.data, model, arguments.out)
@@ -191,8 +191,8 @@ def _pairs(arguments: argparse.Namespace) -> int:
 
 
 def _sheet(arguments: argparse.Namespace) -> int:
-    from rehue_training import figures
-    from rehue_training.colorizer import Colorizer
+    from rehue_training.evaluation import figures
+    from rehue_training.evaluation.colorizer import Colorizer
 
     models = [Colorizer(arguments.repository, name) for name in arguments.models]
     figures.sheet(arguments.data, models, arguments.count, arguments.out, arguments.across)

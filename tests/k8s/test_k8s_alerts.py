@@ -1,0 +1,222 @@
+"""The alerts and every expression tried by promtool: on made-up series, and on recorded ones."""
+
+import functools
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import promql_parser
+import pytest
+import yaml
+from conftest import PHOTOS, Server
+from prometheus_client.parser import text_string_to_metric_families
+from rendered import ROOT, only
+from test_k8s_watching import GPU, OTHERS, Selectors, exported, expressions, queries, rules
+
+from rehue_serve.embedded import EmbeddedTriton
+
+MADE_UP = Path(__file__).with_name("k8s_alerts.yaml")
+PLACES = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+
+@pytest.fixture(scope="session")
+def promtool() -> str:
+    found = shutil.which("promtool", path=PLACES)
+    if found is None:
+        asked = "promtool is missing: `make test` fetches Debian's; elsewhere put one on the PATH"
+        assert "CI" not in os.environ, asked
+        pytest.skip(asked)
+    return found
+
+
+def tried(promtool: str, folder: Path, tests: str) -> None:
+    (folder / "rules.yaml").write_text(yaml.safe_dump(only("gpu", "PrometheusRule")["spec"]))
+    (folder / "tests.yaml").write_text(tests)
+    for command in (["check", "rules", "rules.yaml"], ["test", "rules", "tests.yaml"]):
+        done = subprocess.run(
+            [promtool, *command], cwd=folder, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_is_in_the_runbook_and_tried() -> None:
+    alerts = {rule["alert"] for rule in rules() if "alert" in rule}
+    guide = (ROOT / "docs" / "kubernetes.md").read_text()
+    assert set(re.findall(r"^### (Rehue\w+)", guide, re.MULTILINE)) == alerts
+    cases = [case for test in made_up() for case in test["alert_rule_test"]]
+    assert {case["alertname"] for case in cases if case["exp_alerts"]} == alerts
+
+
+def made_up() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = yaml.safe_load(MADE_UP.read_text())["tests"]
+    return found
+
+
+def test_alerts_fire_when_they_shall(promtool: str, tmp_path: Path) -> None:
+    tried(promtool, tmp_path, MADE_UP.read_text())
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One line that a server gave to be scraped, with what Prometheus adds to it."""
+
+    name: str
+    labels: dict[str, str]
+    value: float
+
+    def series(self) -> dict[str, str]:
+        """For promtool: a counter grows by its value every minute, a gauge rests."""
+        names = ",".join(f"{name}={json.dumps(value)}" for name, value in self.labels.items())
+        counter = not self.name.startswith(GAUGES)
+        start = f"0+{self.value}" if counter else f"{self.value}"
+        return {"series": f"{self.name}{{{names}}}", "values": f"{start}x120"}
+
+
+GAUGES = (
+    "up", "ray_rehue_triton_healthy", "ray_rehue_under_way", "ray_serve_deployment_replica",
+    "ray_serve_autoscaling", "ray_node", "nv_inference_pending",
+)  # fmt: skip
+# What Prometheus' operator gives to every series of a target.
+TARGET = {"namespace": "rehue", "container": "c", "endpoint": "metrics", "pod": "pod-1"}
+
+
+def samples(text: str, job: str, *, honor: bool) -> Iterator[Sample]:
+    """What the PodMonitor of this name makes of a scrape; its own labels last where it honors."""
+    added = TARGET | {"job": f"rehue/{job}", "instance": "10.0.0.2:8002"}
+    yield Sample("up", added, 1)
+    names = asked() | exported().keys()
+    for family in text_string_to_metric_families(text):
+        for one in family.samples:
+            # The parser calls every counter _total, as OpenMetrics does; Prometheus does not.
+            name = one.name if one.name in names else one.name.removesuffix("_total")
+            if name in names:
+                labels = added | one.labels if honor else one.labels | added
+                yield Sample(name, labels, one.value)
+
+
+@pytest.fixture(scope="module")
+def recorded(server: Server, triton: EmbeddedTriton) -> list[Sample]:
+    """Scrapes of a server that colorized a photograph, and of a Triton."""
+    photo = (PHOTOS / "skimage_astronaut.jpg").read_bytes()
+    url = f"{server.http_url}/v1/colorize"
+    assert httpx.post(url, content=photo, timeout=60).status_code == 200
+    wanted = [s for one in queries() for s in Selectors(one) if str(s.name).startswith("ray_")]
+    wanted += [s for name in exported() for s in Selectors(name)]
+    found: list[Sample] = []
+    deadline = time.monotonic() + 60  # Ray gathers every 10 s
+    while missing := [one for one in wanted if not any(map(functools.partial(chosen, one), found))]:
+        assert time.monotonic() < deadline, missing
+        time.sleep(0.5)
+        text = httpx.get(f"http://127.0.0.1:{server.ports['metrics']}/metrics").text
+        found = list(samples(text, "rehue-ray", honor=True))
+    text = httpx.get(f"http://127.0.0.1:{triton.metrics_port}/metrics").text
+    found += samples(text, "rehue-triton", honor=False)
+    # Other tests' refusals aside; and the Triton has the address that it would in a cluster.
+    return [
+        becomes("ray_rehue_triton_healthy", 1, endpoint="10.0.0.2:8001")(one)
+        for one in found if one.labels.get("outcome", "ok") == "ok"
+    ]  # fmt: skip
+
+
+def chosen(selector: promql_parser.VectorSelector, one: Sample) -> bool:
+    """Whether a selector takes a sample, of whatever namespace."""
+    return one.name == selector.name and all(
+        one.labels.get(matcher.name) == matcher.value
+        for matcher in selector.matchers.matchers
+        if matcher.name != "namespace"
+    )
+
+
+def asked() -> set[str]:
+    """Every metric that an expression names."""
+    return {str(selector.name) for one in expressions() for selector in Selectors(one)}
+
+
+def test_every_metric_exists(recorded: list[Sample]) -> None:
+    named = {rule["record"] for rule in rules() if "record" in rule}
+    assert len(asked()) > 16
+    assert asked() - GPU - OTHERS - named <= {one.name for one in recorded}
+
+
+def test_made_up_series_are_like_recorded_ones(recorded: list[Sample]) -> None:
+    held: dict[str, set[str]] = {}
+    for one in recorded:
+        held.setdefault(one.name, set()).update(one.labels)
+    given = [one["series"] for test in made_up() for one in test["input_series"]]
+    seen = set()
+    for (selector,) in map(Selectors, given):
+        if selector.name in held:
+            names = {matcher.name for matcher in selector.matchers.matchers}
+            assert names <= held[selector.name], selector
+            seen.add(selector.name)
+    assert len(seen) > 6
+
+
+def asks(expression: str, value: float) -> dict[str, Any]:
+    """One expression for promtool, and what comes of it after an hour and a half."""
+    return {
+        "expr": expression,
+        "eval_time": "90m",
+        "exp_samples": [{"labels": "{}", "value": value}],
+    }
+
+
+def shown() -> Iterator[dict[str, Any]]:
+    """Every panel and trigger gives something, but for a GPU's."""
+    for one in queries():
+        if not {selector.name for selector in Selectors(one)} & GPU:
+            yield asks(f"count({one.replace('$namespace', 'rehue')}) > bool 0", 1)
+
+
+FIRING = 'count(ALERTS{{alertname="{}",alertstate="firing"}}) > bool 0'
+Fault = Callable[[Sample], Sample]
+
+
+def becomes(name: str, value: float, **labels: str) -> Fault:
+    """The series of this name have another value, or other labels."""
+    return lambda one: (
+        replace(one, value=value, labels=one.labels | labels) if one.name == name else one
+    )
+
+
+FAULTS: dict[str, Fault] = {
+    "RehueBudgetBurnsFast": becomes("ray_rehue_requests_total", 1, outcome="UNAVAILABLE", model=""),
+    "RehueBudgetBurnsSlowly": becomes("ray_rehue_requests_total", 1, outcome="INTERNAL", model=""),
+    "RehueNoTriton": becomes("ray_rehue_triton_healthy", 0),
+    "RehueTritonEjected": becomes("ray_rehue_triton_healthy", 0),
+    "RehueTritonQueueGrows": becomes("nv_inference_queue_duration_us", 1e12),
+    "RehueTritonFails": becomes("nv_inference_request_failure", 1),
+    "RehueMetricsMissing": becomes("up", 0),
+    "RehueColorizersMissing": becomes("ray_serve_deployment_replica_healthy", 0),
+}  # fmt: skip
+
+
+def test_recorded_series_fill_every_panel_and_fire_what_a_fault_would(
+    promtool: str, tmp_path: Path, recorded: list[Sample]
+) -> None:
+    # A Triton that other tests loaded may have had a queue.
+    calm = 'count(ALERTS{alertname!="RehueTritonQueueGrows"}) or vector(0)'
+    tests = [case("healthy", recorded, [*shown(), asks(calm, 0)])]
+    assert len(tests[0]["promql_expr_test"]) > 15
+    for alert, fault in FAULTS.items():
+        broken = list(map(fault, recorded))
+        tests.append(case(alert, broken, [asks(FIRING.format(alert), 1)]))
+    whole = {"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": tests}
+    tried(promtool, tmp_path, yaml.safe_dump(whole))
+
+
+def case(name: str, given: list[Sample], asked: list[dict[str, Any]]) -> dict[str, Any]:
+    series = {one["series"]: one for one in map(Sample.series, given)}  # each once
+    return {
+        "name": name, "interval": "1m", "input_series": list(series.values()),
+        "promql_expr_test": asked,
+    }  # fmt: skip

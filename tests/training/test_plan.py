@@ -1,0 +1,355 @@
+"""Plans: built, compared, kept, refused; with a stand-in for TensorRT's builder only."""
+
+import ctypes
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from conftest import MODELS, PHOTOS
+from onnx import numpy_helper
+from standin import H100, HostCuda, tensorrt
+
+import rehue_training.plan.tensorrt
+from rehue_core.lab import UInt8
+from rehue_training.plan import identity, parity, plans, precision
+from rehue_training.plan.gpu_runners import product_onnx
+from rehue_training.plan.identity import PlanRefused
+from rehue_training.plan.plans import Options
+from rehue_training.plan.tensorrt import BuildFailed, NoTensorRT, agree, here, library_version
+
+CHEAP = Options(photographs=lambda: [a_face()])
+
+
+def a_face() -> UInt8:
+    """A part of a photograph: CIEDE2000 of the whole would take most of these tests' time."""
+    (whole,) = parity.photographs([PHOTOS / "mpl_grace_hopper.jpg"])
+    return np.ascontiguousarray(whole[40:168, 120:248])
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """The folder of a model as it is committed, but quick: of one greatest batch of 2."""
+    return committed(tmp_path / "repository")
+
+
+def committed(repository: Path, name: str = "rehue") -> Path:
+    folder = repository / name
+    shutil.copytree(MODELS / name / "configs", folder / "configs")
+    (folder / "1").mkdir()
+    shutil.copy(MODELS / name / "1" / "model.onnx", folder / "1")
+    config = folder / "configs" / "gpu.pbtxt"
+    text = config.read_text().replace("max_batch_size: 32", "max_batch_size: 2")
+    config.write_text(text.replace("\n    batch_size: 32", "\n    batch_size: 2"))
+    return folder
+
+
+def test_a_plan_is_built_once(model: Path) -> None:
+    engine = tensorrt()
+    first, second = (plans.ensure(model, engine, CHEAP) for _ in range(2))
+    assert (first.built, second.built, len(engine.module.builds)) == (True, False, 1)
+    assert "does not exist" in str(first.refused)
+    assert second.refused is None
+    record = second.record
+    assert record.identity.gpu == H100.name
+    assert record.identity.onnx == identity.digest(model / "1" / "model.onnx")
+    assert record.identity.profiles == (
+        "lightness 1x1x256x256/1x1x256x256/2x1x256x256; "
+        "lightness 1x1x256x256/2x1x256x256/2x1x256x256"
+    )
+    assert record.built.endswith("+00:00")
+    assert record.parity["ciede2000"] < parity.TOLERANCE.ciede2000
+    assert engine.cuda.in_use == 0
+
+
+@pytest.mark.parametrize("part", ["driver", "gpu", "tensorrt", "onnx", "precision", "max batch"])
+def test_what_changed_is_said_and_built_again(model: Path, part: str) -> None:
+    plans.ensure(model, tensorrt(), CHEAP)
+    engine, options = tensorrt(), CHEAP
+    if part == "driver":
+        engine = tensorrt(replace(H100, driver="600.1"))
+    elif part == "gpu":
+        engine = tensorrt(replace(H100, name="NVIDIA A10", compute_capability="8.6"))
+    elif part == "tensorrt":
+        engine = tensorrt(version="10.16.1.11")
+    elif part == "precision":
+        options = replace(CHEAP, precision="fp32")
+    elif part == "onnx":
+        rescale(model / "1" / "model.onnx", 0.9)
+    else:
+        config = model / "configs" / "gpu.pbtxt"
+        config.write_text(config.read_text().replace("max_batch_size: 2", "max_batch_size: 3"))
+    with pytest.raises(PlanRefused, match=f"(?i){part}|profiles"):
+        plans.check(model, engine, options)
+    outcome = plans.ensure(model, engine, options)
+    assert outcome.built
+    assert "here it is" in str(outcome.refused)
+    assert plans.check(model, engine, options).record == outcome.record
+
+
+def rescale(path: Path, factor: float) -> None:
+    """Another network: its chroma scaled."""
+    path.write_bytes(rescaled(path.read_bytes(), factor))
+
+
+def rescaled(model: bytes, factor: float) -> bytes:
+    proto = onnx.load_model_from_string(model)
+    for weight in proto.graph.initializer:
+        if weight.name.startswith("ab_unit"):
+            value = numpy_helper.to_array(weight) * np.float32(factor)
+            weight.CopyFrom(numpy_helper.from_array(np.asarray(value, np.float32), weight.name))
+    return bytes(proto.SerializeToString())
+
+
+def test_other_code_for_the_precision_makes_another_plan(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans.ensure(model, tensorrt(), CHEAP)
+    monkeypatch.setattr(precision, "code", lambda: "changed")
+    with pytest.raises(PlanRefused, match=r"precision was fp16 as of .*, here it is fp16 as of"):
+        plans.check(model, tensorrt(), CHEAP)
+
+
+@pytest.mark.parametrize("factor", [1.5, np.nan])
+def test_a_plan_whose_colours_are_off_is_refused(model: Path, factor: float) -> None:
+    good = plans.ensure(model, tensorrt(), CHEAP)
+    other = tensorrt(replace(H100, driver="600.1"), change=lambda it: rescaled(it, factor))
+    with pytest.raises(PlanRefused, match=r"rehue is refused: ab_mean is .* at most 0\.1 is all"):
+        plans.ensure(model, other, CHEAP)
+    assert plans.check(model, tensorrt(), CHEAP).record == good.record
+
+
+def test_a_plan_of_other_tensors_is_refused(model: Path) -> None:
+    """Triton would not load it; the colours alone do not tell."""
+
+    def single(content: bytes) -> bytes:
+        proto = onnx.load_model_from_string(content)
+        proto.graph.node[-1].attribute[0].i = onnx.TensorProto.FLOAT
+        proto.graph.output[0].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+        return bytes(proto.SerializeToString())
+
+    with pytest.raises(PlanRefused, match="ab is float32, its configuration says float16"):
+        plans.ensure(model, tensorrt(change=single), CHEAP)
+
+
+def test_profiles_are_as_many_as_the_configuration_names(model: Path) -> None:
+    config = model / "configs" / "gpu.pbtxt"
+    text = config.read_text().replace("max_batch_size: 2", "max_batch_size: 32")
+    for names, best in (('"0"', [32]), ('"0", "1"', [1, 32]), ('"0", "1", "2"', [1, 6, 32])):
+        config.write_text(text.replace('profile: [ "0", "1" ]', f"profile: [ {names} ]"))
+        assert [one.batches for one in plans.profiles(model)] == [(1, each, 32) for each in best]
+
+
+def test_a_plan_of_other_profiles_is_refused(model: Path) -> None:
+    engine, config = tensorrt(), model / "configs" / "gpu.pbtxt"
+    plans.ensure(model, engine, CHEAP)
+    config.write_text(config.read_text().replace('profile: [ "0", "1" ]', 'profile: [ "0" ]'))
+    with pytest.raises(PlanRefused, match="it has 2 optimisation profiles instead of 1"):
+        plans.compare(model, engine, (model / "1" / "model.plan").read_bytes(), CHEAP)
+
+
+def test_a_build_that_fails_leaves_the_old_plan(model: Path) -> None:
+    good = plans.ensure(model, tensorrt(), CHEAP)
+    with pytest.raises(BuildFailed, match="could not build"):
+        plans.ensure(model, tensorrt(version="12", change=lambda it: None), CHEAP)
+    assert plans.check(model, tensorrt(), CHEAP).record == good.record
+
+
+def test_an_onnx_file_that_tensorrt_does_not_take_is_said(model: Path) -> None:
+    path = model / "1" / "model.onnx"
+    proto = onnx.load(path)
+    proto.graph.node[-1].op_type = "Nonsense"
+    path.write_bytes(proto.SerializeToString())
+    with pytest.raises(BuildFailed, match="does not take the ONNX file"):
+        plans.ensure(model, tensorrt(), replace(CHEAP, precision="fp32"))
+
+
+def test_a_file_that_is_no_onnx_file_is_said(model: Path) -> None:
+    path = model / "1" / "model.onnx"
+    path.write_bytes(path.read_bytes()[:100_000])
+    with pytest.raises(ValueError, match="the ONNX file is cut short or is none"):
+        plans.ensure(model, tensorrt(), CHEAP)
+
+
+def test_a_configuration_that_is_none_is_said(model: Path) -> None:
+    (model / "configs" / "gpu.pbtxt").write_text('name: "rehue" max_batch: 3')
+    with pytest.raises(ValueError, match=r"gpu\.pbtxt is no model configuration: .*max_batch"):
+        plans.ensure(model, tensorrt(), CHEAP)
+
+
+@pytest.mark.parametrize(
+    ("null", "told"),
+    [
+        ("Builder", r"11\.1\.0\.106 does not start on NVIDIA H100 .* with driver 580\.82\.07"),
+        ("Runtime", "does not start on NVIDIA H100"),
+        ("context", "has no room to run the plan in"),
+    ],
+)
+def test_what_tensorrt_does_not_give_is_said(model: Path, null: str, told: str) -> None:
+    """A driver too old for the library's CUDA, and a GPU that is full."""
+    good = plans.ensure(model, tensorrt(), CHEAP)
+    other = tensorrt(replace(H100, driver="580.82.07"), null=null)
+    with pytest.raises(BuildFailed, match=told):
+        plans.ensure(model, other, replace(CHEAP, compatibility="ampere-plus"))
+    assert plans.check(model, tensorrt(), CHEAP).record == good.record
+
+
+def test_the_builder_is_told_everything(model: Path) -> None:
+    engine = tensorrt()
+    plans.ensure(model, engine, replace(CHEAP, compatibility="ampere-plus", level=1))
+    ((network, config),) = engine.module.builds
+    assert network.flags == 1 << engine.module.NetworkDefinitionCreationFlag.STRONGLY_TYPED
+    assert network.onnx == precision.at((model / "1" / "model.onnx").read_bytes(), "fp16")
+    assert config.flags == {"TF32"}
+    assert config.hardware_compatibility_level.name == "AMPERE_PLUS"
+    assert (config.builder_optimization_level, config.tactic_sources) == (1, None)
+    shape = (1, 256, 256)
+    assert [one.shapes["lightness"] for one in config.profiles] == [
+        ((1, *shape), (1, *shape), (2, *shape)),
+        ((1, *shape), (2, *shape), (2, *shape)),
+    ]
+
+
+def test_tensorrt_8_is_told_what_its_onnx_cannot_say(model: Path) -> None:
+    engine = tensorrt(version="8.6.0")
+    plans.ensure(model, engine, CHEAP)
+    ((network, config),) = engine.module.builds
+    assert network.flags == 1 << engine.module.NetworkDefinitionCreationFlag.EXPLICIT_BATCH
+    assert config.flags == {"TF32", "FP16"}
+    assert config.builder_optimization_level == 3
+    assert config.tactic_sources == 0b11000
+    with pytest.raises(BuildFailed, match=r"8\.6\.0 has no compatibility level same-compute"):
+        plans.ensure(model, engine, replace(CHEAP, compatibility="same-compute-capability"))
+
+
+def test_fp32_is_not_tf32(model: Path) -> None:
+    engine = tensorrt()
+    plans.ensure(model, engine, replace(CHEAP, precision="fp32"))
+    assert engine.module.builds[0][1].flags == set()
+
+
+@pytest.mark.parametrize("cache", [None, "cache"])
+def test_what_was_timed_is_kept_for_other_weights(
+    model: Path, tmp_path: Path, cache: str | None
+) -> None:
+    options = replace(CHEAP, cache=cache and tmp_path / cache)
+    plans.ensure(model, tensorrt(), options)
+    rescale(model / "1" / "model.onnx", 0.9)
+    plans.ensure(model, tensorrt(), options)
+    plans.ensure(model, tensorrt(replace(H100, driver="600.1")), options)
+    kept = (options.cache or model / "1").glob("model.plan.timing-????????????????")
+    assert sorted(path.read_bytes() for path in kept) == [b"timed;", b"timed;timed;"]
+
+
+def test_an_onnx_file_replaced_while_another_builds_is_not_built(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its plan would have the identity of the one before."""
+
+    @contextmanager
+    def locked(path: Path) -> Iterator[None]:
+        rescale(model / "1" / "model.onnx", 0.9)
+        yield
+
+    monkeypatch.setattr(plans, "locked", locked)
+    with pytest.raises(PlanRefused, match="the ONNX file of rehue was replaced meanwhile"):
+        plans.ensure(model, tensorrt(), CHEAP)
+    assert not (model / "1" / "model.plan").exists()
+
+
+def test_a_plan_beyond_todays_tolerance_is_built_again(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = plans.ensure(model, tensorrt(), CHEAP).record.parity["ab_largest"]
+    stricter = replace(parity.TOLERANCE, ab_largest=found / 2)
+    monkeypatch.setattr(plans, "TOLERANCE", stricter)
+    with pytest.raises(PlanRefused, match="no longer near enough: ab_largest is"):
+        plans.check(model, tensorrt(), CHEAP)
+    with pytest.raises(PlanRefused, match=r"the plan built from .* is refused: ab_largest is"):
+        plans.ensure(model, tensorrt(), CHEAP)
+
+
+@pytest.mark.parametrize("null", ["", "timing cache"])
+def test_a_timing_cache_of_another_gpu_is_left(null: str) -> None:
+    """TensorRT does not attach it, or makes none of it."""
+    built = tensorrt(null=null).build(
+        product_onnx(8), [], precision="fp32", timing_cache=b"of another GPU"
+    )
+    assert built.timing_cache == b"timed;"
+
+
+def test_nodes_with_unlike_gpus_share_a_cache(model: Path, tmp_path: Path) -> None:
+    """Each node's own repository gets its own plan; the cache keeps both."""
+    options = replace(CHEAP, cache=tmp_path / "cache")
+    nodes = [committed(tmp_path / name) for name in ("one", "two", "three")]
+    a10 = replace(H100, name="NVIDIA A10", compute_capability="8.6")
+    outcomes = [
+        plans.ensure(node, tensorrt(gpu), options)
+        for node, gpu in zip(nodes, (H100, a10, H100), strict=True)
+    ]
+    assert [one.built for one in outcomes] == [True, True, False]
+    assert outcomes[0].record == outcomes[2].record
+    for node, gpu in zip(nodes, (H100, a10, H100), strict=True):
+        assert plans.check(node, tensorrt(gpu), options).record.identity.gpu == gpu.name
+
+
+def test_gpus_that_may_share_a_plan_share_the_caches(model: Path, tmp_path: Path) -> None:
+    options = replace(CHEAP, cache=tmp_path / "cache", compatibility="ampere-plus")
+    a10 = tensorrt(replace(H100, name="NVIDIA A10", compute_capability="8.6"))
+    assert plans.ensure(model, tensorrt(), options).built
+    other = committed(tmp_path / "other")
+    with pytest.raises(ValueError, match="at least one array"):  # compared there too, on none
+        plans.ensure(other, a10, replace(options, photographs=list))
+    assert not (other / "1" / "model.plan").exists()
+    assert not plans.ensure(other, a10, options).built
+    assert plans.check(other, a10, options).record.identity.gpu == H100.name
+
+
+def test_models_are_those_with_a_gpu_configuration(model: Path) -> None:
+    repository = model.parent
+    (repository / "other" / "configs").mkdir(parents=True)
+    assert plans.models(repository) == [model]
+    with pytest.raises(ValueError, match="no other with configs"):
+        plans.models(repository, ["other"])
+
+
+class Nvinfer:
+    """libnvinfer's functions that tell its version."""
+
+    def __init__(self, version: str) -> None:
+        names = ("Major", "Minor", "Patch", "Build")
+        for name, value in zip(names, version.split("."), strict=True):
+            setattr(self, f"getInferLib{name}Version", lambda value=int(value): value)
+
+
+class Nvinfer8:
+    @staticmethod
+    def getInferLibVersion() -> int:
+        return 8601
+
+
+def test_the_bindings_must_be_of_the_library() -> None:
+    assert library_version(Nvinfer("11.1.0.106")) == "11.1.0.106"
+    assert library_version(Nvinfer8()) == "8.6.1"
+    for bindings, library in (("11.1.0.106", "11.1.0.106"), ("8.6.1", "8.6.1"),
+                              ("10.13.3.9.post1", "10.13.3.9")):  # fmt: skip
+        agree(bindings, library)
+    with pytest.raises(BuildFailed, match=r"are 11\.1\.0\.106, but libnvinfer is 11\.1\.0\.99: "):
+        agree("11.1.0.106", "11.1.0.99")
+
+
+@pytest.mark.skipif(find_spec("tensorrt") is not None, reason="for where TensorRT is not whole")
+def test_the_bindings_alone_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rehue_training.plan.tensorrt, "Cuda", HostCuda)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Nvinfer("11.1.0.106"))
+    with pytest.raises(NoTensorRT, match="is not installed"):
+        here()
+    monkeypatch.syspath_prepend(tmp_path)
+    code = "__version__ = '11.1.0.106'\nclass Logger(int):\n    WARNING = 2\n"
+    (tmp_path / "tensorrt_bindings.py").write_text(code)
+    assert here().version == "11.1.0.106"

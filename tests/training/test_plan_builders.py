@@ -1,0 +1,143 @@
+"""Builders as processes: two at once, killed, and on a full disk; `test_plan` has the rest."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+from standin import H100, tensorrt
+from test_plan import CHEAP, committed
+
+from rehue_training.plan import plans
+from rehue_training.plan.identity import PlanRefused
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return committed(tmp_path / "repository")
+
+
+# One builder as a process, which says how far it is; it builds until it is told to go on.
+BUILDER = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from standin import H100, tensorrt
+from test_plan import CHEAP
+from rehue_training.plan import plans
+
+def until_told(onnx):
+    print("builds", flush=True)
+    sys.stdin.readline()
+    return onnx
+
+def tell(text, *rest):
+    if text.startswith("waiting"):
+        print("waits", flush=True)
+
+plans.log.info = tell
+engine = tensorrt(replace(H100, driver=sys.argv[2]), change=until_told)
+print("begins", flush=True)
+print("built" if plans.ensure(Path(sys.argv[1]), engine, CHEAP).built else "found", flush=True)
+"""
+
+
+@contextmanager
+def builder(model: Path, driver: str) -> Iterator["subprocess.Popen[str]"]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", BUILDER, str(model), driver],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            yield process
+            process.wait(60)
+        finally:
+            process.kill()
+
+
+def until(process: "subprocess.Popen[str]", word: str) -> None:
+    assert process.stdout is not None
+    assert any(line.strip() == word for line in process.stdout)
+
+
+def go_on(process: "subprocess.Popen[str]") -> None:
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+def test_of_two_builders_one_builds_and_the_other_finds(model: Path) -> None:
+    with builder(model, H100.driver) as first:
+        until(first, "builds")
+        with builder(model, H100.driver) as second:
+            until(second, "waits")
+            go_on(first)
+            until(first, "built")
+            assert second.communicate(timeout=120)[0].split() == ["found"]
+    assert (first.returncode, second.returncode) == (0, 0)
+
+
+def test_two_builders_for_unlike_gpus_leave_a_whole_plan(model: Path) -> None:
+    with builder(model, "1.0") as first, builder(model, "2.0") as second:
+        for one in (first, second):
+            go_on(one)
+        for one in (first, second):
+            told = one.communicate(timeout=120)[0].split()
+            assert [word for word in told if word != "waits"] == ["begins", "builds", "built"]
+    fits = [
+        refusal(partial(plans.check, model, tensorrt(replace(H100, driver=driver)), CHEAP))
+        for driver in ("1.0", "2.0")
+    ]
+    assert sorted(map(bool, fits)) == [False, True]
+    assert "the driver was" in str(fits)
+
+
+def refusal(work: Callable[[], object]) -> str:
+    try:
+        work()
+    except PlanRefused as error:
+        return str(error)
+    return ""
+
+
+def test_a_killed_builder_leaves_the_old_plan_and_no_lock(model: Path) -> None:
+    good = plans.ensure(model, tensorrt(), CHEAP)
+    with builder(model, "2.0") as process:
+        until(process, "builds")
+        process.send_signal(signal.SIGKILL)
+    assert plans.check(model, tensorrt(), CHEAP).record == good.record
+    began = time.monotonic()
+    assert plans.ensure(model, tensorrt(replace(H100, driver="2.0")), CHEAP).built
+    assert time.monotonic() - began < 60
+
+
+def test_a_full_disk_leaves_the_old_plan(model: Path) -> None:
+    """A limit on the size of files stands for it: the write fails at the same place."""
+    script = (
+        "import sys, resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20));"
+        "from pathlib import Path; from dataclasses import replace;"
+        "from standin import H100, tensorrt; from test_plan import CHEAP;"
+        "from rehue_training.plan import plans;"
+        "plans.ensure(Path(sys.argv[1]), tensorrt(replace(H100, driver='2.0')), CHEAP)"
+    )
+    good = plans.ensure(model, tensorrt(), CHEAP)
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(model)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+    )
+    assert "File too large" in done.stderr
+    assert plans.check(model, tensorrt(), CHEAP).record == good.record
+    assert not list((model / "1").glob("*.new"))

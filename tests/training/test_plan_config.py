@@ -1,0 +1,202 @@
+"""`configs/gpu.pbtxt`: every field read by Triton's own parser, most of it run by a real Triton."""
+
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import onnxruntime
+import pytest
+import tritonclient.grpc as grpc
+from conftest import MODELS
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+from tritonclient.utils import InferenceServerException
+
+from rehue_serve.embedded import EmbeddedTriton
+from rehue_training.plan import plans
+
+NAMES = ["rehue", "rehue-free", "seed"]
+ONNX_TYPES = {
+    "tensor(uint8)": model_config_pb2.TYPE_UINT8,
+    "tensor(float16)": model_config_pb2.TYPE_FP16,
+}
+PENDING = re.compile(r'^nv_inference_pending_request_count{model="rehue".*} (\d+)$', re.MULTILINE)
+# All that a Triton without a GPU cannot take as it stands.
+SWAPPED = {
+    'backend: "tensorrt"\nplatform: "tensorrt_plan"': 'backend: "onnxruntime"',
+    'kind: KIND_GPU count: 2 profile: [ "0", "1" ]': "kind: KIND_CPU count: 2",
+}
+
+
+def swap(text: str) -> str:
+    for there, here in SWAPPED.items():
+        assert text.count(there) == 1
+        text = text.replace(there, here)
+    return text
+
+
+def read(name: str, kind: str = "gpu") -> model_config_pb2.ModelConfig:
+    text = (MODELS / name / "configs" / f"{kind}.pbtxt").read_text()
+    return text_format.Parse(text, model_config_pb2.ModelConfig())
+
+
+def swapped_repository(path: Path) -> Path:
+    """The model repository as a GPU node has it, with the ONNX file in the plan's place."""
+    for name in NAMES:
+        (path / name / "1").mkdir(parents=True)
+        (path / name / "configs").mkdir()
+        shutil.copy(MODELS / name / "1" / "model.onnx", path / name / "1" / "model.onnx")
+        text = (MODELS / name / "configs" / "gpu.pbtxt").read_text()
+        (path / name / "configs" / "gpu.pbtxt").write_text(swap(text))
+    return path
+
+
+@pytest.fixture(scope="module")
+def gpu_triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedTriton]:
+    repository = swapped_repository(tmp_path_factory.mktemp("repository"))
+    for name in NAMES:
+        (repository / name / "1" / "model.onnx").rename(repository / name / "1" / "model.plan")
+    with EmbeddedTriton(repository, threads=1, config_name="gpu") as running:
+        yield running
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_gpu_configuration_serves_the_onnx_files_colours(
+    gpu_triton: EmbeddedTriton, triton: EmbeddedTriton, name: str
+) -> None:
+    config = read(name)
+    counts = np.random.default_rng(0).integers(0, 256, (3, *config.input[0].dims), np.uint8)
+    session = onnxruntime.InferenceSession(MODELS / name / "1" / "model.onnx")
+    (expected,) = session.run(["ab"], {"lightness": counts})
+    for server in (gpu_triton, triton):
+        (found,) = infer(server.url, name, counts)
+        np.testing.assert_allclose(found.astype(float), expected.astype(float), atol=0.2)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_triton_keeps_every_field(gpu_triton: EmbeddedTriton, name: str) -> None:
+    """What a running Triton says of its configuration is the file's, the swapped lines apart."""
+    with grpc.InferenceServerClient(gpu_triton.url) as client:
+        running = client.get_model_config(name).config
+    # What it fills in itself: the greatest batch, and the swapped backend's own.
+    running.dynamic_batching.ClearField("preferred_batch_size")
+    running.ClearField("platform")
+    running.ClearField("runtime")
+    written = text_format.Parse(
+        swap((MODELS / name / "configs" / "gpu.pbtxt").read_text()), model_config_pb2.ModelConfig()
+    )
+    for field in written.DESCRIPTOR.fields:
+        if field.name == "instance_group":
+            (there,), (here,) = running.instance_group, written.instance_group
+            assert (there.kind, there.count) == (here.kind, here.count)
+        else:
+            assert getattr(running, field.name) == getattr(written, field.name), field.name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tensors_are_the_cpu_configurations(name: str) -> None:
+    gpu, cpu = read(name), read(name, "cpu")
+    assert gpu.input == cpu.input
+    assert gpu.output == cpu.output
+    assert dict(gpu.parameters) == dict(cpu.parameters)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tensors_are_the_onnx_files(name: str) -> None:
+    session = onnxruntime.InferenceSession(MODELS / name / "1" / "model.onnx")
+    for found, written in (
+        (session.get_inputs(), read(name).input),
+        (session.get_outputs(), read(name).output),
+    ):
+        assert [(one.name, ONNX_TYPES[one.type], one.shape[1:]) for one in found] == [
+            (one.name, one.data_type, list(one.dims)) for one in written
+        ]
+        assert isinstance(found[0].shape[0], str)  # any batch
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_batch_has_a_cuda_graph_and_every_profile_a_shape(name: str) -> None:
+    """As Triton's TensorRT backend looks graphs up: by the batch and the whole shape.
+
+    A lower bound that does not name the input's shape has the graph's own (SetCudaGraphShape):
+    it matches no lesser batch.
+    """
+    config = read(name)
+    specs = config.optimization.cuda.graph_spec
+    assert [one.batch_size for one in specs] == list(range(1, config.max_batch_size + 1))
+    assert not any(one.HasField("graph_lower_bound") or one.input for one in specs)
+    names = list(config.instance_group[0].profile)
+    profiles = plans.profiles(MODELS / name)
+    assert names == [str(number) for number in range(len(profiles))]
+    assert [one.batches for one in profiles] == [(1, 1, 32), (1, 32, 32)]
+    assert {(one.name, one.shape) for one in profiles} == {
+        ("lightness", tuple(config.input[0].dims))
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_warm_up_has_the_real_shapes_and_both_ends_of_the_batches(name: str) -> None:
+    config = read(name)
+    assert [one.batch_size for one in config.model_warmup] == [1, config.max_batch_size]
+    for one in config.model_warmup:
+        assert one.inputs["lightness"].dims == config.input[0].dims
+        assert one.inputs["lightness"].data_type == config.input[0].data_type
+
+
+def test_who_waits_goes_before_bulk_work(gpu_triton: EmbeddedTriton) -> None:
+    """Level 2 is taken when level 1 is empty, whoever came first."""
+    # Two of these do not fit into one batch of 32.
+    counts = np.zeros((17, *read("rehue").input[0].dims), np.uint8)
+    order: list[int] = []
+
+    def one(level: int) -> None:
+        infer(gpu_triton.url, "rehue", counts, level)
+        order.append(level)
+
+    # Two of the first keep both instances busy until all have come. With a thread for each, none
+    # waits anywhere but in Triton.
+    with ThreadPoolExecutor(6) as pool:
+        work = []
+        for level, count, waiting in ((1, 3, 1), (2, 2, 3), (1, 1, 4)):
+            work += [pool.submit(one, level) for _ in range(count)]
+            wait_for_queue(gpu_triton, waiting)
+    assert not [done for done in work if done.exception()]
+    assert order[-2:] == [2, 2]
+
+
+def test_a_request_may_wait_shorter_than_the_configuration_says(
+    gpu_triton: EmbeddedTriton,
+) -> None:
+    counts = np.zeros((17, *read("rehue").input[0].dims), np.uint8)
+    with ThreadPoolExecutor() as pool:
+        work = [pool.submit(infer, gpu_triton.url, "rehue", counts, 2) for _ in range(3)]
+        time.sleep(0.1)
+        with pytest.raises(InferenceServerException, match="timeout expired"):
+            infer(gpu_triton.url, "rehue", counts, 2, timeout=1000)
+        assert all(one.result() for one in work)
+
+
+def wait_for_queue(triton: EmbeddedTriton, waiting: int) -> None:
+    """Until so many calls wait for an instance of `rehue`."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        metrics = httpx.get(f"http://127.0.0.1:{triton.metrics_port}/metrics").text
+        if sum(map(int, PENDING.findall(metrics))) == waiting:
+            return
+    raise AssertionError(f"never {waiting} in the queue")
+
+
+def infer(
+    url: str, name: str, counts: np.ndarray, priority: int = 0, timeout: int | None = None
+) -> list[np.ndarray]:
+    """The colours; `timeout` is the longest wait in Triton's queue, in microseconds."""
+    with grpc.InferenceServerClient(url) as client:
+        tensor = grpc.InferInput("lightness", counts.shape, "UINT8")
+        tensor.set_data_from_numpy(counts)
+        answer = client.infer(name, [tensor], priority=priority, timeout=timeout)
+        return [answer.as_numpy("ab")]

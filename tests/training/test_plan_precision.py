@@ -1,0 +1,166 @@
+"""The ONNX that plans are built from: FP16 where it may be, the same colours, the same contract."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from conftest import MODELS, PHOTOS
+from onnx import TensorProto, shape_inference
+
+from rehue_core import spec
+from rehue_training.plan import cost, parity, precision
+from rehue_training.plan.parity import Parity
+
+NAMES = ["rehue", "seed"]
+SOME = [PHOTOS / "mpl_grace_hopper.jpg", PHOTOS / "sklearn_china.jpg"]
+
+
+def model(name: str) -> bytes:
+    return (MODELS / name / "1" / "model.onnx").read_bytes()
+
+
+def network(content: bytes) -> parity.Network:
+    session = onnxruntime.InferenceSession(content)
+    return lambda counts: session.run(["ab"], {"lightness": counts})[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_convolution_is_fp16_and_the_ends_are_fp32(name: str) -> None:
+    graph = shape_inference.infer_shapes(
+        onnx.load_model_from_string(precision.at(model(name), "fp16")), strict_mode=True
+    ).graph
+    types = {one.name: one.type.tensor_type.elem_type for one in [*graph.input, *graph.value_info]}
+    types |= {one.name: one.data_type for one in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Conv":
+            assert {types[one] for one in node.input} == {TensorProto.FLOAT16}
+        if node.op_type in ("Tanh", "Mul"):
+            assert {types[one] for one in node.input} == {TensorProto.FLOAT}
+    casts = [node for node in graph.node if node.op_type == "Cast"]
+    looks = {"rehue": 2, "seed": 1}[name]
+    # Counts in, ab out; into FP16 and out of it at every look.
+    assert len(casts) == 2 + 2 * looks
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_contract_and_the_colours_stay(name: str) -> None:
+    made, kept = (onnx.load_model_from_string(one) for one in (
+        precision.at(model(name), "fp16"), model(name)
+    ))  # fmt: skip
+    assert (made.graph.input, made.graph.output) == (kept.graph.input, kept.graph.output)
+    contract = spec.read(MODELS / name / "configs" / "gpu.pbtxt")
+    found = parity.measure(
+        network(made.SerializeToString()), network(model(name)),
+        parity.photographs(SOME), contract, batch=2,
+    )  # fmt: skip
+    assert found.exceeds(parity.TOLERANCE) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("kind", ["fp32", "fp16"])
+def test_convolutions_have_weights_and_no_tensors(name: str, kind: precision.Precision) -> None:
+    """To TensorRT's parser what a Cast gives is a tensor, and the convolution one of two inputs."""
+    graph = onnx.load_model_from_string(precision.at(model(name), kind)).graph
+    weights = {one.name for one in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Conv":
+            assert set(node.input[1:]) <= weights
+    assert weights == {name for node in graph.node for name in node.input} & weights
+
+
+def test_fp32_is_the_files_own_arithmetic() -> None:
+    counts = np.random.default_rng(0).integers(0, 256, (1, 1, 224, 224), np.uint8)
+    found, expected = (
+        network(one)(counts) for one in (precision.at(model("seed"), "fp32"), model("seed"))
+    )
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_what_a_softmax_makes_colours_of_stays_fp32() -> None:
+    """The classes' scores are the network's last convolution; their mean colour is none."""
+    kernels = [
+        onnx.numpy_helper.from_array(np.ones((2, count, 1, 1), np.float32), name)
+        for name, count in (("first", 1), ("scores", 2), ("mean", 2))
+    ]
+    x, y = (
+        onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", channels, 4, 4])
+        for name, channels in (("x", 1), ("y", 2))
+    )
+    nodes = [
+        onnx.helper.make_node(operator, inputs, [output], name=output, **attributes)
+        for operator, inputs, output, attributes in (
+            ("Conv", ["x", "first"], "a", {"kernel_shape": [1, 1]}),
+            ("Conv", ["a", "scores"], "b", {"kernel_shape": [1, 1]}),
+            ("Softmax", ["b"], "c", {"axis": 1}),
+            ("Conv", ["c", "mean"], "y", {"kernel_shape": [1, 1]}),
+        )
+    ]
+    graph = onnx.helper.make_graph(nodes, "classes", [x], [y], kernels)
+    proto = onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8
+    )
+    made = onnx.load_model_from_string(precision.at(proto.SerializeToString(), "fp16")).graph
+    types = {one.name: one.data_type for one in made.initializer}
+    kinds = [types[node.input[1]] for node in made.node if node.op_type == "Conv"]
+    assert kinds == [TensorProto.FLOAT16, TensorProto.FLOAT16, TensorProto.FLOAT]
+    assert [one.name for one in precision.convolutions(nodes)] == ["a", "b"]
+
+
+def test_a_graph_without_convolutions_is_said() -> None:
+    proto = onnx.load_model_from_string(model("seed"))
+    for node in proto.graph.node:
+        node.op_type = "Relu" if node.op_type == "Conv" else node.op_type
+    with pytest.raises(ValueError, match="no convolution"):
+        precision.half(proto)
+
+
+def test_the_distance_is_the_worst_photographs() -> None:
+    """One of three photographs, in calls of two, gets other colours; its distance is told."""
+    contract = spec.read(MODELS / "seed" / "configs" / "gpu.pbtxt")
+    three = parity.photographs([*SOME, PHOTOS / "sklearn_flower.jpg"])
+    calls = []
+
+    def off(counts: np.ndarray) -> np.ndarray:
+        calls.append(len(counts))
+        field = np.zeros((len(counts), 2, 224, 224), np.float16)
+        if len(calls) == 2:
+            field[0] = 40
+        return field
+
+    def gray(counts: np.ndarray) -> np.ndarray:
+        return np.zeros((len(counts), 2, 224, 224), np.float16)
+
+    found = parity.measure(off, gray, three, contract, batch=2)
+    assert calls == [2, 2]
+    assert (found.ab_mean, found.ab_largest) == (40, 40)
+    assert found.ciede2000 > 10
+    nothing = Parity(0, 0, 1e-9)  # the same picture's CIEDE2000 is not always quite 0
+    assert parity.measure(gray, gray, three, contract, batch=2).exceeds(nothing) == []
+
+
+def test_a_picture_that_is_none_is_said() -> None:
+    with pytest.raises(ValueError, match="is not a picture that can be read"):
+        parity.photographs([PHOTOS / "SOURCES.tsv"])
+
+
+def test_the_cost_of_seed_is_the_papers_layers() -> None:
+    """Counted here layer by layer: 3 x 3 kernels, channels and strides of the paper."""
+    layers = [
+        (1, 64, 112), (64, 128, 112), (128, 128, 56), (128, 256, 56), (256, 256, 28),
+        (256, 512, 28), (512, 512, 28), (512, 256, 28), (256, 128, 28),
+        (128, 64, 56), (64, 32, 112), (32, 16, 112), (16, 2, 112),
+    ]  # fmt: skip
+    found = cost.of(precision.at(model("seed"), "fp16"))
+    assert found.operations == sum(2 * 9 * made * given * side**2 for given, made, side in layers)
+    parameters = sum(9 * given * made + made for given, made, _ in layers)
+    assert found.weights == pytest.approx(2 * parameters, abs=64)
+    assert parameters == 6_219_410
+    whole = cost.of(model("seed"))
+    assert whole.operations == found.operations
+    assert whole.traffic > found.traffic
+
+
+def test_the_bound_is_the_slower_of_arithmetic_and_memory() -> None:
+    one = cost.Cost(operations=100, traffic=10, weights=50)
+    assert one.shortest(4, operations_rate=1, bytes_rate=1) == 400
+    assert one.shortest(4, operations_rate=100, bytes_rate=1) == 90

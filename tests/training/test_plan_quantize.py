@@ -1,0 +1,143 @@
+"""INT8 and FP8: what is quantized, how far the colours go, and what refuses it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import onnx
+import pytest
+from conftest import MODELS, PHOTOS
+from onnx import TensorProto, numpy_helper, shape_inference
+from standin import H100, tensorrt
+from test_plan import committed
+
+from rehue_core import spec
+from rehue_training.plan import cost, parity, plans, precision, quantize
+from rehue_training.plan.cuda import Gpu
+from rehue_training.plan.identity import PlanRefused
+from rehue_training.plan.plans import Options
+from rehue_training.plan.precision import Precision
+from rehue_training.plan.tensorrt import BuildFailed
+
+NAMES = ["rehue", "seed"]
+LARGEST = {"int8": 127, "fp8": 448}
+TYPES = {"int8": np.int8, "fp8": ml_dtypes.float8_e4m3fn}
+EVERY = sorted(PHOTOS.glob("*.jpg"))
+CALIBRATION, OTHERS = tuple(EVERY[:8]), EVERY[12:14]
+OPTIONS = Options(
+    precision="int8", calibration=CALIBRATION, photographs=lambda: parity.photographs(OTHERS)
+)
+# One photograph to compare on, and few to calibrate on: for tests of what is said.
+QUICK = replace(
+    OPTIONS, calibration=CALIBRATION[:5], photographs=lambda: parity.photographs(OTHERS[:1])
+)
+
+
+@pytest.fixture(scope="module", params=[("rehue", "int8"), ("seed", "int8"), ("rehue", "fp8")])
+def quantized(request: pytest.FixtureRequest) -> tuple[str, str, bytes]:
+    """A model's name, the precision, and the ONNX file that its plan would be built from."""
+    name, kind = request.param
+    return name, kind, replace(OPTIONS, precision=kind).onnx(MODELS / name)
+
+
+def test_the_dense_convolutions_are_quantized_and_symmetric(
+    quantized: tuple[str, str, bytes],
+) -> None:
+    name, kind, content = quantized
+    proto = onnx.load_model_from_string(content)
+    graph = shape_inference.infer_shapes(proto, strict_mode=True).graph
+    makers = {node.output[0]: node for node in graph.node}
+    tensors = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
+    types = {one.name: one.type.tensor_type.elem_type for one in graph.value_info}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    # By name, so that the choice is not tested by itself.
+    expected = 11 if name == "seed" else 2 * 8  # of each look
+    found = [node for node in convolutions if node.input[1] in makers]
+    assert len(found) == expected
+    assert convolutions[0] not in found
+    assert convolutions[-1] not in found
+    ends = ("depthwise", "stem", "colours")  # of either look
+    assert not any(part in node.name for node in found for part in ends)
+    for node in found:
+        for index, given in enumerate(node.input[:2]):
+            undo = makers[given]
+            assert (undo.op_type, types[given]) == ("DequantizeLinear", TensorProto.FLOAT16)
+            assert not np.any(tensors[undo.input[2]].astype(np.float32))
+            # TensorRT takes no scale of nought, as FP16 makes of one that is too small.
+            assert np.all(tensors[undo.input[1]] > 0)
+            channels = tensors[undo.input[1]].size
+            kernel = makers[node.input[1]].input[0]
+            assert channels == (1 if index == 0 else tensors[kernel].shape[0])
+            assert tensors[kernel].dtype == TYPES[kind]
+            assert np.abs(tensors[kernel].astype(np.float32)).max() == LARGEST[kind]
+
+
+def test_the_colours_hold(quantized: tuple[str, str, bytes]) -> None:
+    name, _, content = quantized
+    found = parity.measure(
+        parity.quantized_network(content),
+        parity.onnx_network(MODELS / name / "1" / "model.onnx"),
+        parity.photographs(OTHERS),
+        spec.read(MODELS / name / "configs" / "gpu.pbtxt"),
+        batch=2,
+    )
+    assert found.exceeds(parity.QUANTIZED) == []
+    assert found.ciede2000 > 0.01  # it is quantized indeed
+
+
+def test_int8_moves_fewer_bytes(quantized: tuple[str, str, bytes]) -> None:
+    name, _, content = quantized
+    whole = (MODELS / name / "1" / "model.onnx").read_bytes()
+    before, after = cost.of(precision.at(whole, "fp16")), cost.of(content)
+    assert after.operations == before.operations
+    assert after.traffic < before.traffic
+    assert after.weights < before.weights
+
+
+def test_a_plan_says_what_it_was_calibrated_on(tmp_path: Path) -> None:
+    model, engine = committed(tmp_path / "repository"), tensorrt()
+    built = plans.ensure(model, engine, QUICK)
+    assert " calibrated on 5 photographs (" in built.record.identity.precision
+    assert engine.module.builds[0][1].flags == {"TF32"}  # the rest is in the graph
+    with pytest.raises(PlanRefused, match=r"the precision was int8 .* 5 .*, here it is int8 .* 2"):
+        plans.check(model, engine, replace(QUICK, calibration=CALIBRATION[:2]))
+
+
+def test_colours_that_quantization_loses_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The depthwise convolutions, which are left alone for this very reason."""
+    monkeypatch.setattr(quantize, "_dense", lambda node: True)
+    model = committed(tmp_path / "repository")
+    with pytest.raises(PlanRefused, match=r"ciede2000 is \d\.\d+, at most 0\.5 is allowed"):
+        plans.ensure(model, tensorrt(), QUICK)
+    assert not (model / "1" / "model.plan").exists()
+
+
+def test_int8_needs_photographs(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="int8 needs photographs to calibrate on"):
+        plans.ensure(committed(tmp_path / "r"), tensorrt(), replace(OPTIONS, calibration=()))
+
+
+@pytest.mark.parametrize(
+    ("kind", "version", "gpu", "told"),
+    [
+        ("int8", "8.6.0", H100, r"TensorRT 8\.6\.0 takes no INT8 networks"),
+        ("fp8", "8.6.0", H100, r"TensorRT 8\.6\.0 takes no FP8 networks"),
+        ("fp8", "11.1.0.106", replace(H100, name="NVIDIA A10", compute_capability="8.6"),
+         r"FP8 needs compute capability 8\.9 or newer; NVIDIA A10 has 8\.6"),
+    ],
+)  # fmt: skip
+def test_what_cannot_run_is_refused_before_the_work(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: Precision,
+    version: str,
+    gpu: Gpu,
+    told: str,
+) -> None:
+    monkeypatch.delattr(precision, "at")  # which calibrates for minutes
+    model = committed(tmp_path / "repository")
+    with pytest.raises(BuildFailed, match=told):
+        plans.ensure(model, tensorrt(gpu, version=version), replace(QUICK, precision=kind))

@@ -1,0 +1,208 @@
+"""The Triton image's start script, with a real Triton; a stand-in for the builder only."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnxruntime
+import psutil
+import pytest
+from conftest import MODELS, PHOTOS, ROOT
+from test_plan import a_face, committed
+from test_plan_config import infer, swap
+
+from rehue_serve import embedded
+from rehue_serve.embedded import EmbeddedTriton
+from rehue_serve.ports import free_ports
+
+# The command `rehue` of the image, on a GPU whose driver is told by the environment.
+REHUE = """#!{python}
+import argparse, os, sys, time
+sys.path.insert(0, {tests!r})
+from dataclasses import replace
+from standin import H100, tensorrt
+from rehue_training.plan import command as plan_command
+with open(os.environ["STEPS"], "a") as steps:
+    print("rehue", *sys.argv[1:], file=steps)
+parser = argparse.ArgumentParser()
+plan_command.add_commands(parser.add_subparsers())
+gpu = replace(H100, driver=os.environ["DRIVER"])
+change = lambda plan: None if os.environ.get("BROKEN") else plan
+if os.environ.get("SLOW"):
+    change = lambda plan: time.sleep(600)
+sys.exit(plan_command.build(parser.parse_args(), lambda: tensorrt(gpu, change=change)))
+"""
+TRITONSERVER = """#!/bin/sh
+echo "tritonserver" >> "$STEPS"
+exec {real} --backend-directory={backends} "$@"
+"""
+
+
+@dataclass
+class Image:
+    """What the image holds: the two commands on its path, and a volume with the models."""
+
+    path: Path
+    environment: dict[str, str]
+
+    @property
+    def steps(self) -> list[str]:
+        steps = self.path / "steps"
+        return [line.split()[0] for line in steps.read_text().splitlines()]
+
+    def start(self, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [ROOT / "k8s" / "triton" / "start", *arguments],
+            env=self.environment | environment,
+            cwd=self.path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, *arguments: str, **environment: str) -> tuple[int, str]:
+        process = self.start(*arguments, **environment)
+        told = process.communicate(timeout=120)[0]
+        return process.returncode, told
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Image:
+    cv2.imwrite(str(tmp_path / "face.png"), a_face()[..., ::-1])
+    model = committed(tmp_path / "models")
+    config = model / "configs" / "gpu.pbtxt"
+    config.write_text(swap(config.read_text()))
+    wheel, commands = embedded._wheel(), tmp_path / "commands"
+    commands.mkdir()
+    backends = embedded._backends(wheel, tmp_path)
+    real = wheel / "bin" / "tritonserver"
+    for name, text in (
+        ("rehue", REHUE.format(python=sys.executable, tests=str(Path(__file__).parents[1]))),
+        ("tritonserver", TRITONSERVER.format(real=real, backends=backends)),
+    ):
+        (commands / name).write_text(text)
+        (commands / name).chmod(0o755)
+    environment = EmbeddedTriton(model.parent, threads=1)._environment(wheel) | {
+        "REHUE_MODEL_REPOSITORY": str(model.parent),
+        "STEPS": str(tmp_path / "steps"),
+        "DRIVER": "580.82.07",
+        "REHUE_PLAN_OPTIONS": f"--photos {tmp_path}/face.png",
+    }
+    environment["PATH"] = f"{commands}{os.pathsep}{environment['PATH']}"
+    return Image(tmp_path, environment)
+
+
+def served(process: "subprocess.Popen[str]", http: int) -> None:
+    """Waits until Triton says that it is ready: its models are loaded and warmed up."""
+    for _ in range(1200):
+        assert process.poll() is None, process.communicate()[0]
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{http}/v2/health/ready", timeout=2)
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+        else:
+            return
+    raise AssertionError("Triton was not ready")
+
+
+def test_it_checks_builds_warms_up_and_serves(image: Image) -> None:
+    grpc, http, metrics = free_ports(3)
+    ports = [f"--grpc-port={grpc}", f"--http-port={http}", f"--metrics-port={metrics}"]
+    # Compared on the package's own photographs, as where none are given.
+    process = image.start("start", *ports, "--log-verbose=1", REHUE_PLAN_OPTIONS="")
+    try:
+        served(process, http)
+        assert image.steps == ["rehue", "tritonserver"]
+        counts = np.random.default_rng(0).integers(0, 256, (2, 1, 256, 256), np.uint8)
+        (found,) = infer(f"127.0.0.1:{grpc}", "rehue", counts)
+        session = onnxruntime.InferenceSession(MODELS / "rehue" / "1" / "model.onnx")
+        (expected,) = session.run(["ab"], {"lightness": counts})
+        np.testing.assert_allclose(found.astype(float), expected.astype(float), atol=0.2)
+    finally:
+        process.send_signal(signal.SIGTERM)  # to the script's own pid: Triton took it over
+        told = process.communicate(timeout=60)[0]
+    assert process.returncode == 0
+    order = ["does not exist", "built in", "sample 'one'", "sample 'full'", "Started GRPC"]
+    places = [told.find(one) for one in order]
+    assert min(places) >= 0, list(zip(order, places, strict=True))
+    assert places == sorted(places)
+
+
+def test_prepared_by_one_container_and_served_by_another(image: Image) -> None:
+    assert image.run("prepare")[0] == 0
+    assert image.steps == ["rehue"]
+    code, told = image.run("serve", "--no-such-option")
+    assert "the plan of" in told
+    assert "fits" in told
+    assert image.steps == ["rehue", "rehue", "tritonserver"]
+    assert code != 0
+
+
+def test_behind_an_init_container_a_plan_that_does_not_fit_is_refused(image: Image) -> None:
+    assert image.run("prepare")[0] == 0
+    code, told = image.run("serve", DRIVER="600.1")
+    assert code == 3
+    assert "the driver was 580.82.07, here it is 600.1" in told
+    assert "tritonserver" not in image.steps
+
+
+def test_options_are_those_of_both_containers(image: Image) -> None:
+    options = {"REHUE_PLAN_OPTIONS": "--compatibility ampere-plus --photos photographs/*.jpg"}
+    (image.path / "photographs").mkdir()
+    for name in ("mpl_grace_hopper", "sklearn_china"):
+        (image.path / "photographs" / f"{name}.jpg").symlink_to(PHOTOS / f"{name}.jpg")
+    assert image.run("prepare", **options)[0] == 0
+    assert (
+        "photographs/mpl_grace_hopper.jpg photographs/sklearn_china.jpg"
+        in (image.path / "steps").read_text()
+    )
+    code, told = image.run("serve")
+    assert (code, "level was ampere-plus, here it is none" in told) == (3, True)
+    code, told = image.run("serve", "--no-such-option", **options)
+    assert "fits" in told
+    assert image.steps[-1] == "tritonserver"
+
+
+def test_a_build_that_fails_serves_nothing(image: Image) -> None:
+    code, told = image.run("start", BROKEN="yes")
+    assert code == 1
+    assert "no plan was built: TensorRT could not build the plan" in told
+    assert "tritonserver" not in image.steps
+
+
+def test_a_stop_ends_a_build_at_once(image: Image) -> None:
+    """The shell is a container's first process: nobody else ends what it started."""
+    process = image.start("start", SLOW="yes")
+    assert process.stdout is not None
+    assert any("building the plan" in line for line in process.stdout)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert children
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert process.returncode == 128 + signal.SIGTERM
+    psutil.wait_procs(children, timeout=20)
+    assert not any(child.is_running() for child in children)
+    assert image.steps == ["rehue"]
+
+
+def test_a_cache_outlives_the_container(image: Image, tmp_path: Path) -> None:
+    cache = str(tmp_path / "cache")
+    assert image.run("prepare", REHUE_PLAN_CACHE=cache)[0] == 0
+    for left in (tmp_path / "models" / "rehue" / "1").glob("model.plan*"):
+        left.unlink()
+    code, told = image.run("prepare", REHUE_PLAN_CACHE=cache)
+    assert code == 0
+    assert "taken from the cache" in told
+
+
+def test_a_wrong_word_is_said(image: Image) -> None:
+    code, told = image.run("serv")
+    assert (code, told) == (2, "start: 'serv' is none of start, prepare and serve\n")

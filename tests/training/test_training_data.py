@@ -1,0 +1,167 @@
+"""Reading photographs: three layouts, what is skipped, the cache, the split."""
+
+import tarfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import skimage.data
+
+from rehue_training.data import dataset
+
+COLOUR = {"cat.png": "chelsea", "coffee.jpg": "coffee", "rocket.jpg": "rocket"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A tree of three photographs in colour, one gray, one broken, one tiny, one text."""
+    tree = tmp_path / "tree"
+    (tree / "deep").mkdir(parents=True)
+    for name, source in COLOUR.items():
+        write(tree / "deep" / name, getattr(skimage.data, source)())
+    gray = skimage.data.camera()
+    write(tree / "gray.jpg", np.dstack([gray, gray, gray]))
+    whole = (tree / "deep" / "coffee.jpg").read_bytes()
+    (tree / "broken.jpg").write_bytes(whole[:100])
+    (tree / "empty.png").write_bytes(b"")
+    write(tree / "tiny.png", skimage.data.chelsea()[:20, :20])
+    (tree / "notes.txt").write_text("not a picture")
+    return tree
+
+
+def write(path: Path, rgb: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+
+
+def read(path: Path, cache: Path) -> dataset.Photographs:
+    return dataset.photographs([path], cache=cache)
+
+
+def test_a_folder_tree_with_a_report_of_what_was_skipped(folder: Path, tmp_path: Path) -> None:
+    found = read(folder, tmp_path)
+    assert sorted(Path(name).name for name in found.names) == sorted(COLOUR)
+    assert sorted(found.report.corrupt) == ["broken.jpg", "empty.png"]
+    assert found.report.gray == ["gray.jpg"]
+    assert found.report.small == ["tiny.png"]
+    assert str(found.report).startswith("3 photographs kept; skipped 2 corrupt, 1 gray, 1 under")
+
+
+def test_a_tar_holds_the_same(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "photographs.tar"
+    with tarfile.open(path, "w") as archive:
+        archive.add(folder, arcname="inside")
+    tarred, plain = read(path, tmp_path), read(folder, tmp_path)
+    assert sorted(Path(name).name for name in tarred.names) == sorted(COLOUR)
+    pixels = {Path(name).name: tarred[i] for i, name in enumerate(tarred.names)}
+    for index, name in enumerate(plain.names):
+        assert np.array_equal(plain[index], pixels[Path(name).name])
+
+
+def test_kaggles_layout_reads_the_colour_part(tmp_path: Path) -> None:
+    home = tmp_path / "kaggle"
+    for part, names in {"train": ["chelsea", "coffee"], "test": ["rocket"]}.items():
+        for name in names:
+            rgb = getattr(skimage.data, name)()
+            write(home / f"{part}_color" / f"{name}.jpg", rgb)
+            gray = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+            write(home / f"{part}_black" / f"{name}.jpg", np.dstack([gray] * 3))
+    found = read(home, tmp_path)
+    assert found.names == ["chelsea.jpg", "coffee.jpg"]
+    assert found.report.gray == []
+    assert [name for name, _ in dataset.files([home], part="test")] == ["rocket.jpg"]
+
+
+def test_pixels_are_the_photographs_shrunk(folder: Path, tmp_path: Path) -> None:
+    found = read(folder, tmp_path)
+    index = found.names.index("deep/cat.png")
+    cat = skimage.data.chelsea()  # 300 x 451: PNG keeps every pixel
+    assert found[index].shape == (200, 301, 3)
+    whole = cv2.resize(cat, (301, 200), interpolation=cv2.INTER_AREA)
+    assert np.array_equal(found[index], whole)
+
+
+def test_the_second_time_nothing_is_decoded(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = read(folder, tmp_path)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr(dataset, "decode", refuse)
+    again = read(folder, tmp_path)
+    assert again.names == first.names
+    assert again.report == first.report
+    assert np.array_equal(again[2], first[2])
+
+
+def test_a_cache_cut_short_is_made_anew(folder: Path, tmp_path: Path) -> None:
+    first = read(folder, tmp_path)
+    (index,) = tmp_path.glob("*/index.json")
+    index.unlink()
+    index.with_name("pixels.u8").write_bytes(b"half")
+    assert np.array_equal(read(folder, tmp_path)[1], first[1])
+
+
+def test_nothing_usable_and_nothing_there_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere"):
+        read_first(tmp_path / "nowhere")
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(ValueError, match="no usable photographs: 0 photographs kept"):
+        read(tmp_path / "bare", tmp_path)
+
+
+def read_first(path: Path) -> None:
+    next(dataset.files([path]))
+
+
+def test_the_split_keeps_neighbours_together_and_never_changes() -> None:
+    names = [f"houses_{number:05}.jpg" for number in range(2000)]
+    count = len(names)
+    none = np.zeros(0, np.uint8)
+    many = dataset.Photographs(
+        names, np.ones((count, 2), np.int64), np.arange(count), none, dataset.Report()
+    )
+    train, validation = many.split(0.1)
+    assert sorted(train + validation) == list(range(count))
+    assert 0.04 < len(validation) / count < 0.2
+    kept = {dataset.group(names[i]) for i in validation}
+    assert not kept & {dataset.group(names[i]) for i in train}
+    assert many.split(0.1) == (train, validation)
+
+
+def test_a_group_is_a_run_of_numbers() -> None:
+    assert dataset.group("houses_00062.jpg") == dataset.group("a/houses_00079.jpg") == "houses_3"
+    assert dataset.group("houses_00080.jpg") == "houses_4"
+    assert dataset.group("portrait.jpg") == "portrait"
+
+
+def named(*names: str) -> dataset.Photographs:
+    """Photographs of which only the names matter, at places 0, 1, 2..."""
+    count, none = len(names), np.zeros(0, np.uint8)
+    shapes = np.ones((count, 2), np.int64)
+    return dataset.Photographs(list(names), shapes, np.arange(count), none, dataset.Report())
+
+
+def test_whole_sources_can_be_held_out() -> None:
+    many = named(*(f"{kind}_{number:05}.jpg" for kind in ("sea", "town7") for number in range(500)))
+    _, validation = many.split(0.05, ("town",))
+    assert set(range(500, 1000)) <= set(validation)
+    assert 0 < len(validation) - 500 < 100
+    with pytest.raises(ValueError, match="no photographs of the source moon"):
+        many.split(0.05, ("moon",))
+
+
+def test_a_manifest_tells_the_classes(tmp_path: Path) -> None:
+    manifest = tmp_path / "manifest.tsv"
+    manifest.write_text("file\tlicence\tclass\ntrain/a.jpg\tCC0\tA\ntrain/b.jpg\t?\tU\n")
+    three = named("a.jpg", "b.jpg", "strange.jpg")
+    free = three.of_classes(("A", "B"), manifest)
+    assert (free.names, free.offsets.tolist()) == (["a.jpg"], [0])
+    assert three.of_classes(("U",), manifest).offsets.tolist() == [1]
+    with pytest.raises(ValueError, match="only a manifest"):
+        three.of_classes(("A",), None)
+    with pytest.raises(ValueError, match="of the classes C"):
+        three.of_classes(("C",), manifest)

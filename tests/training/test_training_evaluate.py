@@ -1,0 +1,142 @@
+"""The evaluation, the figures and the command, on a few real photographs."""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import skimage.data
+
+from rehue_core import lab
+from rehue_training import command
+from rehue_training.evaluation import evaluate, figures, gain, metrics
+from rehue_training.evaluation.colorizer import Colorizer, Gray
+from rehue_training.learn import checkpoint, config
+
+ROOT = Path(__file__).parents[2]
+REPOSITORY = ROOT / "model_repository"
+CONFIGS = ROOT / "training" / "configs"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four photographs in colour and a gray one."""
+    home = tmp_path_factory.mktemp("photographs")
+    for name in ("chelsea", "coffee", "astronaut", "rocket", "camera"):
+        rgb = getattr(skimage.data, name)()
+        bgr = rgb if rgb.ndim == 2 else cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
+        cv2.imwrite(str(home / f"{name}.png"), bgr)
+    return home
+
+
+@pytest.fixture(scope="module")
+def result(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, Path]:
+    out = tmp_path_factory.mktemp("evaluation")
+    models = ["seed", "rehue"]
+    return evaluate.evaluate([folder], repository=REPOSITORY, models=models, out=out), out
+
+
+def test_the_models_stand_beside_gray(result: tuple[dict, Path]) -> None:
+    found, out = result
+    assert found["photographs"] == 4  # the gray one has no truth to be held against
+    assert list(found["models"]) == ["gray", "seed", "rehue"]
+    assert json.loads((out / "evaluation.json").read_text())["models"].keys() == {
+        "gray", "seed", "rehue",
+    }  # fmt: skip
+    gray = found["models"]["gray"]
+    assert gray["better_than_gray"]["mean"] == gray["ciede2000_below_gray"] == 0
+    assert gray["colourfulness"]["mean"] < 1
+    for model in found["models"].values():
+        low, high = model["ciede2000"]["interval"]
+        assert low <= model["ciede2000"]["mean"] <= high
+        assert model["frechet_efficientnet_lite0"] > 0
+
+
+def test_the_table_names_every_measure(result: tuple[dict, Path]) -> None:
+    text = (result[1] / "evaluation.md").read_text()
+    assert "| Measure | gray | seed | rehue |" in text
+    for title, *_ in (*evaluate.COLUMNS, *evaluate.PLAIN):
+        assert f"| {title}" in text
+    assert "no FID" in text
+
+
+def test_sheets_show_every_version(result: tuple[dict, Path]) -> None:
+    for part in ("best", "median", "worst"):
+        sheet = cv2.imread(str(result[1] / f"{part}.png"))
+        assert sheet.shape[1] == 2 * 4 * 220  # two photographs across, four versions of each
+
+
+def test_no_photographs_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no colour photographs"):
+        evaluate.evaluate([tmp_path], repository=REPOSITORY, models=["seed"], out=tmp_path)
+
+
+def test_a_colorizer_keeps_the_photographs_lightness_and_size() -> None:
+    photograph = skimage.data.rocket()
+    lightness = lab.lightness(photograph)
+    picture = Colorizer(REPOSITORY, "rehue").picture(lightness)
+    assert picture.shape == photograph.shape
+    # Where a guessed colour lies outside sRGB, clipping moves lightness: hence the median.
+    assert np.median(np.abs(lab.lightness(picture) - lightness)) < 0.5
+    assert not np.array_equal(picture, Gray().picture(lightness))
+
+
+def test_gains_are_measured_in_order() -> None:
+    truth = skimage.data.coffee()
+    plan = config.read(CONFIGS / "rehue.py")
+    rows = gain._photograph(truth, gain.plain(plan, REPOSITORY))
+    vivid = [row[3] for row, curve in zip(rows, gain.CURVES, strict=True) if curve.pale == 1]
+    assert len(vivid) > 3
+    assert vivid == sorted(vivid)
+    # What the config chose is what the exported file does.
+    served = Colorizer(REPOSITORY, "rehue").picture(lab.lightness(truth))
+    chosen = dict(zip(gain.CURVES, rows, strict=True))[plan.curve]
+    assert chosen[3] == pytest.approx(metrics.colourfulness(served), abs=0.1)
+    pairs = np.array([[10.0, 9.0, 40.0, 30.0], [10.0, 11.0, 40.0, 20.0]])
+    found = gain._gained(plan.curve, pairs)
+    assert found == gain.Gained(plan.curve, pytest.approx(0), 0.5, pytest.approx(0.625))
+
+
+def test_the_papers_pair_is_800_by_600(folder: Path, tmp_path: Path) -> None:
+    model = Colorizer(REPOSITORY, "seed")
+    gray, coloured = figures.pair(lab.lightness(skimage.data.coffee()), model)
+    assert gray.shape == coloured.shape == (800, 600, 3)
+    assert np.abs(np.diff(gray.astype(int), axis=-1)).max() <= 1
+    figures.pairs([folder], model, tmp_path / "pairs.png")
+    assert cv2.imread(str(tmp_path / "pairs.png")) is not None
+
+
+def test_loss_and_sheet_are_drawn(folder: Path, tmp_path: Path) -> None:
+    history = [{"step": 1.0, "loss": 0.3}, {"step": 2.0, "loss": 0.2, "val_loss": 0.25}]
+    checkpoint.save(tmp_path / "checkpoint.npz", checkpoint.Checkpoint(2, [], [], [], history))
+    figures.loss(tmp_path, tmp_path / "loss.png")
+    figures.sheet([folder], [Colorizer(REPOSITORY, "rehue")], 3, tmp_path / "sheet.png")
+    for name in ("loss", "sheet"):
+        picture = cv2.imread(str(tmp_path / f"{name}.png"))
+        assert picture.std() > 10
+
+
+def test_a_bad_experiment_ends_the_command_with_its_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "bad.py"
+    good = (ROOT / "training" / "configs" / "seed.py").read_text()
+    path.write_text(good.replace("learning_rate=2e-4", "learning_rate=-2"))
+    parser = argparse.ArgumentParser()
+    command.add_commands(parser.add_subparsers())
+    arguments = parser.parse_args(["train", str(path), "--data", str(tmp_path)])
+    assert arguments.run(arguments) == 2
+    assert "learning_rate" in capsys.readouterr().err
+
+
+def test_listing_the_commands_loads_no_tensorflow() -> None:
+    script = (
+        "import argparse, sys; from rehue_training import command;"
+        "command.add_commands(argparse.ArgumentParser().add_subparsers());"
+        "sys.exit(any(name in sys.modules for name in ('tensorflow', 'keras', 'onnx', 'cv2')))"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -1,0 +1,45 @@
+"""The script for a GPU's machine: one piece after another, from the tars."""
+
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+CONFIG = """
+from rehue_training.learn.config import Config, Stage
+from rehue_training.learn.losses import Colours
+config = Config(
+    name="piece", model="rehue", stages=(Stage(steps=2, size=32, batch=2),),
+    loss=Colours(distance="perceived"), precision="mixed_bfloat16", learning_rate=1e-3,
+    validation=0.2, validate_on=2,
+)
+"""
+
+
+def test_a_run_is_trained_in_pieces(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "train.tar", "w") as tar:
+        for photo in sorted((ROOT / "tests" / "photos").glob("*.jpg"))[:6]:
+            tar.add(photo, photo.name)
+    (tmp_path / "piece.py").write_text(CONFIG)
+    # Neither rehue nor its tools are on the path there: the script finds them itself.
+    first = piece(tmp_path, minutes="0")
+    second = piece(tmp_path, minutes="5")
+    assert "piece: 0 of 2 steps done" in first
+    assert "piece: 2 of 2 steps done" in second
+    assert (tmp_path / "runs" / "piece" / "checkpoint.npz").is_file()
+
+
+def piece(folder: Path, *, minutes: str) -> str:
+    command = [str(ROOT / "training" / "gpu.py"), "train", "piece.py", "--data", "train.tar"]
+    # The tests have TensorFlow alone; without the variable the script looks for a GPU.
+    done = subprocess.run(
+        [sys.executable, *command, "--minutes", minutes, "--runs", "runs"],
+        cwd=folder,
+        env={**os.environ, "KERAS_BACKEND": "tensorflow"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout

@@ -1,0 +1,441 @@
+"""The SDK against servers that misbehave on demand.
+
+Over both protocols, and with both clients: the one that waits and the one of asyncio.
+"""
+
+import asyncio
+import contextlib
+import email.utils
+import inspect
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from scripted import CODES, Plain, Refusal, Scripted, Slow, serve
+
+from rehue_client import (
+    AsyncClient,
+    Client,
+    DeadlineExceeded,
+    ImageTooLarge,
+    InvalidImage,
+    InvalidParameter,
+    Overloaded,
+    Picture,
+    ProtocolError,
+    RehueError,
+    Retries,
+    SourceError,
+    Unauthenticated,
+    Unavailable,
+    errors,
+)
+
+PHOTO = Path(__file__).parents[1] / "photos" / "skimage_coffee.jpg"
+BUSY = Plain(503, grpc.StatusCode.UNAVAILABLE)
+
+Colorize = Callable[..., Picture]
+
+
+def waiting(targets: str | list[str], source: object = PHOTO, **options: object) -> Picture:
+    client_options = {k: options.pop(k) for k in ("api_key", "retries") if k in options}
+    with Client(targets, **client_options) as client:
+        return client.colorize(source, **options)
+
+
+def awaiting(targets: str | list[str], source: object = PHOTO, **options: object) -> Picture:
+    client_options = {k: options.pop(k) for k in ("api_key", "retries") if k in options}
+
+    async def run() -> Picture:
+        async with AsyncClient(targets, **client_options) as client:
+            return await client.colorize(source, **options)
+
+    return asyncio.run(run())
+
+
+@pytest.fixture(params=[waiting, awaiting])
+def colorize(request: pytest.FixtureRequest) -> Colorize:
+    return request.param
+
+
+@pytest.fixture(params=["http", "grpc"])
+def protocol(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def scripted() -> Iterator[Scripted]:
+    with serve(Scripted()) as server:
+        yield server
+
+
+@pytest.fixture
+def url(scripted: Scripted, protocol: str) -> str:
+    return url_of(scripted, protocol)
+
+
+def url_of(scripted: Scripted, protocol: str) -> str:
+    return scripted.http_url if protocol == "http" else scripted.grpc_url
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@contextlib.contextmanager
+def answering(answer: Callable[[socket.socket], None]) -> Iterator[int]:
+    """A port that takes connections and answers the first bytes with ``answer``."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def accept() -> None:
+        # Until the listener is closed; clients that hang up are no matter.
+        while listener.fileno() != -1:
+            with contextlib.suppress(OSError):
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(1)
+                    answer(connection)
+
+    thread = threading.Thread(target=accept)
+    thread.start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()
+
+
+def test_everything_asked_for_arrives_and_everything_answered_comes_back(
+    colorize: Colorize, url: str, scripted: Scripted
+) -> None:
+    picture = colorize(
+        url, model="seed", strength=0.5, format="png", quality=80, timeout=9, api_key="secret"
+    )
+    [seen] = scripted.seen
+    assert seen.image == PHOTO.read_bytes()
+    assert seen.options == {"model": "seed", "strength": "0.5", "format": "png", "quality": "80"}
+    assert seen.authorization == "Bearer secret"
+    assert seen.timeout == pytest.approx(9, abs=0.5)
+    assert (picture.data, picture.media_type) == (PHOTO.read_bytes(), "image/jpeg")
+    assert (picture.model, picture.request_id) == ("rehue/1", "r-1")
+    assert (picture.timings.decode, picture.timings.infer) == (1.5, 20)
+    assert picture.timings.total == 21.5
+
+
+def test_what_is_not_asked_for_is_left_to_the_server(
+    colorize: Colorize, url: str, scripted: Scripted
+) -> None:
+    colorize(url)
+    [seen] = scripted.seen
+    assert {"model", "quality"}.isdisjoint(seen.options)
+    assert seen.authorization is None
+
+
+def test_sources_of_each_kind_are_read(colorize: Colorize, url: str, scripted: Scripted) -> None:
+    image = PHOTO.read_bytes()
+    with PHOTO.open("rb") as file:
+        for source in (image, PHOTO, str(PHOTO), file):
+            assert colorize(url, source).data == image
+
+
+def test_source_that_cannot_be_read(colorize: Colorize, url: str, scripted: Scripted) -> None:
+    with pytest.raises(SourceError, match=r"nowhere\.jpg: No such file"):
+        colorize(url, "nowhere.jpg")
+    assert not scripted.seen
+
+
+def test_unknown_format_is_not_sent(colorize: Colorize, url: str, scripted: Scripted) -> None:
+    with pytest.raises(InvalidParameter, match="'bmp' is not one of auto, jpeg"):
+        colorize(url, format="bmp")
+    assert not scripted.seen
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_each_code_has_its_error(
+    colorize: Colorize, url: str, scripted: Scripted, code: str
+) -> None:
+    scripted.script = [Refusal(code)]
+    with pytest.raises(RehueError) as caught:
+        colorize(url, retries=Retries(attempts=1))
+    assert type(caught.value) is errors.BY_REASON[code]
+    assert str(caught.value) == "as the test says"
+    assert caught.value.request_id == "r-1"
+
+
+@pytest.mark.parametrize("code", sorted(set(CODES) - {"OVERLOADED", "UNAVAILABLE"}))
+def test_what_cannot_succeed_is_sent_once(
+    colorize: Colorize, url: str, scripted: Scripted, code: str
+) -> None:
+    scripted.script = [Refusal(code)]
+    with pytest.raises(RehueError):
+        colorize(url)
+    assert len(scripted.seen) == 1
+
+
+@pytest.mark.parametrize("code", ["OVERLOADED", "UNAVAILABLE"])
+def test_pause_asked_for_is_kept(
+    colorize: Colorize, url: str, scripted: Scripted, code: str
+) -> None:
+    scripted.script = [Refusal(code, retry_after=1)]
+    # gRPC rounds deadlines up on the wire, long ones to whole minutes.
+    colorize(url, timeout=8)
+    first, second = scripted.seen
+    assert 1 <= second.at - first.at < 1.5
+    # The server learns what is left of the caller's time, not the whole again.
+    assert second.timeout <= first.timeout - 0.9
+
+
+def test_date_to_come_back_is_kept(colorize: Colorize, scripted: Scripted) -> None:
+    date = email.utils.formatdate(time.time() + 2, usegmt=True)
+    scripted.script = [
+        Plain(503, grpc.StatusCode.UNAVAILABLE, headers=(("Retry-After", date),)),
+    ]
+    colorize(scripted.http_url)
+    first, second = scripted.seen
+    # Dates are of whole seconds.
+    assert 0.9 < second.at - first.at < 2.5
+
+
+def test_no_pause_goes_past_the_deadline(colorize: Colorize, url: str, scripted: Scripted) -> None:
+    scripted.script = [Refusal("OVERLOADED", retry_after=30)]
+    start = time.monotonic()
+    with pytest.raises(Overloaded) as caught:
+        colorize(url, timeout=5)
+    assert time.monotonic() - start < 1
+    assert caught.value.retry_after == 30
+    assert len(scripted.seen) == 1
+
+
+def test_errors_without_details_are_tried_again(
+    colorize: Colorize, url: str, scripted: Scripted
+) -> None:
+    scripted.script = [BUSY, Plain(502, grpc.StatusCode.INTERNAL), None]
+    colorize(url)
+    assert len(scripted.seen) == 3
+
+
+def test_tries_end(colorize: Colorize, url: str, scripted: Scripted) -> None:
+    scripted.always = lambda image: BUSY
+    with pytest.raises(Unavailable):
+        colorize(url, retries=Retries(attempts=3, first=0.01, longest=0.01))
+    assert len(scripted.seen) == 3
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (Plain(401, grpc.StatusCode.PERMISSION_DENIED), Unauthenticated),
+        (Plain(429, grpc.StatusCode.RESOURCE_EXHAUSTED), Overloaded),
+        (Plain(500, grpc.StatusCode.UNKNOWN), Unavailable),
+        (Plain(504, grpc.StatusCode.DEADLINE_EXCEEDED), DeadlineExceeded),
+        (Plain(418, grpc.StatusCode.DATA_LOSS), ProtocolError),
+    ],
+    ids=lambda value: str(getattr(value, "http", "")),
+)
+def test_status_alone_has_its_error(
+    colorize: Colorize, url: str, scripted: Scripted, answer: Plain, error: type[RehueError]
+) -> None:
+    scripted.script = [answer]
+    with pytest.raises(RehueError) as caught:
+        colorize(url, retries=Retries(attempts=1))
+    assert type(caught.value) is error
+
+
+def test_message_over_the_servers_limit_is_too_large(
+    colorize: Colorize, url: str, scripted: Scripted
+) -> None:
+    text = "SERVER: Received message larger than max (9 vs. 4)"
+    scripted.script = [Plain(413, grpc.StatusCode.RESOURCE_EXHAUSTED, text)]
+    with pytest.raises(ImageTooLarge):
+        colorize(url)
+    assert len(scripted.seen) == 1
+
+
+def test_stranger_is_recognized(colorize: Colorize, url: str, scripted: Scripted) -> None:
+    scripted.script = [Plain(404, grpc.StatusCode.UNIMPLEMENTED, "what?")]
+    with pytest.raises(ProtocolError):
+        colorize(url)
+    assert len(scripted.seen) == 1
+
+
+def test_page_in_place_of_a_picture_is_no_picture(colorize: Colorize, scripted: Scripted) -> None:
+    scripted.script = [Plain(200, grpc.StatusCode.OK, "<html>")]
+    with pytest.raises(ProtocolError, match="text/plain in place of a picture"):
+        colorize(scripted.http_url)
+
+
+def test_deadline_holds_when_the_server_is_slow(
+    colorize: Colorize, url: str, scripted: Scripted
+) -> None:
+    scripted.script = [Slow(2)]
+    start = time.monotonic()
+    with pytest.raises(DeadlineExceeded):
+        colorize(url, timeout=0.4)
+    assert time.monotonic() - start < 1.5
+    assert len(scripted.seen) == 1
+
+
+def test_deadline_holds_when_the_answer_trickles(colorize: Colorize) -> None:
+    def trickle(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\n\r\n")
+        for _ in range(60):
+            connection.sendall(b".")
+            time.sleep(0.05)
+
+    with answering(trickle) as port:
+        start = time.monotonic()
+        with pytest.raises(DeadlineExceeded):
+            colorize(f"http://127.0.0.1:{port}", timeout=0.5)
+        assert time.monotonic() - start < 1.5
+
+
+def test_nobody_there_is_unavailable(colorize: Colorize, protocol: str) -> None:
+    quick = Retries(attempts=2, first=0.01, longest=0.01)
+    with pytest.raises(Unavailable, match=r"127\.0\.0\.1"):
+        colorize(f"{protocol}://127.0.0.1:{free_port()}", retries=quick)
+
+
+def test_server_that_starts_late_is_found(colorize: Colorize, protocol: str) -> None:
+    scripted = Scripted()
+    ports = {f"{protocol}_port": free_port()}
+    done = threading.Event()
+
+    def late() -> None:
+        time.sleep(0.7)
+        with serve(scripted, **ports):
+            done.wait(20)
+
+    thread = threading.Thread(target=late)
+    thread.start()
+    try:
+        colorize(f"{protocol}://127.0.0.1:{ports[f'{protocol}_port']}")
+    finally:
+        done.set()
+        thread.join()
+    assert len(scripted.seen) == 1
+
+
+def test_dropped_connections_go_to_another_server(
+    colorize: Colorize, url: str, scripted: Scripted, protocol: str
+) -> None:
+    with answering(lambda connection: None) as port:
+        start = time.monotonic()
+        for _ in range(4):
+            colorize([f"{protocol}://127.0.0.1:{port}", url])
+        assert time.monotonic() - start < 3
+    assert len(scripted.seen) == 4
+
+
+def test_failing_server_is_left_alone(scripted: Scripted, protocol: str, url: str) -> None:
+    with serve(Scripted(always=lambda image: BUSY)) as failing:
+        with Client([url_of(failing, protocol), url]) as client:
+            for _ in range(20):
+                client.colorize(PHOTO)
+        assert len(scripted.seen) == 20
+        assert len(failing.seen) <= 2
+
+
+def test_the_quick_server_gets_more_of_the_load(
+    scripted: Scripted, protocol: str, url: str
+) -> None:
+    with serve(Scripted(always=lambda image: Slow(0.3))) as slow:
+        scripted.always = lambda image: Slow(0.02)
+        with Client([url_of(slow, protocol), url]) as client:
+            results = list(client.colorize_many([PHOTO] * 40, concurrency=8))
+    assert all(result.picture for result in results)
+    assert len(scripted.seen) + len(slow.seen) == 40
+    # Chance alone would give it a half.
+    assert 1 <= len(slow.seen) <= 12
+
+
+def test_overloaded_server_gives_its_work_to_another(
+    colorize: Colorize, scripted: Scripted, protocol: str, url: str
+) -> None:
+    with serve(Scripted(always=lambda image: Refusal("OVERLOADED", retry_after=20))) as full:
+        start = time.monotonic()
+        for _ in range(3):
+            colorize([url_of(full, protocol), url])
+        assert time.monotonic() - start < 3
+    assert len(scripted.seen) == 3
+
+
+def test_ready(protocol: str, url: str, scripted: Scripted) -> None:
+    async def ready() -> bool:
+        async with AsyncClient(url) as client:
+            return await client.ready()
+
+    with Client(url) as client:
+        assert client.ready()
+        assert asyncio.run(ready())
+        scripted.ready = False
+        assert not client.ready()
+        assert not asyncio.run(ready())
+    with Client([f"{protocol}://127.0.0.1:{free_port()}"]) as client:
+        assert not client.ready()
+
+
+def test_models(scripted: Scripted) -> None:
+    async def models() -> list[object]:
+        async with AsyncClient([scripted.grpc_url, scripted.http_url]) as client:
+            return await client.models()
+
+    with Client([scripted.grpc_url, scripted.http_url]) as client:
+        assert [(m.name, m.version, m.state) for m in client.models()] == [("rehue", "1", "READY")]
+        assert client.models() == asyncio.run(models())
+    with Client(scripted.grpc_url) as client, pytest.raises(ProtocolError, match="http://"):
+        client.models()
+
+
+def test_closed_client_says_so(url: str) -> None:
+    client = Client(url)
+    client.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        client.colorize(PHOTO)
+
+
+def test_bad_key_of_a_server_is_named() -> None:
+    for target in (
+        "127.0.0.1:9000",
+        "ftp://host",
+        "grpc://",
+        "grpc://host/path",
+        "http://u:p@host",
+    ):
+        with pytest.raises(ValueError, match=target):
+            Client(target)
+
+
+def test_broken_picture_of_the_caller_is_not_the_servers_fault(
+    colorize: Colorize, url: str, scripted: Scripted
+) -> None:
+    """A refusal does not send a server to rest."""
+    scripted.script = [Refusal("INVALID_IMAGE")]
+    with Client(url) as client:
+        with pytest.raises(InvalidImage):
+            client.colorize(b"no picture")
+        assert client.colorize(PHOTO).data
+
+
+def public(kind: type) -> dict[str, inspect.Signature]:
+    names = {"__init__", *(name for name in dir(kind) if not name.startswith("_"))}
+    return {name: inspect.signature(getattr(kind, name)) for name in names}
+
+
+def test_both_clients_have_the_same_words() -> None:
+    waiting, awaiting = public(Client), public(AsyncClient)
+    assert waiting.keys() == awaiting.keys()
+    for name in waiting:
+        ours, theirs = waiting[name].parameters, awaiting[name].parameters
+        assert list(ours) == list(theirs), name
+        for word in ours:
+            assert ours[word].kind == theirs[word].kind, (name, word)
+            assert ours[word].default == theirs[word].default, (name, word)
+            if word != "sources":  # AsyncClient takes asynchronous ones as well
+                assert ours[word].annotation == theirs[word].annotation, (name, word)

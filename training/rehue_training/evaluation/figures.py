@@ -1,0 +1,105 @@
+"""The paper's two figures, and sheets of photographs that have no true colours.
+
+"Image Colorization Using CNN" (Purnomo, 2023) shows the loss over training and
+eleven pairs of "Grayscale Image" and "Colored Image", 800 pixels high and 600
+wide, of photographs squashed to the network's square and back.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import matplotlib as mpl
+import numpy as np
+
+from rehue_core import lab
+from rehue_core.lab import Float32, UInt8
+from rehue_training.data import dataset
+from rehue_training.evaluation import sheets
+from rehue_training.evaluation.colorizer import Colorizer, Gray
+from rehue_training.evaluation.evaluate import Version, save
+from rehue_training.learn import checkpoint
+from rehue_training.learn.run import CHECKPOINT
+
+mpl.use("Agg")  # files only: no screen is needed
+from matplotlib import pyplot as plt
+
+PAIRS = 11
+PAIR_HEIGHT, PAIR_WIDTH = 800, 600
+
+
+def loss(run: Path, out: Path) -> None:
+    """Training and validation loss of a run, over its steps."""
+    history = checkpoint.load(run / CHECKPOINT).history
+    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    for key, label in (("loss", "training loss"), ("val_loss", "validation loss")):
+        points = [(record["step"], record[key]) for record in history if key in record]
+        axes.plot(*zip(*points, strict=True), label=label, marker="." if "val" in key else None)
+    axes.set(xlabel="step", ylabel="loss", title=f"{run.name}: training and validation loss")
+    axes.legend()
+    _write(figure, out)
+
+
+def pairs(paths: Sequence[Path], model: Colorizer, out: Path) -> None:
+    """Eleven rows of a photograph gray and coloured, as in the paper."""
+    chosen = _evenly(list(_lightnesses(paths)), PAIRS)
+    figure, grid = plt.subplots(
+        len(chosen), 2, figsize=(6, 4.1 * len(chosen)), layout="constrained", squeeze=False
+    )
+    for row, (_, lightness) in zip(grid, chosen, strict=True):
+        titles = ("Grayscale Image", "Colored Image")
+        for axes, picture, title in zip(row, pair(lightness, model), titles, strict=True):
+            axes.imshow(picture)
+            axes.set_title(title)
+            axes.axis("off")
+    _write(figure, out)
+
+
+def pair(lightness: Float32, model: Colorizer) -> tuple[UInt8, UInt8]:
+    """Gray and coloured (800x600x3 uint8), squashed on the way as the paper does it."""
+    spec = model.spec
+    square = cv2.resize(lightness, (spec.width, spec.height), interpolation=cv2.INTER_AREA)
+    counts = np.rint(square / spec.lightness_scale).astype(spec.input_type)
+    ab = model.colours(counts[None, None])[0].transpose(1, 2, 0) * np.float32(spec.ab_scale)
+    coloured = lab.to_rgb(square, np.ascontiguousarray(ab, np.float32))
+    gray = Gray().picture(square)
+    return _enlarged(gray), _enlarged(coloured)
+
+
+def sheet(
+    paths: Sequence[Path], models: Sequence[Colorizer], count: int, out: Path, across: int = 2
+) -> None:
+    """Photographs gray and by each model, whole and unsquashed."""
+    versions: list[Version] = [Gray(), *models]
+    rows = [
+        sheets.Row(name, [version.picture(lightness) for version in versions])
+        for name, lightness in _evenly(list(_lightnesses(paths)), count)
+    ]
+    heads = [version.name for version in versions]
+    save(out, sheets.sheet(heads, rows, across=across))
+
+
+def _lightnesses(paths: Sequence[Path]) -> Iterable[tuple[str, Float32]]:
+    for name, encoded in dataset.files(paths, part="test"):
+        rgb = dataset.decode(encoded)
+        if rgb is not None:
+            yield name, lab.lightness(rgb)
+
+
+def _evenly(items: list[Any], count: int) -> list[Any]:
+    """At most `count` of the items, spread over all of them."""
+    if len(items) <= count:
+        return items
+    return [items[index * len(items) // count] for index in range(count)]
+
+
+def _enlarged(rgb: UInt8) -> UInt8:
+    size = (PAIR_WIDTH, PAIR_HEIGHT)
+    return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_LINEAR), np.uint8)
+
+
+def _write(figure: Any, out: Path) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=80)
+    plt.close(figure)

@@ -1,0 +1,100 @@
+"""How strong the colours should be: measured on photographs kept off training.
+
+A network that is unsure answers paler than the truth. What its chroma is times (`curve.Curve`)
+trades distance to the truth against colourfulness; it is chosen on the validation photographs,
+written into the config as `gain`, `pale` and `bend`, and built into the exported file. The test
+photographs have no say in it.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.progress import track
+
+from rehue_core import colorize, lab
+from rehue_training.data import dataset
+from rehue_training.evaluation import metrics
+from rehue_training.evaluation.colorizer import Colorizer, Gray
+from rehue_training.learn import export
+from rehue_training.learn.config import Config
+from rehue_training.network.curve import Curve
+
+CURVES = (
+    *map(Curve, (1.0, 1.1, 1.2, 1.3, 1.4)),
+    Curve(1.4, 0.5, 12),
+    Curve(1.5, 0.3, 15),
+    Curve(1.6, 0.3, 15),
+    Curve(1.6, 0.5, 18),
+    Curve(1.85, 0.3, 22),
+)
+
+
+@dataclass(frozen=True)
+class Gained:
+    """What one curve does, over the validation photographs."""
+
+    curve: Curve
+    below_gray: float  # share that CIEDE2000 lies below the gray pictures'
+    better: float  # share of photographs that are better than gray
+    colourfulness: float  # mean, over the truth's
+
+    def __str__(self) -> str:
+        return (
+            f"{self.curve}: CIEDE2000 {self.below_gray:.1%} below gray, better than gray "
+            f"on {self.better:.1%}, colourfulness {self.colourfulness:.3f} of the truth's"
+        )
+
+
+def measure(
+    config: Config,
+    paths: Sequence[Path],
+    *,
+    runs: Path,
+    repository: Path,
+    manifest: Path | None = None,
+) -> list[Gained]:
+    """Tries `CURVES` on the exported model's weights, in place of its own."""
+    photographs = dataset.photographs(paths, cache=runs / "cache", short_side=config.short_side)
+    if config.classes:
+        photographs = photographs.of_classes(config.classes, manifest)
+    _, validation = photographs.split(config.validation, config.held_out)
+    model = plain(config, repository)
+    with ThreadPoolExecutor() as pool:
+        made = pool.map(lambda index: _photograph(photographs[index], model), validation)
+        rows = np.array(list(track(made, "measuring", total=len(validation))))
+    return [_gained(curve, rows[:, number]) for number, curve in enumerate(CURVES)]
+
+
+def plain(config: Config, repository: Path) -> Colorizer:
+    """The exported model without its curve."""
+    network = export.exported(config, repository)
+    proto = export.to_onnx(network, side=config.side, looks=config.looks)
+    return Colorizer(repository, config.served).rebuilt(proto, config.side)
+
+
+def _photograph(truth: lab.UInt8, model: Colorizer) -> list[tuple[float, ...]]:
+    """CIEDE2000 of gray and of the guess, colourfulness of truth and guess, by curve."""
+    lightness = lab.lightness(truth)
+    gray = metrics.ciede2000(truth, Gray().picture(lightness))
+    vivid = metrics.colourfulness(truth)
+    counts, box = colorize.prepare(lightness, model.spec)
+    ab = np.moveaxis(model.colours(counts[None])[0], 0, -1).astype(np.float32)
+    rows: list[tuple[float, ...]] = []
+    for curve in CURVES:
+        bent = np.moveaxis(curve(ab), -1, 0)
+        guess = colorize.finish(lightness, bent, box, model.spec, 1.0)
+        rows.append((gray, metrics.ciede2000(truth, guess), vivid, metrics.colourfulness(guess)))
+    return rows
+
+
+def _gained(curve: Curve, rows: metrics.Float64) -> Gained:
+    gray, error, truth, vivid = rows.T
+    return Gained(
+        curve=curve,
+        below_gray=float(1 - error.mean() / gray.mean()),
+        better=float((error < gray).mean()),
+        colourfulness=float(vivid.mean() / truth.mean()),
+    )

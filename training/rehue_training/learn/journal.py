@@ -1,0 +1,81 @@
+"""What a run tells while it goes on: a progress bar, its history, TensorBoard."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from tensorboard.summary import Writer
+
+from rehue_training.learn.checkpoint import Record
+from rehue_training.learn.run import Run, learning_rate
+
+Log = Callable[[Record], None]
+
+
+class Journal:
+    """Open while a run is trained from its present step to `last`."""
+
+    def __init__(self, console: Console, folder: Path, run: Run, last: int) -> None:
+        self.last = last
+        self.log = _tensorboard(folder)
+        self.bar = _progress(console)
+        self.task = self.bar.add_task(run.config.name, total=last, completed=run.step, note="")
+        self.since, self.photographs = time.monotonic(), 0
+
+    def __enter__(self) -> Self:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def tell(self, run: Run, record: Record, photographs: int) -> None:
+        """One step was made of so many photographs; logs it where that is due."""
+        self.photographs += photographs
+        due = run.step % run.config.log_every == 0 or run.step == self.last
+        if due or "val_loss" in record:
+            self._note(run, record)
+        self.bar.update(self.task, completed=run.step)
+
+    def _note(self, run: Run, record: Record) -> None:
+        speed = self.photographs / (time.monotonic() - self.since)
+        rate = learning_rate(run.config, run.step - 1)
+        run.note({"rate": rate, "images_per_second": speed, **record})
+        self.log(run.history[-1])
+        self.bar.update(self.task, note=_summary(record, speed))
+        self.since, self.photographs = time.monotonic(), 0
+
+
+def _summary(record: Record, speed: float) -> str:
+    losses = " ".join(
+        f"{name} {record[name]:.4f}" for name in ("loss", "val_loss") if name in record
+    )
+    return f"{losses} {speed:.1f} images/s"
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+    )
+
+
+def _tensorboard(folder: Path) -> Log:
+    """Writes a record's numbers where TensorBoard reads them; needs no TensorFlow."""
+    writer = Writer(str(folder / "tensorboard"))
+
+    def log(record: Record) -> None:
+        for name, value in record.items():
+            if name != "step":
+                writer.add_scalar(name, np.float32(value), int(record["step"]))
+        writer.flush()
+
+    return log

@@ -1,0 +1,1 @@
+"""The networks: layers, weights, and how they become ONNX."""

@@ -1,0 +1,139 @@
+"""The networks: `seed`, the paper's CNN, and `rehue`, the default.
+
+All take L as NHWC float32, 0..100, and answer ab as NHWC float32 divided by
+`rehue_core.lab.AB_RANGE`; `rehue-classes` answers scores of classes of ab instead. All are
+fully convolutional: they train on crops of any size that divides by 32, and are
+exported at the size they are served at.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import layers
+
+from rehue_training.network import bins
+from rehue_training.network.encoder import load_imagenet, taps
+
+# Channels of rehue's decoder from 1/16 of the input's size to 1/2.
+DECODER = (160, 96, 64, 32)
+
+
+def seed() -> keras.Model:
+    """The CNN of "Image Colorization Using CNN" (Purnomo, 2023), layer by layer.
+
+    6,219,410 parameters. Answers ab at the size of its input.
+    """
+    convolutions = [_seed_conv(channels, stride) for channels, stride in SEED_ENCODER]
+    return keras.Sequential(
+        [
+            keras.Input((None, None, 1), name="lightness"),
+            *convolutions,
+            layers.UpSampling2D(2),
+            _seed_conv(64),
+            layers.UpSampling2D(2),
+            _seed_conv(32),
+            _seed_conv(16),
+            layers.Conv2D(2, 3, padding="same", activation="tanh", dtype="float32"),
+            layers.UpSampling2D(2),
+        ],
+        name="seed",
+    )
+
+
+SEED_ENCODER = (
+    (64, 2),
+    (128, 1),
+    (128, 2),
+    (256, 1),
+    (256, 2),
+    (512, 1),
+    (512, 1),
+    (256, 1),
+    (128, 1),
+)
+
+
+def _seed_conv(channels: int, stride: int = 1) -> keras.Layer:
+    return layers.Conv2D(channels, 3, strides=stride, padding="same", activation="relu")
+
+
+def rehue(*, pretrained: bool = True) -> keras.Model:
+    """EfficientNet-Lite0 and a light U-Net decoder; ab at half the input's size.
+
+    The decoder adds the encoder's finer features rather than concatenating them
+    (half the work of the convolution that follows), and a vector of the whole
+    picture at its deepest point tells every place what the scene is.
+    """
+    return _u_net(_head(2, activation="tanh", name="colours"), pretrained=pretrained)
+
+
+def rehue_classes(*, pretrained: bool = True) -> keras.Model:
+    """The same with a score for each class of `bins` instead; `bins.decoded` makes ab of them."""
+    return _u_net(_head(len(bins.centres()), name="scores"), pretrained=pretrained)
+
+
+def _u_net(head: keras.Layer, *, pretrained: bool) -> keras.Model:
+    lightness = keras.Input((None, None, 1), name="lightness")
+    gray = layers.Rescaling(1 / 50, offset=-1.0, name="gray")(lightness)
+    *skips, deepest = taps(gray)
+    x = _context(deepest, DECODER[0])
+    for channels, skip in zip(DECODER, reversed(skips), strict=True):
+        x = _decode(x, skip, channels)
+    model = keras.Model(lightness, head(x), name="rehue")
+    if pretrained:
+        load_imagenet(model)
+    return model
+
+
+def _head(channels: int, **options: Any) -> keras.Layer:
+    # Noughts first: training starts from gray, not from saturated noise. FP32 whatever the rest.
+    return layers.Conv2D(
+        channels, 3, padding="same", kernel_initializer="zeros", dtype="float32", **options
+    )
+
+
+def _context(x: Any, channels: int) -> Any:
+    """The deepest features with the whole picture's mean of them added."""
+    local = layers.Conv2D(channels, 1, name="context_local")(x)
+    scene = layers.GlobalAveragePooling2D(keepdims=True, name="context_pool")(x)
+    scene = layers.Conv2D(channels, 1, name="context_scene")(scene)
+    x = layers.Add(name="context_add")([local, scene])
+    return layers.ReLU(name="context_relu")(x)
+
+
+def _decode(x: Any, skip: Any, channels: int) -> Any:
+    """One doubling: narrow, enlarge, add the encoder's features, mix."""
+    name = f"decode{channels}"
+    if x.shape[-1] != channels:
+        x = layers.Conv2D(channels, 1, name=f"{name}_narrow")(x)
+    x = layers.UpSampling2D(2, interpolation="bilinear", name=f"{name}_double")(x)
+    skip = layers.Conv2D(channels, 1, name=f"{name}_skip")(skip)
+    x = layers.Add(name=f"{name}_add")([x, skip])
+    x = layers.ReLU(name=f"{name}_relu")(x)
+    for index in (1, 2):
+        conv = layers.Conv2D(channels, 3, padding="same", activation="relu", name=f"{name}_{index}")
+        x = conv(x)
+    return x
+
+
+def looking_twice(look: keras.Model) -> keras.Model:
+    """The mean of a network's answers to the picture and to the picture at half its size.
+
+    One set of weights. At half the size the same layers see twice as much of the scene around
+    every place, so the small look knows better what something is, the large one where it ends.
+    """
+    lightness = keras.Input((None, None, 1), name="lightness")
+    small = look(layers.AveragePooling2D(2, name="half")(lightness))
+    small = layers.UpSampling2D(2, interpolation="bilinear", dtype="float32", name="back")(small)
+    mean = layers.Average(dtype="float32", name="mean")([look(lightness), small])
+    return keras.Model(lightness, mean, name=f"{look.name}_twice")
+
+
+# Size of a network's answer over that of its input.
+ANSWER = {"seed": 1.0, "rehue": 0.5, "rehue-classes": 0.5}
+MODELS: dict[str, Callable[[], keras.Model]] = {
+    "seed": seed,
+    "rehue": rehue,
+    "rehue-classes": rehue_classes,
+}

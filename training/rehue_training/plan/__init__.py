@@ -1,0 +1,1 @@
+"""TensorRT plans: build, identify, compare and measure them. No Keras, no Ray."""
