@@ -85,7 +85,10 @@ def test_the_serve_image_installs_and_imports(tmp_path: Path) -> None:
 
 def test_the_training_image_installs_and_imports(tmp_path: Path) -> None:
     venv = installed("training", tmp_path)
-    code = "import rehue_training.network.models; from rehue_training import evaluate, export, run"
+    code = (
+        "import rehue_training.network.models; from rehue_training.evaluation import evaluate;"
+        "from rehue_training.learn import export, run"
+    )
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
     done, told = _ran(venv / "bin" / "python", "-c", code, cwd=tmp_path, env=quiet)
     assert done == 0, told
