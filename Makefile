@@ -14,7 +14,7 @@ PROMTOOL := $(if $(shell command -v promtool),,$(if $(shell command -v apt-get),
 .PHONY: help demo serve test lint bench test-faults soak fuzz loadtest openloop peers capacity train evaluate export plan gpu-check k8s lock stubs clean
 
 help: ## list the commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 demo: $(STAMP)-serve ## colorize the sample photographs through the whole system, into demo/
 	$(BIN)/python clients/demo.py

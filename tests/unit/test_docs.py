@@ -1,0 +1,162 @@
+"""The documents agree with the repository: links, anchors, commands, paths and settings."""
+
+import argparse
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from rehue_serve import settings
+
+DOCUMENTS = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("model_repository/*/README.md"),
+        *ROOT.glob("k8s/**/*.md"),
+        *ROOT.glob("training/*.md"),
+    ]
+)
+CODE_FOLDERS = ("clients", "serve", "training", "loadtest", "tests", "k8s", "requirements")
+FOLDERS = (*CODE_FOLDERS, "docs", "model_repository")
+PACKAGE_ROOTS = ("", "clients", "serve", "training")
+# What a reader makes by following the text, and what a build leaves behind.
+NOT_COMMITTED = ("rehue-next", "overlays/mine", "model.plan")
+
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+INLINE_CODE = re.compile(r"`([^`]+)`")
+PATH = re.compile(rf"(?<![\w./-])((?:{'|'.join(FOLDERS)})/[\w./-]+|rehue_\w+/[\w./-]+)")
+
+each_document = pytest.mark.parametrize(
+    "document", DOCUMENTS, ids=[str(path.relative_to(ROOT)) for path in DOCUMENTS]
+)
+
+
+def test_settings_page_has_the_table_of_the_code() -> None:
+    assert settings.table() in (ROOT / "docs" / "reference" / "settings.md").read_text()
+
+
+@each_document
+def test_links_and_anchors_exist(document: Path) -> None:
+    for link in LINK.findall(remove_code(document.read_text())):
+        if link.startswith(("http://", "https://", "mailto:")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (document.parent / path).resolve() if path else document
+        assert target.exists(), link
+        if anchor:
+            assert anchor in heading_anchors(target.read_text()), link
+
+
+@each_document
+def test_commands_exist(document: Path) -> None:
+    for line in command_lines(document.read_text()):
+        words = split_words(line)
+        while words and re.fullmatch(r"[A-Z_]+=.*|nice|exec|\$", words[0]):
+            words.pop(0)
+        if words and words[0] == "make":
+            targets = make_targets_named(words[1:])
+            assert targets <= make_targets(), line
+        if len(words) > 1 and words[0].rpartition("/")[2] == "rehue":
+            assert words[1] in subcommands() or words[1].startswith("-"), line
+            options = {word.partition("=")[0] for word in words[2:] if word.startswith("--")}
+            assert options <= set(re.findall(r"--[\w-]+", subcommands().get(words[1], line))), line
+
+
+@each_document
+def test_paths_exist(document: Path) -> None:
+    text = document.read_text()
+    code = [block for _, block in FENCE.findall(text)] + INLINE_CODE.findall(remove_fences(text))
+    for path in {path.rstrip(".") for snippet in code for path in PATH.findall(snippet)}:
+        if not any(word in path for word in NOT_COMMITTED):
+            assert any((ROOT / root / path).exists() for root in PACKAGE_ROOTS), path
+
+
+@each_document
+def test_settings_named_are_read_somewhere(document: Path) -> None:
+    named = set(re.findall(r"\bREHUE_[A-Z_]*[A-Z]\b", document.read_text()))
+    assert named <= settings_read()
+
+
+def remove_fences(text: str) -> str:
+    return FENCE.sub("", text)
+
+
+def remove_code(text: str) -> str:
+    return INLINE_CODE.sub("", remove_fences(text))
+
+
+def heading_anchors(text: str) -> set[str]:
+    """The anchors that GitHub gives to the headings of a Markdown text."""
+    anchors: set[str] = set()
+    for heading in re.findall(r"^#+ (.+)$", remove_fences(text), re.MULTILINE):
+        plain = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).replace("`", "")
+        anchor = re.sub(r"[^\w\- ]", "", plain.strip().lower()).replace(" ", "-")
+        number = 0
+        while (unique := f"{anchor}-{number}" if number else anchor) in anchors:
+            number += 1
+        anchors.add(unique)
+    return anchors
+
+
+def command_lines(text: str) -> Iterator[str]:
+    """Commands of the shell blocks, one after another, and snippets of code in the text."""
+    for language, block in FENCE.findall(text):
+        if language in ("sh", "bash", "console"):
+            for line in block.replace("\\\n", " ").splitlines():
+                yield from re.split(r"\s(?:&&|\||;)\s", line)
+    for snippet in INLINE_CODE.findall(remove_fences(text)):
+        command = " ".join(snippet.split())
+        if re.match(r"([A-Z_]+=\S* )*(make|(\S*/)?rehue) ", command):
+            yield command.replace(" ...", "")
+
+
+def split_words(line: str) -> list[str]:
+    try:
+        return shlex.split(line, comments=True)
+    except ValueError:  # a quotation that goes on in the next line
+        return line.split()
+
+
+def make_targets_named(words: list[str]) -> set[str]:
+    targets = set()
+    following = iter(words)
+    for word in following:
+        if word in ("-C", "-f", "-j"):
+            next(following)
+        elif "=" not in word and not word.startswith("-"):
+            targets.add(word)
+    return targets
+
+
+@cache
+def make_targets() -> frozenset[str]:
+    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return frozenset(line.split()[0] for line in listed.stdout.splitlines())
+
+
+@cache
+def subcommands() -> dict[str, str]:
+    """The help text of each subcommand of `rehue`, by its name."""
+    subparsers = argparse.ArgumentParser(prog="rehue").add_subparsers()
+    for entry in entry_points(group="rehue.commands"):
+        entry.load()(subparsers)
+    return {name: parser.format_help() for name, parser in subparsers.choices.items()}
+
+
+@cache
+def settings_read() -> frozenset[str]:
+    """Every ``REHUE_`` variable that the settings or any file of code names."""
+    text = settings.table()
+    for folder in CODE_FOLDERS:
+        for path in (ROOT / folder).rglob("*"):
+            if path.is_file() and path.suffix in ("", ".py", ".env", ".yaml"):
+                text += path.read_text(errors="ignore")
+    return frozenset(re.findall(r"\bREHUE_[A-Z_]*[A-Z]\b", text))
