@@ -34,7 +34,7 @@ BUSY = 0.8  # of a core or a GPU that plans may count on
 SPEEDS = (250, 1000, 4000)  # photographs a second of a GPU, for the worksheet
 SHARE = 0.4  # speed of a stand-in GPU, of what one core feeds
 WORKER = 4  # cores that one Colorizer has in the manifests
-MODEL = spec.read(ROOT / "model_repository/rehue/configs/cpu.pbtxt")
+MODEL = spec.read_model_contract(ROOT / "model_repository/rehue/configs/cpu.pbtxt")
 TENSORS = (  # bytes to and from Triton for a photograph
     MODEL.height * MODEL.width * MODEL.input_type.itemsize
     + 2 * MODEL.ab_height * MODEL.ab_width * MODEL.output_type.itemsize

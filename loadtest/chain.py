@@ -31,7 +31,7 @@ SIZES = {
     "24 MP": (6000, 4000),
 }
 SERVED = ("512 px", "1 MP", "12 MP")
-MODEL = spec.read(ROOT / "model_repository/rehue/configs/cpu.pbtxt")
+MODEL = spec.read_model_contract(ROOT / "model_repository/rehue/configs/cpu.pbtxt")
 AB = np.random.default_rng(0).normal(0, 15, (2, MODEL.ab_height, MODEL.ab_width))
 COLOURS = cv2.GaussianBlur(AB.transpose(1, 2, 0) * 8, (0, 0), 6).transpose(2, 0, 1)
 OUTPUT = COLOURS.astype(MODEL.output_type)
@@ -40,9 +40,9 @@ OUTPUT = COLOURS.astype(MODEL.output_type)
 def ours(photo: bytes) -> bytes:
     """Decode to encode, with colours already there."""
     _, image = images.open_image(photo, max_bytes=1 << 30, max_pixels=1 << 30)
-    lightness = images.decode(image, lab.fine_lightness)
-    _, box = colorize.prepare(lightness, MODEL)
-    return images.encode(colorize.finish(lightness, OUTPUT, box, MODEL, 1.0), "jpeg", 92)
+    lightness = images.decode(image, lab.compute_fine_lightness)
+    _, box = colorize.prepare_input(lightness, MODEL)
+    return images.encode(colorize.compose_rgb(lightness, OUTPUT, box, MODEL, 1.0), "jpeg", 92)
 
 
 def skimages(photo: bytes) -> bytes:

@@ -1,6 +1,6 @@
-"""From a photograph to the network's input, and from its output to a picture.
+"""From a photograph's lightness to the network's input, and from its output to a picture.
 
-Plain functions over arrays; nothing here waits, logs or talks to a server.
+Plain functions over arrays, without I/O, logging or servers.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rehue_core import lab
 from rehue_core.lab import Lightness, UInt8
 
-Tensor = NDArray[np.generic]  # of whatever type the model's configuration says
+Tensor = NDArray[np.generic]  # its dtype is stated by the model's configuration
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class Box:
-    """Where the photograph lies in the network's input, in its pixels."""
+    """Position and size of the photograph inside the network's input, in pixels."""
 
     top: int
     left: int
@@ -41,54 +41,57 @@ class Box:
     width: int
 
 
-def fit(height: int, width: int, spec: ModelSpec) -> Box:
-    """The largest box of the photograph's shape, in the middle of the input.
+def fit_box(height: int, width: int, spec: ModelSpec) -> Box:
+    """Fit a photograph of this size into the network's input, centered and undistorted.
 
-    Sides are whole steps of the output's grid, so that the colours of the box
-    can be cut out of it exactly.
+    The sides of the box are multiples of the step between input and output pixels, so
+    that the box can be cut exactly out of the output too.
     """
     scale = min(spec.height / height, spec.width / width)
-    across, down = spec.width // spec.ab_width, spec.height // spec.ab_height
-    tall = _steps(height * scale, down, spec.height)
-    wide = _steps(width * scale, across, spec.width)
-    top = (spec.height - tall) // (2 * down) * down
-    left = (spec.width - wide) // (2 * across) * across
-    return Box(top, left, tall, wide)
+    step_x, step_y = spec.width // spec.ab_width, spec.height // spec.ab_height
+    box_height = _round_to_step(height * scale, step_y, spec.height)
+    box_width = _round_to_step(width * scale, step_x, spec.width)
+    top = (spec.height - box_height) // (2 * step_y) * step_y
+    left = (spec.width - box_width) // (2 * step_x) * step_x
+    return Box(top, left, box_height, box_width)
 
 
-def _steps(length: float, step: int, limit: int) -> int:
+def _round_to_step(length: float, step: int, limit: int) -> int:
     return min(limit, max(1, round(length / step)) * step)
 
 
-def prepare(lightness: Lightness, spec: ModelSpec) -> tuple[Tensor, Box]:
-    """The network's input for one photograph.
+def prepare_input(lightness: Lightness, spec: ModelSpec) -> tuple[Tensor, Box]:
+    """Compute the network's input for one photograph.
 
-    The photograph keeps its shape; what it leaves free of the square is filled
-    with its own mirror image, which the network takes for more of the scene.
+    The photograph keeps its aspect ratio. The rest of the input is filled with the
+    photograph's mirror image, which looks to the network like more of the same scene.
 
     Args:
-        lightness: of either type, full resolution.
+        lightness: HW float32 or uint16, full resolution; see `rehue_core.lab.Lightness`.
+        spec: the model's contract.
 
     Returns:
-        1HW of the input's type, in counts of ``lightness_scale``; and the box.
+        1HW of the input's dtype, where one count is ``lightness_scale``; and the
+        photograph's box in it.
     """
     height, width = lightness.shape
-    box = fit(height, width, spec)
+    box = fit_box(height, width, spec)
     shrinks = box.height < height or box.width < width
     small = cv2.resize(
         lightness,
         (box.width, box.height),
         interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR,
     )
-    below = spec.height - box.top - box.height
+    bottom = spec.height - box.top - box.height
     right = spec.width - box.left - box.width
-    counts = _counts(small, lab.unit(lightness.dtype) / spec.lightness_scale, spec.input_type)
-    square = cv2.copyMakeBorder(counts, box.top, below, box.left, right, cv2.BORDER_REFLECT_101)
+    scale = lab.get_lightness_unit(lightness.dtype) / spec.lightness_scale
+    counts = _scale_to_counts(small, scale, spec.input_type)
+    square = cv2.copyMakeBorder(counts, box.top, bottom, box.left, right, cv2.BORDER_REFLECT_101)
     return square[None], box
 
 
-def _counts(lightness: Lightness, scale: float, dtype: np.dtype[np.generic]) -> Tensor:
-    if dtype == np.uint8:  # as below, in one step and without anything in between
+def _scale_to_counts(lightness: Lightness, scale: float, dtype: np.dtype[np.generic]) -> Tensor:
+    if dtype == np.uint8:  # the same as below, in one step and without a temporary array
         return np.asarray(cv2.convertScaleAbs(lightness, alpha=scale))
     values = lightness * np.float32(scale)
     if np.issubdtype(dtype, np.integer):
@@ -97,22 +100,23 @@ def _counts(lightness: Lightness, scale: float, dtype: np.dtype[np.generic]) -> 
     return values.astype(dtype)
 
 
-def finish(
+def compose_rgb(
     lightness: Lightness, output: Tensor, box: Box, spec: ModelSpec, strength: float
 ) -> UInt8:
-    """The picture in colour: the photograph's own lightness with the network's ab.
+    """Join the photograph's own lightness with the network's ab into an sRGB picture.
 
     Args:
-        lightness: of either type, full resolution.
-        output: 2hw of the output's type, in counts of ``ab_scale``.
-        box: where the photograph lay in the input.
+        lightness: HW float32 or uint16, full resolution; see `rehue_core.lab.Lightness`.
+        output: 2hw of the output's dtype, where one count is ``ab_scale``.
+        box: the photograph's box in the input.
+        spec: the model's contract.
         strength: scales chroma.
 
     Returns:
         HWC uint8 sRGB, 0..255.
     """
-    across, down = spec.width // spec.ab_width, spec.height // spec.ab_height
-    rows = slice(box.top // down, (box.top + box.height) // down)
-    columns = slice(box.left // across, (box.left + box.width) // across)
+    step_x, step_y = spec.width // spec.ab_width, spec.height // spec.ab_height
+    rows = slice(box.top // step_y, (box.top + box.height) // step_y)
+    columns = slice(box.left // step_x, (box.left + box.width) // step_x)
     ab = np.moveaxis(output[:, rows, columns], 0, -1)
-    return lab.to_rgb(lightness, ab, strength=strength * spec.ab_scale)
+    return lab.convert_to_rgb(lightness, ab, strength=strength * spec.ab_scale)

@@ -1,7 +1,7 @@
-"""A network's contract as its Triton configuration states it: sizes, types and scales.
+"""Read a model's contract from its Triton configuration: sizes, dtypes and scales.
 
-The one place that knows the tensors' and the parameters' names. It needs no Ray, so that
-training and plan building read a model as serving does.
+Only this module knows the names of the tensors and parameters. It does not import Ray,
+so that training and plan building read a model exactly as serving does.
 """
 
 from collections.abc import Iterable
@@ -19,26 +19,28 @@ INPUT, OUTPUT = "lightness", "ab"
 LIGHTNESS_SCALE, AB_SCALE = "lightness_scale", "ab_scale"  # parameters
 
 
-def read(path: Path) -> ModelSpec:
-    """The contract in a model's configuration file (`*.pbtxt`).
+def read_model_contract(path: Path) -> ModelSpec:
+    """Read the contract from a model's configuration file (`*.pbtxt`).
 
     Raises:
-        ValueError: see `of`; and where the file is not a ModelConfig's text.
+        ValueError: the file is not a ModelConfig in text format, or see
+            `parse_model_contract`.
     """
     try:
         config = text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
     except text_format.ParseError as error:
-        raise ValueError(f"{path} is no model configuration: {error}") from None
-    return of(config)
+        raise ValueError(f"{path} is not a model configuration: {error}") from None
+    return parse_model_contract(config)
 
 
-def of(config: Any) -> ModelSpec:
-    """The contract in a ModelConfig.
+def parse_model_contract(config: Any) -> ModelSpec:
+    """Extract the contract from a ModelConfig.
 
     Raises:
-        ValueError: the model is not one of ours; the message says what is missing.
+        ValueError: the model does not keep Rehue's contract; the message says what is
+            missing.
     """
-    input, output = _tensor(config.input, INPUT), _tensor(config.output, OUTPUT)
+    input, output = _find_tensor(config.input, INPUT), _find_tensor(config.output, OUTPUT)
     (height, width), (ab_height, ab_width) = input.dims[-2:], output.dims[-2:]
     return ModelSpec(
         name=config.name,
@@ -46,31 +48,31 @@ def of(config: Any) -> ModelSpec:
         width=width,
         ab_height=ab_height,
         ab_width=ab_width,
-        input_type=_dtype(input),
-        output_type=_dtype(output),
-        lightness_scale=_scale(config, LIGHTNESS_SCALE),
-        ab_scale=_scale(config, AB_SCALE),
+        input_type=_get_dtype(input),
+        output_type=_get_dtype(output),
+        lightness_scale=_get_scale(config, LIGHTNESS_SCALE),
+        ab_scale=_get_scale(config, AB_SCALE),
         max_batch=max(1, config.max_batch_size),
     )
 
 
-def _tensor(tensors: Iterable[Any], name: str) -> Any:
-    found = [one for one in tensors if one.name == name]
-    if len(found) != 1 or len(found[0].dims) < 2:
-        raise ValueError(f"there is no one tensor {name} of two dimensions or more")
-    return found[0]
+def _find_tensor(tensors: Iterable[Any], name: str) -> Any:
+    matches = [tensor for tensor in tensors if tensor.name == name]
+    if len(matches) != 1 or len(matches[0].dims) < 2:
+        raise ValueError(f"there must be exactly one tensor {name}, of two or more dimensions")
+    return matches[0]
 
 
-def _dtype(tensor: Any) -> np.dtype[Any]:
+def _get_dtype(tensor: Any) -> np.dtype[Any]:
     name = model_config_pb2.DataType.Name(tensor.data_type).removeprefix("TYPE_")
     dtype = np.dtype(triton_to_np_dtype(name) or object)
     if dtype.kind not in "uif":
-        raise ValueError(f"the tensor {tensor.name} is of type {name}, which holds no numbers")
+        raise ValueError(f"the tensor {tensor.name} has the type {name}, which is not numeric")
     return dtype
 
 
-def _scale(config: Any, name: str) -> float:
-    # A look-up alone would add the missing entry to the configuration.
+def _get_scale(config: Any, name: str) -> float:
+    # Indexing a protobuf map adds the missing entry to the configuration.
     if name not in config.parameters:
-        raise ValueError(f"there is no parameter {name}")
+        raise ValueError(f"the parameter {name} is missing")
     return float(config.parameters[name].string_value)

@@ -82,8 +82,8 @@ class Service:
         self.settings = settings
         self.triton = triton
         # The first picture makes tables and machine code; no caller waits for that.
-        lightness = images.decode(Image.new("RGB", (1, 1)), lab.fine_lightness)
-        lab.to_rgb(lightness, np.zeros((1, 1, 2), np.float32))
+        lightness = images.decode(Image.new("RGB", (1, 1)), lab.compute_fine_lightness)
+        lab.convert_to_rgb(lightness, np.zeros((1, 1, 2), np.float32))
         self._pool = ThreadPoolExecutor(settings.work_threads, thread_name_prefix="picture")
         self._requests = 0
         self._draining = False
@@ -207,9 +207,11 @@ class Service:
 
             def before() -> tuple[lab.Lightness, colorize.Tensor, colorize.Box]:
                 lightness = _timed(
-                    timings, "decode", lambda: images.decode(image, lab.fine_lightness)
+                    timings, "decode", lambda: images.decode(image, lab.compute_fine_lightness)
                 )
-                prepared = _timed(timings, "prepare", lambda: colorize.prepare(lightness, spec))
+                prepared = _timed(
+                    timings, "prepare", lambda: colorize.prepare_input(lightness, spec)
+                )
                 return lightness, *prepared
 
             lightness, input, box = await self._work(before)
@@ -223,7 +225,7 @@ class Service:
                 rgb = _timed(
                     timings,
                     "color",
-                    lambda: colorize.finish(lightness, output, box, spec, parameters.strength),
+                    lambda: colorize.compose_rgb(lightness, output, box, spec, parameters.strength),
                 )
                 return _timed(
                     timings, "encode", lambda: images.encode(rgb, format, parameters.quality)

@@ -17,7 +17,7 @@ from opentelemetry.trace import Span
 from tritonclient.grpc import service_pb2
 
 from rehue_core.colorize import ModelSpec, Tensor
-from rehue_core.spec import of as spec_of
+from rehue_core.spec import parse_model_contract
 from rehue_serve import metrics, tensors, tracing
 from rehue_serve.endpoints import Endpoint, Endpoints
 from rehue_serve.errors import (
@@ -378,7 +378,7 @@ def _contract(config: Any) -> ModelSpec:
         Internal: the model is not one of ours; the log says what is missing.
     """
     try:
-        return spec_of(config)
+        return parse_model_contract(config)
     except ValueError as error:
         log.error("model %s breaks the contract: %s", config.name, error)
         raise Internal("This model's configuration does not fit this server.") from None

@@ -48,7 +48,7 @@ def test_the_contract_and_the_colours_stay(name: str) -> None:
         precision.at(model(name), "fp16"), model(name)
     ))  # fmt: skip
     assert (made.graph.input, made.graph.output) == (kept.graph.input, kept.graph.output)
-    contract = spec.read(MODELS / name / "configs" / "gpu.pbtxt")
+    contract = spec.read_model_contract(MODELS / name / "configs" / "gpu.pbtxt")
     found = parity.measure(
         network(made.SerializeToString()), network(model(name)),
         parity.photographs(SOME), contract, batch=2,
@@ -116,7 +116,7 @@ def test_a_graph_without_convolutions_is_said() -> None:
 
 def test_the_distance_is_the_worst_photographs() -> None:
     """One of three photographs, in calls of two, gets other colours; its distance is told."""
-    contract = spec.read(MODELS / "seed" / "configs" / "gpu.pbtxt")
+    contract = spec.read_model_contract(MODELS / "seed" / "configs" / "gpu.pbtxt")
     three = parity.photographs([*SOME, PHOTOS / "sklearn_flower.jpg"])
     calls = []
 

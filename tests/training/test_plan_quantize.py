@@ -79,7 +79,7 @@ def test_the_colours_hold(quantized: tuple[str, str, bytes]) -> None:
         parity.quantized_network(content),
         parity.onnx_network(MODELS / name / "1" / "model.onnx"),
         parity.photographs(OTHERS),
-        spec.read(MODELS / name / "configs" / "gpu.pbtxt"),
+        spec.read_model_contract(MODELS / name / "configs" / "gpu.pbtxt"),
         batch=2,
     )
     assert found.exceeds(parity.QUANTIZED) == []

@@ -18,7 +18,7 @@ from rehue_training.plan.torch_network import TorchNetwork
 @pytest.mark.parametrize("name", ["rehue", "seed"])
 def test_pytorch_has_the_onnx_files_colours(name: str) -> None:
     path = MODELS / name / "1" / "model.onnx"
-    side = spec.read(MODELS / name / "configs" / "gpu.pbtxt").height
+    side = spec.read_model_contract(MODELS / name / "configs" / "gpu.pbtxt").height
     counts = np.random.default_rng(0).integers(0, 256, (2, 1, side, side), np.uint8)
     (expected,) = onnxruntime.InferenceSession(path).run(["ab"], {"lightness": counts})
     found = TorchNetwork(path.read_bytes(), "cpu").run({"lightness": counts})["ab"]
@@ -35,7 +35,7 @@ def test_fp16_arithmetic_is_within_the_tolerance(name: str) -> None:
         lambda counts: network.run({"lightness": counts})["ab"],
         parity.onnx_network(path),
         parity.photographs([PHOTOS / "mpl_grace_hopper.jpg", PHOTOS / "sklearn_china.jpg"]),
-        spec.read(MODELS / name / "configs" / "gpu.pbtxt"),
+        spec.read_model_contract(MODELS / name / "configs" / "gpu.pbtxt"),
         batch=2,
     )
     assert found.ab_largest > 0
@@ -48,7 +48,7 @@ def test_nothing_is_read_back_from_the_device(name: str) -> None:
     network = TorchNetwork(
         precision.at((MODELS / name / "1" / "model.onnx").read_bytes(), "fp16"), "meta"
     )
-    config = spec.read(MODELS / name / "configs" / "gpu.pbtxt")
+    config = spec.read_model_contract(MODELS / name / "configs" / "gpu.pbtxt")
     counts = torch.empty((2, 1, config.height, config.width), dtype=torch.uint8, device="meta")
     with torch.inference_mode():
         (made,) = network(counts)

@@ -77,11 +77,11 @@ def test_no_photographs_is_an_error(tmp_path: Path) -> None:
 
 def test_a_colorizer_keeps_the_photographs_lightness_and_size() -> None:
     photograph = skimage.data.rocket()
-    lightness = lab.lightness(photograph)
+    lightness = lab.compute_lightness(photograph)
     picture = Colorizer(REPOSITORY, "rehue").picture(lightness)
     assert picture.shape == photograph.shape
     # Where a guessed colour lies outside sRGB, clipping moves lightness: hence the median.
-    assert np.median(np.abs(lab.lightness(picture) - lightness)) < 0.5
+    assert np.median(np.abs(lab.compute_lightness(picture) - lightness)) < 0.5
     assert not np.array_equal(picture, Gray().picture(lightness))
 
 
@@ -93,7 +93,7 @@ def test_gains_are_measured_in_order() -> None:
     assert len(vivid) > 3
     assert vivid == sorted(vivid)
     # What the config chose is what the exported file does.
-    served = Colorizer(REPOSITORY, "rehue").picture(lab.lightness(truth))
+    served = Colorizer(REPOSITORY, "rehue").picture(lab.compute_lightness(truth))
     chosen = dict(zip(gain.CURVES, rows, strict=True))[plan.curve]
     assert chosen[3] == pytest.approx(metrics.colourfulness(served), abs=0.1)
     pairs = np.array([[10.0, 9.0, 40.0, 30.0], [10.0, 11.0, 40.0, 20.0]])
@@ -103,7 +103,7 @@ def test_gains_are_measured_in_order() -> None:
 
 def test_the_papers_pair_is_800_by_600(folder: Path, tmp_path: Path) -> None:
     model = Colorizer(REPOSITORY, "seed")
-    gray, coloured = figures.pair(lab.lightness(skimage.data.coffee()), model)
+    gray, coloured = figures.pair(lab.compute_lightness(skimage.data.coffee()), model)
     assert gray.shape == coloured.shape == (800, 600, 3)
     assert np.abs(np.diff(gray.astype(int), axis=-1)).max() <= 1
     figures.pairs([folder], model, tmp_path / "pairs.png")

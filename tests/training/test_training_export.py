@@ -120,7 +120,7 @@ def test_a_share_of_the_start_is_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("target", ["cpu", "gpu"])
 def test_the_committed_file_fits_its_configuration(name: str, target: str) -> None:
-    contract = spec.read(REPOSITORY / name / "configs" / f"{target}.pbtxt")
+    contract = spec.read_model_contract(REPOSITORY / name / "configs" / f"{target}.pbtxt")
     session = onnxruntime.InferenceSession(REPOSITORY / name / "1" / "model.onnx")
     (entry,), (result,) = session.get_inputs(), session.get_outputs()
     assert (entry.name, entry.type) == ("lightness", "tensor(uint8)")
@@ -135,7 +135,7 @@ def test_the_committed_file_fits_its_configuration(name: str, target: str) -> No
 @pytest.mark.parametrize("name", NAMES)
 def test_the_committed_file_takes_any_batch_and_answers_each_alone(name: str) -> None:
     path = REPOSITORY / name / "1" / "model.onnx"
-    side = spec.read(REPOSITORY / name / "configs" / "cpu.pbtxt").height
+    side = spec.read_model_contract(REPOSITORY / name / "configs" / "cpu.pbtxt").height
     counts = export.sample(side)[:, None]
     both = run(onnx.load(path), counts)
     alone = run(onnx.load(path), counts[1:])

@@ -41,7 +41,7 @@ def test_ciede2000_of_a_published_pair() -> None:
 
 def test_scores_of_the_truth_and_of_gray() -> None:
     truth = skimage.data.coffee()[::4, ::4]
-    gray = Gray().picture(lab.lightness(truth))
+    gray = Gray().picture(lab.compute_lightness(truth))
     error = metrics.ciede2000(truth, gray)
     best, worst = (metrics.scores(truth, one, gray_error=error) for one in (truth, gray))
     assert (best.ciede2000, best.ssim, best.colourfulness_distance) == (0, 1, 0)
@@ -53,8 +53,8 @@ def test_scores_of_the_truth_and_of_gray() -> None:
 
 def test_gray_keeps_the_lightness() -> None:
     truth = skimage.data.chelsea()
-    lightness = lab.lightness(truth)
-    assert np.abs(lab.lightness(Gray().picture(lightness)) - lightness).max() < 0.3
+    lightness = lab.compute_lightness(truth)
+    assert np.abs(lab.compute_lightness(Gray().picture(lightness)) - lightness).max() < 0.3
 
 
 def test_frechet_against_its_definition() -> None:
@@ -88,7 +88,7 @@ def test_lpips_is_what_pytorch_makes_of_the_authors_weights() -> None:
     perceived = lpips.load()
     assert perceived, "make installs its weights: requirements/lpips.lock"
     truth = skimage.data.coffee()[:256, :320]
-    gray = Gray().picture(lab.lightness(truth))
+    gray = Gray().picture(lab.compute_lightness(truth))
     mirrored = np.ascontiguousarray(truth[:, ::-1])
     # Once by hand: torch 2.13, AlexNet's formula, the `lpips` package's own v0.1 weights.
     right = [0.0, 0.352984, 0.695062]

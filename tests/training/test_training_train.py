@@ -250,7 +250,7 @@ def test_a_whole_photograph_lies_in_the_square_as_the_server_fits_it(
     crops = batches.Crops(64, 32, (1, 1), 0.0, whole=1.0)
     seeded = (crops.example(rgb, np.random.default_rng(seed)) for seed in range(20))
     lightness, ab = next(one for one in seeded if not _flipped(one, rgb))
-    served, _ = colorize.prepare(lab.lightness(rgb), crops._spec)
+    served, _ = colorize.prepare_input(lab.compute_lightness(rgb), crops._spec)
     difference = np.abs(lightness[..., 0] - served[0])  # counts of one L; resized before or after
     assert difference.mean() < 1
     truth = batches.truth(np.ascontiguousarray(crops._fitted(rgb)), 32)
@@ -259,7 +259,7 @@ def test_a_whole_photograph_lies_in_the_square_as_the_server_fits_it(
 
 def _flipped(example: batches.Batch, rgb: np.ndarray) -> bool:
     left, right = (half.mean() for half in np.array_split(example[0][..., 0], 2, axis=1))
-    dark, light = (half.mean() for half in np.array_split(lab.lightness(rgb), 2, axis=1))
+    dark, light = (half.mean() for half in np.array_split(lab.compute_lightness(rgb), 2, axis=1))
     return bool((left - right) * (dark - light) < 0)
 
 

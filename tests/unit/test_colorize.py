@@ -23,7 +23,7 @@ SHAPES = [(256, 256), (512, 512), (300, 800), (800, 300), (37, 41), (3000, 200),
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_photograph_keeps_its_shape(shape: tuple[int, int]) -> None:
-    box = colorize.fit(*shape, SPEC)
+    box = colorize.fit_box(*shape, SPEC)
     assert max(box.height, box.width) == 256
     assert box.top + box.height <= 256
     assert box.left + box.width <= 256
@@ -39,14 +39,14 @@ def test_colours_come_back_to_their_places(shape: tuple[int, int]) -> None:
     height, width = shape
     slope = 50 / max(shape)  # of L a pixel, the same both ways
     ramp = (np.add.outer(np.arange(height), np.arange(width)) * slope).astype(np.float32)
-    input, box = colorize.prepare(ramp, SPEC)
+    input, box = colorize.prepare_input(ramp, SPEC)
     assert input.shape == (1, 256, 256)
     assert input.dtype == np.uint8
     field = cv2.resize(input[0].astype(np.float32), (128, 128), interpolation=cv2.INTER_AREA)
     output = np.stack([field * (100 / 255) - 50] * 2).astype(np.float16)
     flat = np.full(shape, 60, np.float32)
-    got = colorize.finish(flat, output, box, SPEC, 1.0).astype(int)
-    expected = colorize.lab.to_rgb(flat, np.dstack([ramp - 50] * 2)).astype(int)
+    got = colorize.compose_rgb(flat, output, box, SPEC, 1.0).astype(int)
+    expected = colorize.lab.convert_to_rgb(flat, np.dstack([ramp - 50] * 2)).astype(int)
     # A slope is blunted at its ends, by half a step of the grid.
     assert np.abs(got - expected).mean() < 1
     assert np.abs(got - expected).max() < 12
@@ -54,11 +54,11 @@ def test_colours_come_back_to_their_places(shape: tuple[int, int]) -> None:
 
 def test_empty_part_of_the_square_is_the_mirrored_photograph() -> None:
     lightness = np.tile(np.linspace(0, 100, 512, dtype=np.float32), (256, 1))
-    input, box = colorize.prepare(lightness, SPEC)
+    input, box = colorize.prepare_input(lightness, SPEC)
     assert (box.top, box.height) == (64, 128)
     assert np.array_equal(input[0, 63], input[0, 65])
 
 
 def test_input_is_lightness_in_counts() -> None:
-    input, _ = colorize.prepare(np.full((64, 64), 100, np.float32), SPEC)
+    input, _ = colorize.prepare_input(np.full((64, 64), 100, np.float32), SPEC)
     assert (input == 255).all()

@@ -18,7 +18,7 @@ def config(name: str = "rehue") -> model_config_pb2.ModelConfig:
 
 
 def test_the_contract_is_what_the_file_says() -> None:
-    found = spec.read(MODELS / "rehue" / "configs" / "cpu.pbtxt")
+    found = spec.read_model_contract(MODELS / "rehue" / "configs" / "cpu.pbtxt")
     assert (found.name, found.max_batch) == ("rehue", 8)
     assert (found.height, found.width, found.ab_height, found.ab_width) == (256, 256, 128, 128)
     assert (found.input_type, found.output_type) == (np.uint8, np.float16)
@@ -28,7 +28,7 @@ def test_the_contract_is_what_the_file_says() -> None:
 def test_a_model_that_batches_nothing_takes_one_at_a_time() -> None:
     whole = config()
     whole.max_batch_size = 0
-    assert spec.of(whole).max_batch == 1
+    assert spec.parse_model_contract(whole).max_batch == 1
 
 
 @pytest.mark.parametrize(
@@ -38,8 +38,8 @@ def test_a_model_that_batches_nothing_takes_one_at_a_time() -> None:
 def test_a_model_without_a_tensor_is_not_ours(field: str, name: str) -> None:
     other = config()
     getattr(other, field)[0].name = "pixels"
-    with pytest.raises(ValueError, match=f"no one tensor {name}"):
-        spec.of(other)
+    with pytest.raises(ValueError, match=f"exactly one tensor {name}"):
+        spec.parse_model_contract(other)
 
 
 @pytest.mark.parametrize("name", ["lightness_scale", "ab_scale"])
@@ -47,23 +47,23 @@ def test_a_model_without_a_scale_is_not_ours(name: str) -> None:
     other = config()
     del other.parameters[name]
     for _ in range(2):  # looking must not add what is missing
-        with pytest.raises(ValueError, match=f"no parameter {name}"):
-            spec.of(other)
+        with pytest.raises(ValueError, match=f"the parameter {name} is missing"):
+            spec.parse_model_contract(other)
 
 
 @pytest.mark.parametrize("kind", ["TYPE_STRING", "TYPE_INVALID", "TYPE_BOOL"])
 def test_a_tensor_must_hold_numbers(kind: str) -> None:
     other = config()
     other.input[0].data_type = model_config_pb2.DataType.Value(kind)
-    with pytest.raises(ValueError, match="holds no numbers"):
-        spec.of(other)
+    with pytest.raises(ValueError, match="not numeric"):
+        spec.parse_model_contract(other)
 
 
 def test_what_is_no_configuration_is_named(tmp_path) -> None:
     path = tmp_path / "config.pbtxt"
     path.write_text("no configuration")
-    with pytest.raises(ValueError, match=r"config\.pbtxt is no model configuration"):
-        spec.read(path)
+    with pytest.raises(ValueError, match=r"config\.pbtxt is not a model configuration"):
+        spec.read_model_contract(path)
 
 
 def test_reading_a_contract_needs_neither_ray_nor_tensorflow() -> None:

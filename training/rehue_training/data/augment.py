@@ -31,7 +31,7 @@ def film(rgb: UInt8, rng: np.random.Generator) -> Float32:
     counts = np.clip(gray + 0.5, 0, 255).astype(np.uint8)
     if rng.random() < JPEG_CHANCE:
         counts = jpeg(counts, rng)
-    return lab.lightness(counts)
+    return lab.compute_lightness(counts)
 
 
 def emulsion(rgb: UInt8, rng: np.random.Generator) -> Float32:

@@ -47,12 +47,12 @@ class Crops:
         if rng.random() < 0.5:
             crop = np.ascontiguousarray(crop[:, ::-1])
         old = rng.random() < self.film
-        lightness = augment.film(crop, rng) if old else lab.lightness(crop)
+        lightness = augment.film(crop, rng) if old else lab.compute_lightness(crop)
         return lightness[..., None], truth(crop, self.target)
 
     def _fitted(self, rgb: UInt8) -> UInt8:
-        """The whole photograph with its mirror image around it, as `colorize.prepare` fits it."""
-        box = colorize.fit(rgb.shape[0], rgb.shape[1], self._spec)
+        """The whole photograph and its mirror image around it; see `colorize.prepare_input`."""
+        box = colorize.fit_box(rgb.shape[0], rgb.shape[1], self._spec)
         small = resized(rgb, box.width, box.height)
         below, right = self.size - box.top - box.height, self.size - box.left - box.width
         edges = (box.top, below, box.left, right)
@@ -69,7 +69,7 @@ class Crops:
         side = min(rgb.shape[:2])
         top, left = (rgb.shape[0] - side) // 2, (rgb.shape[1] - side) // 2
         crop = resized(rgb[top : top + side, left : left + side], self.size, self.size)
-        return lab.lightness(crop)[..., None], truth(crop, self.target)
+        return lab.compute_lightness(crop)[..., None], truth(crop, self.target)
 
     def _crop(self, rgb: UInt8, rng: np.random.Generator) -> UInt8:
         height, width = rgb.shape[:2]

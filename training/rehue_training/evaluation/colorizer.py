@@ -23,7 +23,7 @@ class Colorizer:
 
     def __init__(self, repository: Path, name: str) -> None:
         self.name = name
-        self.spec = spec.read(repository / name / "configs" / "cpu.pbtxt")
+        self.spec = spec.read_model_contract(repository / name / "configs" / "cpu.pbtxt")
         self.session = onnxruntime.InferenceSession(
             repository / name / "1" / "model.onnx", providers=["CPUExecutionProvider"]
         )
@@ -46,9 +46,9 @@ class Colorizer:
 
     def picture(self, lightness: Float32, *, strength: float = 1.0) -> UInt8:
         """HWC uint8 sRGB of a photograph's lightness (HW float32, 0..100)."""
-        counts, box = colorize.prepare(lightness, self.spec)
+        counts, box = colorize.prepare_input(lightness, self.spec)
         ab = self.colours(counts[None])[0]
-        return colorize.finish(lightness, ab, box, self.spec, strength)
+        return colorize.compose_rgb(lightness, ab, box, self.spec, strength)
 
 
 class Gray:
@@ -57,4 +57,4 @@ class Gray:
     name = "gray"
 
     def picture(self, lightness: Float32) -> UInt8:
-        return lab.to_rgb(lightness, np.zeros((1, 1, 2), np.float32))
+        return lab.convert_to_rgb(lightness, np.zeros((1, 1, 2), np.float32))

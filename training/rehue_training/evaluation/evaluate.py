@@ -116,7 +116,7 @@ def measure(
 
 def _photograph(truth: UInt8, versions: Sequence[Version]) -> list[tuple[UInt8, dict[str, float]]]:
     """Each version's picture of one photograph with its scores."""
-    lightness = lab.lightness(truth)
+    lightness = lab.compute_lightness(truth)
     error = metrics.ciede2000(truth, Gray().picture(lightness))
     pictures = [version.picture(lightness) for version in versions]
     return [
@@ -247,7 +247,7 @@ def _write_sheets(
 
 
 def _pictures(truth: UInt8, versions: Sequence[Version]) -> list[UInt8]:
-    lightness = lab.lightness(truth)
+    lightness = lab.compute_lightness(truth)
     return [version.picture(lightness) for version in versions]
 
 

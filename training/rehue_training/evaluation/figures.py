@@ -62,7 +62,7 @@ def pair(lightness: Float32, model: Colorizer) -> tuple[UInt8, UInt8]:
     square = cv2.resize(lightness, (spec.width, spec.height), interpolation=cv2.INTER_AREA)
     counts = np.rint(square / spec.lightness_scale).astype(spec.input_type)
     ab = model.colours(counts[None, None])[0].transpose(1, 2, 0) * np.float32(spec.ab_scale)
-    coloured = lab.to_rgb(square, np.ascontiguousarray(ab, np.float32))
+    coloured = lab.convert_to_rgb(square, np.ascontiguousarray(ab, np.float32))
     gray = Gray().picture(square)
     return _enlarged(gray), _enlarged(coloured)
 
@@ -84,7 +84,7 @@ def _lightnesses(paths: Sequence[Path]) -> Iterable[tuple[str, Float32]]:
     for name, encoded in dataset.files(paths, part="test"):
         rgb = dataset.decode(encoded)
         if rgb is not None:
-            yield name, lab.lightness(rgb)
+            yield name, lab.compute_lightness(rgb)
 
 
 def _evenly(items: list[Any], count: int) -> list[Any]:

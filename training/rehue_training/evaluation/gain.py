@@ -77,15 +77,15 @@ def plain(config: Config, repository: Path) -> Colorizer:
 
 def _photograph(truth: lab.UInt8, model: Colorizer) -> list[tuple[float, ...]]:
     """CIEDE2000 of gray and of the guess, colourfulness of truth and guess, by curve."""
-    lightness = lab.lightness(truth)
+    lightness = lab.compute_lightness(truth)
     gray = metrics.ciede2000(truth, Gray().picture(lightness))
     vivid = metrics.colourfulness(truth)
-    counts, box = colorize.prepare(lightness, model.spec)
+    counts, box = colorize.prepare_input(lightness, model.spec)
     ab = np.moveaxis(model.colours(counts[None])[0], 0, -1).astype(np.float32)
     rows: list[tuple[float, ...]] = []
     for curve in CURVES:
         bent = np.moveaxis(curve(ab), -1, 0)
-        guess = colorize.finish(lightness, bent, box, model.spec, 1.0)
+        guess = colorize.compose_rgb(lightness, bent, box, model.spec, 1.0)
         rows.append((gray, metrics.ciede2000(truth, guess), vivid, metrics.colourfulness(guess)))
     return rows
 

@@ -40,27 +40,27 @@ def served(model: Colorizer, lightness: Float32) -> UInt8:
 
 def mean_fill(model: Colorizer, lightness: Float32) -> UInt8:
     """Fitted; the rest of the square is the photograph's mean lightness."""
-    counts, box = colorize.prepare(lightness, model.spec)
+    counts, box = colorize.prepare_input(lightness, model.spec)
     filled = np.full_like(counts, round(float(lightness.mean()) / model.spec.lightness_scale))
     rows, columns = slice(box.top, box.top + box.height), slice(box.left, box.left + box.width)
     filled[:, rows, columns] = counts[:, rows, columns]
-    return colorize.finish(lightness, model.colours(filled[None])[0], box, model.spec, 1.0)
+    return colorize.compose_rgb(lightness, model.colours(filled[None])[0], box, model.spec, 1.0)
 
 
 def squashed(model: Colorizer, lightness: Float32) -> UInt8:
     """Squashed to the square."""
     side = (model.spec.width, model.spec.height)
     square = cv2.resize(lightness, side, interpolation=cv2.INTER_AREA)
-    counts, box = colorize.prepare(square, model.spec)
-    return colorize.finish(lightness, model.colours(counts[None])[0], box, model.spec, 1.0)
+    counts, box = colorize.prepare_input(square, model.spec)
+    return colorize.compose_rgb(lightness, model.colours(counts[None])[0], box, model.spec, 1.0)
 
 
 def flipped(model: Colorizer, lightness: Float32) -> UInt8:
     """The mean of the colours of the photograph and of its mirror image: twice the network."""
-    counts, box = colorize.prepare(lightness, model.spec)
+    counts, box = colorize.prepare_input(lightness, model.spec)
     ab = model.colours(np.stack([counts, counts[..., ::-1]])).astype(np.float32)
     mean = (ab[0] + ab[1][..., ::-1]) / 2
-    return colorize.finish(lightness, mean, box, model.spec, 1.0)
+    return colorize.compose_rgb(lightness, mean, box, model.spec, 1.0)
 
 
 def guided(model: Colorizer, lightness: Float32) -> UInt8:
@@ -69,7 +69,7 @@ def guided(model: Colorizer, lightness: Float32) -> UInt8:
     He and Sun, "Fast Guided Filter" (2015): on the colours' grid ab is a linear function of L in
     each window; its coefficients are enlarged, and meet the lightness at full resolution.
     """
-    counts, box = colorize.prepare(lightness, model.spec)
+    counts, box = colorize.prepare_input(lightness, model.spec)
     step = model.spec.width // model.spec.ab_width
     rows = slice(box.top // step, (box.top + box.height) // step)
     columns = slice(box.left // step, (box.left + box.width) // step)
@@ -77,7 +77,7 @@ def guided(model: Colorizer, lightness: Float32) -> UInt8:
     ab *= np.float32(model.spec.ab_scale)
     small = cv2.resize(lightness, ab.shape[:0:-1], interpolation=cv2.INTER_AREA)
     planes = [_guided(plane, small, lightness) for plane in ab]
-    return lab.to_rgb(lightness, np.dstack(planes))
+    return lab.convert_to_rgb(lightness, np.dstack(planes))
 
 
 def _guided(plane: Float32, guide: Float32, full: Float32) -> Float32:
@@ -133,7 +133,7 @@ def main() -> int:
 
 def _measured(model: Colorizer, ways: list[Way], truth: UInt8) -> list[tuple[float, float]]:
     """CIEDE2000 and colourfulness of gray, then of each way."""
-    lightness = lab.lightness(truth)
+    lightness = lab.compute_lightness(truth)
     pictures = [Gray().picture(lightness), *(way(model, lightness) for way in ways)]
     return [(metrics.ciede2000(truth, one), metrics.colourfulness(one)) for one in pictures]
 

@@ -80,7 +80,7 @@ def _answering(config: Config, network: keras.Model) -> keras.Model:
 def sample(side: int) -> NDArray[np.uint8]:
     """Two real photographs, N x side x side, in counts of 100/255: to compare outputs on."""
     pictures = [skimage.data.chelsea(), skimage.data.coffee()]
-    lightness = [lab.lightness(resized(picture, side, side)) for picture in pictures]
+    lightness = [lab.compute_lightness(resized(picture, side, side)) for picture in pictures]
     counts = np.rint(np.stack(lightness) / LIGHTNESS_SCALE)
     return np.asarray(counts, np.uint8)
 

@@ -113,7 +113,7 @@ def measured(
 ) -> dict[str, Any]:
     """One model's cost, distance to its ONNX file, and a row a batch size."""
     needed = cost.of(options.onnx(model))
-    largest = spec.read(model / CONFIG).max_batch
+    largest = spec.read_model_contract(model / CONFIG).max_batch
     with on.network(model, options) as network:
         log.info("%s: measuring batches of 1 to %d", model.name, largest)
         rows = [row(network, needed, batch, on, effort, best) for batch in batches(largest)]

@@ -114,7 +114,10 @@ class TorchRunner:
     def network(self, model: Path, options: Options) -> Iterator[Loaded]:
         from rehue_training.plan.torch_network import TorchNetwork
 
-        network, contract = TorchNetwork(options.onnx(model), "cuda"), spec.read(model / CONFIG)
+        network, contract = (
+            TorchNetwork(options.onnx(model), "cuda"),
+            spec.read_model_contract(model / CONFIG),
+        )
         ((entry,), (result,)) = network.inputs, network.outputs
         found = parity.measure(
             lambda counts: network.run({entry: counts})[result],

@@ -61,8 +61,8 @@ def measure(
     plan: Network, reference: Network, photographs: Sequence[UInt8], spec: ModelSpec, *, batch: int
 ) -> Parity:
     """Compares on HWC uint8 sRGB photographs, in calls of `batch` (repeated to fill them)."""
-    lightness = [lab.lightness(one) for one in photographs]
-    fitted = [colorize.prepare(one, spec) for one in lightness]
+    lightness = [lab.compute_lightness(one) for one in photographs]
+    fitted = [colorize.prepare_input(one, spec) for one in lightness]
     counts = np.stack([one for one, _ in fitted])
     places = np.arange(-(-len(counts) // batch) * batch) % len(counts)
     made = np.concatenate([plan(counts[one]) for one in places.reshape(-1, batch)])
@@ -77,7 +77,9 @@ def measure(
 
 def prepared(photographs: Sequence[UInt8], spec: ModelSpec) -> NDArray[Any]:
     """The network's input (N1HW, in counts) for HWC uint8 sRGB photographs."""
-    return np.stack([colorize.prepare(lab.lightness(one), spec)[0] for one in photographs])
+    return np.stack(
+        [colorize.prepare_input(lab.compute_lightness(one), spec)[0] for one in photographs]
+    )
 
 
 def distance(
@@ -85,7 +87,7 @@ def distance(
 ) -> tuple[float, float, float]:
     """One photograph's `Parity`: of two ab fields (2hw), and the pictures they make."""
     error = np.abs(made.astype(np.float32) - true.astype(np.float32)) * spec.ab_scale
-    pictures = (colorize.finish(lightness, one, box, spec, 1.0) for one in (true, made))
+    pictures = (colorize.compose_rgb(lightness, one, box, spec, 1.0) for one in (true, made))
     return float(error.mean()), float(error.max()), ciede2000(*pictures)
 
 

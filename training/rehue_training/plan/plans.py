@@ -77,7 +77,7 @@ class Options:
         """A model's ONNX file at the precision."""
         if self.precision not in precision.QUANTIZED:
             return precision.at(content, self.precision)
-        contract = spec.read(model / CONFIG)
+        contract = spec.read_model_contract(model / CONFIG)
         counts = parity.prepared(parity.photographs(self.calibration), contract)
         return precision.at(content, self.precision, counts)
 
@@ -252,7 +252,7 @@ def compare(model: Path, tensorrt: TensorRT, plan: bytes, options: Options) -> P
     Raises:
         PlanRefused: further than is tolerated.
     """
-    contract = spec.read(model / CONFIG)
+    contract = spec.read_model_contract(model / CONFIG)
     reference = parity.onnx_network(model / "1" / ONNX)
     photographs = options.photographs()
     expected = profiles(model)

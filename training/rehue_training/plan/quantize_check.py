@@ -78,9 +78,9 @@ def _row(kind: str, model: Colorizer, quantized: Network, measured: list[UInt8])
 
 
 def _error(truth: UInt8, network: Network, model: Colorizer) -> float:
-    lightness = lab.lightness(truth)
-    counts, box = colorize.prepare(lightness, model.spec)
-    guess = colorize.finish(lightness, network(counts[None])[0], box, model.spec, 1.0)
+    lightness = lab.compute_lightness(truth)
+    counts, box = colorize.prepare_input(lightness, model.spec)
+    guess = colorize.compose_rgb(lightness, network(counts[None])[0], box, model.spec, 1.0)
     return metrics.ciede2000(truth, guess)
 
 
