@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import track
 
 from rehue_client import Client, Picture, RehueError
-from rehue_serve.embedded import free_ports
+from rehue_serve.ports import claim_free_ports
 
 ROOT = Path(__file__).parent.parent
 PHOTOS = ROOT / "tests" / "photos"
@@ -112,7 +112,7 @@ def take_colour_out() -> list[Sample]:
 @contextlib.contextmanager
 def serving(log: Path) -> Iterator[Server]:
     """`rehue serve`, ready; stopped at the end, and waited for."""
-    http, grpc, metrics = free_ports(3)
+    http, grpc, metrics = claim_free_ports(3)
     environment = os.environ | {
         "REHUE_HOST": "127.0.0.1",
         "REHUE_HTTP_PORT": str(http),

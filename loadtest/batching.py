@@ -18,7 +18,7 @@ from rehue_serve import tensors
 from rehue_serve.embedded import EmbeddedTriton
 from rehue_serve.endpoints import Endpoint, Endpoints
 from rehue_serve.server import OBJECT_STORE_BYTES
-from rehue_serve.triton import Triton
+from rehue_serve.triton import TritonClient
 from running import ROOT, saturate, stand_in
 
 SECONDS = (
@@ -37,12 +37,12 @@ LONE = 30  # calls one at a time, for latency
 Infer = Callable[[Tensor], Awaitable[object]]
 
 
-def gathered(triton: Triton, spec: ModelSpec) -> Infer:
+def gathered(triton: TritonClient, spec: ModelSpec) -> Infer:
     """A call leaves when Triton has a place for it, with all that wait by then."""
     return lambda one: triton.infer(spec, one, asyncio.get_running_loop().time() + 60)
 
 
-def alone(triton: Triton, spec: ModelSpec) -> Infer:
+def alone(triton: TritonClient, spec: ModelSpec) -> Infer:
     """Every photograph at once in a call of its own."""
     return gathered(triton, dataclasses.replace(spec, max_batch=1))
 
@@ -66,10 +66,12 @@ class Measured:
     async def ways(self, url: str, seconds: float) -> dict[str, dict[str, float]]:
         rows = {}
         for limit in (CALLS, CONCURRENCY):
-            triton = Triton(Endpoints([url], model="rehue", limit=limit), default_model="rehue")
+            triton = TritonClient(
+                Endpoints([url], model="rehue", limit=limit), default_model="rehue"
+            )
             await triton.start()
-            spec = await triton.spec("rehue")
-            (endpoint,) = triton.endpoints.all()
+            spec = await triton.get_model_spec("rehue")
+            (endpoint,) = triton.endpoints.list_all()
             ways = {"each alone": alone(triton, spec)}
             if limit == CALLS:
                 ways = {

@@ -39,7 +39,7 @@ import chain
 import scaling
 from rehue_serve.embedded import EmbeddedTriton
 from rehue_serve.endpoints import Endpoints
-from rehue_serve.triton import Triton
+from rehue_serve.triton import TritonClient
 from report import machine
 from running import ROOT, photograph, saturate, sender, served
 
@@ -147,9 +147,9 @@ def bare(model: str, seconds: float, sessions: int) -> float:
 
 
 async def through_triton(model: str, url: str, seconds: float) -> float:
-    triton = Triton(Endpoints([url], model=model, limit=2), default_model=model)
+    triton = TritonClient(Endpoints([url], model=model, limit=2), default_model=model)
     await triton.start()
-    spec = await triton.spec(model)
+    spec = await triton.get_model_spec(model)
     loop = asyncio.get_running_loop()
     input = np.random.default_rng(0).integers(0, 256, (1, spec.height, spec.width), np.uint8)
 

@@ -21,7 +21,7 @@ import servers
 from rehue_core import colorize, lab, spec
 from rehue_serve import images
 from rehue_serve.endpoints import Endpoints
-from rehue_serve.triton import Triton
+from rehue_serve.triton import TritonClient
 from running import ROOT, photograph, saturate, sender, served, stand_in
 
 SIZES = {
@@ -160,7 +160,7 @@ async def through_triton(
     url: str, seconds: float, used: Callable[[], float], *, shared_memory: bool
 ) -> dict[str, float]:
     endpoints = Endpoints([url], model=MODEL.name, limit=2)
-    triton = Triton(endpoints, default_model=MODEL.name, shared_memory=shared_memory)
+    triton = TritonClient(endpoints, default_model=MODEL.name, shared_memory=shared_memory)
     await triton.start()
     loop = asyncio.get_running_loop()
     input = np.zeros((1, MODEL.height, MODEL.width), MODEL.input_type)

@@ -33,7 +33,7 @@ import onnxruntime
 
 from rehue_client import AsyncClient, RehueError, Retries
 from rehue_serve import processes
-from rehue_serve.ports import free_ports
+from rehue_serve.ports import claim_free_ports
 from report import as_json, log_scale, machine
 from samples import squares
 from servers import wait_for
@@ -280,9 +280,9 @@ async def overhead(seconds: float) -> dict[str, object]:
     """The generator against an echo that does nothing, over both protocols."""
     found: dict[str, list[dict[str, object]]] = {}
     photographs = squares()
-    http, grpc = free_ports(2)
+    http, grpc = claim_free_ports(2)
     echo = subprocess.Popen(  # noqa: ASYNC220 (nothing else runs yet)
-        processes.bound(
+        processes.bind_to_parent(
             [sys.executable, Path(__file__).with_name("echo.py"), str(http), str(grpc)]
         ),
     )

@@ -42,7 +42,7 @@ from PIL import Image
 from openloop import OUT, ROOT, TIMEOUT, Cell, Work, arrive
 from rehue_serve import processes
 from rehue_serve.embedded import EmbeddedTriton
-from rehue_serve.ports import free_ports
+from rehue_serve.ports import claim_free_ports
 from report import as_json, machine
 from running import served
 from samples import squares
@@ -101,7 +101,7 @@ async def triton() -> AsyncIterator[Work]:
 
 @contextlib.asynccontextmanager
 async def fastapi() -> AsyncIterator[Work]:
-    (port,) = map(str, free_ports(1))
+    (port,) = map(str, claim_free_ports(1))
     command = [
         *(environment("uvicorn"), "fastapi_server:app", "--app-dir", str(PEERS), "--port", port),
         *("--workers", str(CORES), "--limit-concurrency", str(64 // CORES)),
@@ -114,7 +114,7 @@ async def fastapi() -> AsyncIterator[Work]:
 
 @contextlib.asynccontextmanager
 async def litserve() -> AsyncIterator[Work]:
-    (port,) = map(str, free_ports(1))
+    (port,) = map(str, claim_free_ports(1))
     command = [environment("python"), str(PEERS / "litserve_server.py"), port]
     url = f"http://127.0.0.1:{port}"
     async with started(command, f"{url}/health"), posts(url, form=True) as work:
@@ -137,7 +137,7 @@ def environment(command: str) -> str:
 async def started(command: Sequence[str], url: str) -> AsyncIterator[None]:
     """A process group that answers at ``url``, and that is gone afterwards."""
     process = subprocess.Popen(  # noqa: ASYNC220
-        processes.bound(command),
+        processes.bind_to_parent(command),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

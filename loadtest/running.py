@@ -21,7 +21,7 @@ from tritonclient.grpc import model_config_pb2
 from rehue_client.v1 import rehue_pb2, rehue_pb2_grpc
 from rehue_serve import processes
 from rehue_serve.embedded import EmbeddedTriton
-from rehue_serve.ports import free_ports
+from rehue_serve.ports import claim_free_ports
 from servers import wait_for
 
 ROOT = Path(__file__).parents[1]
@@ -66,7 +66,7 @@ def stand_in(seconds: float, *, batcher: str | None = "") -> Iterator[EmbeddedTr
 @contextlib.contextmanager
 def served(triton_urls: Sequence[str], **settings: str) -> Iterator[tuple[int, dict[str, str]]]:
     """``rehue serve`` on free ports, on Tritons that run already: its pid, and its addresses."""
-    http, rpc, metrics = free_ports(3)
+    http, rpc, metrics = claim_free_ports(3)
     environment = os.environ | {
         "REHUE_HTTP_PORT": str(http),
         "REHUE_GRPC_PORT": str(rpc),
@@ -76,7 +76,7 @@ def served(triton_urls: Sequence[str], **settings: str) -> Iterator[tuple[int, d
     }
     rehue = Path(sys.executable).parent / "rehue"
     process = subprocess.Popen(
-        processes.bound([rehue, "serve"]),
+        processes.bind_to_parent([rehue, "serve"]),
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,  # a line a photograph

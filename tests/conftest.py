@@ -19,7 +19,7 @@ from tritons import SleepingTriton, Wire
 
 from rehue_serve import processes
 from rehue_serve.embedded import EmbeddedTriton
-from rehue_serve.ports import free_ports
+from rehue_serve.ports import claim_free_ports
 
 ROOT = Path(__file__).parents[1]
 PHOTOS = Path(__file__).parent / "photos"
@@ -74,12 +74,12 @@ def start_server(
     log: Path, *, environment: dict[str, str] | None = None, **settings: str
 ) -> Server:
     """``settings`` without their ``REHUE_``; ``environment`` for what is not ours."""
-    ports = dict(zip(("http", "grpc", "metrics"), free_ports(3), strict=True))
+    ports = dict(zip(("http", "grpc", "metrics"), claim_free_ports(3), strict=True))
     variables = {f"REHUE_{name.upper()}_PORT": str(port) for name, port in ports.items()}
     variables |= {f"REHUE_{name.upper()}": value for name, value in settings.items()}
     with log.open("w") as out:
         process = subprocess.Popen(
-            processes.bound([Path(sys.executable).parent / "rehue", "serve"]),
+            processes.bind_to_parent([Path(sys.executable).parent / "rehue", "serve"]),
             env=os.environ | variables | (environment or {}),
             stdout=out,
             stderr=subprocess.STDOUT,

@@ -15,7 +15,7 @@ from rehue_serve import http, logs, rpc, settings, tracing
 from rehue_serve.endpoints import Endpoints
 from rehue_serve.service import Service
 from rehue_serve.settings import Settings
-from rehue_serve.triton import Triton
+from rehue_serve.triton import TritonClient
 
 NAME = "rehue"
 
@@ -37,7 +37,7 @@ class Colorizer:
         endpoints = Endpoints(
             settings.triton_urls, model=settings.model, limit=settings.triton_calls
         )
-        triton = Triton(
+        triton = TritonClient(
             endpoints,
             default_model=settings.model,
             hedge=settings.hedge,

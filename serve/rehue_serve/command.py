@@ -27,7 +27,7 @@ def serve(arguments: argparse.Namespace) -> int:
         return 0
     from rehue_serve import processes
 
-    ended = processes.behind_a_front()
+    ended = processes.run_behind_supervisor()
     return _serve() if ended is None else ended
 
 

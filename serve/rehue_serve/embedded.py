@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 
 from rehue_serve import processes
-from rehue_serve.ports import free_ports
+from rehue_serve.ports import claim_free_ports
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # where POSIX shared memory lies on Linux
 START_TIMEOUT = 120.0  # seconds; models load and warm up within a few
@@ -55,7 +55,7 @@ class EmbeddedTriton:
         self.config_name = config_name
         self.models = models
         self.arguments = arguments
-        self.grpc_port, self.http_port, self.metrics_port = free_ports(3)
+        self.grpc_port, self.http_port, self.metrics_port = claim_free_ports(3)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -108,7 +108,7 @@ class EmbeddedTriton:
         self._log = self._directory / "triton.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                processes.bound(self._command(wheel, _backends(wheel, self._directory))),
+                processes.bind_to_parent(self._command(wheel, _backends(wheel, self._directory))),
                 env=self._environment(wheel),
                 stdout=log,
                 stderr=subprocess.STDOUT,

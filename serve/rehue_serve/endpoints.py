@@ -84,10 +84,10 @@ class Endpoints:
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*(one.channel.close() for one in self._all.values()))
 
-    def all(self) -> list[Endpoint]:
+    def list_all(self) -> list[Endpoint]:
         return list(self._all.values())
 
-    def available(self) -> list[Endpoint]:
+    def list_available(self) -> list[Endpoint]:
         """Those that may be asked now.
 
         Where all answer errors, all may be asked: waiting would help nobody, and so the
@@ -119,7 +119,7 @@ class Endpoints:
         return self._least_busy(free) if free else None
 
     def _free(self) -> list[Endpoint]:
-        return [one for one in self.available() if one.outstanding < one.limit]
+        return [one for one in self.list_available() if one.outstanding < one.limit]
 
     def _least_busy(self, free: list[Endpoint]) -> Endpoint:
         best = min(free, key=lambda one: (one.outstanding, random.random()))

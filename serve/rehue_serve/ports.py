@@ -1,11 +1,11 @@
-"""Ports of this machine that no two servers of ours share, and who has those that are taken.
+"""Free ports that no two Rehue servers of this machine share, and who holds a port.
 
-A port that was free a moment ago need not be free when a server listens on it: another server
-that starts beside this one may have found it too, and Linux gives outgoing connections ports of
-its own range (from 32768 on). Worse, Ray's gRPC servers listen beside whoever has their port
-already (2.60 switches SO_REUSEPORT off with a text where gRPC wants a number), and so do its
-proxies for when no replica lives: two servers answered each other's callers. So ports come from
-below that range, in blocks that one process claims until it ends.
+A port that is free now may be taken before a server listens on it: another server that starts
+at the same time may have found it too, and Linux takes ports for outgoing connections from its
+own range (32768 and up). Ray makes it worse. Its gRPC servers listen on a port that somebody
+else already has (2.60 disables SO_REUSEPORT with a string where gRPC wants a number), and so do
+its fallback proxies: two servers answered each other's callers. Therefore ports come from below
+Linux' range, in blocks that one process claims until it ends.
 """
 
 import contextlib
@@ -15,56 +15,56 @@ import socket
 import psutil
 
 BLOCK = 250  # ports that one process claims at once
-# Beyond the ports of common servers and Ray's own 10001, below Kubernetes' and Linux' ranges.
+# Above the ports of common servers and Ray's own 10001, below Kubernetes' and Linux' ranges.
 BLOCKS = range(11_000, 30_000, BLOCK)
 
 
-class _Blocks:
-    """The blocks of this process."""
+class _PortBlocks:
+    """The blocks that this process has claimed."""
 
     def __init__(self) -> None:
         self._claims: list[socket.socket] = []
-        self._left = range(0)
+        self._unused = range(0)
 
     def take(self, count: int) -> list[int]:
         while True:
-            taken, self._left = self._left[:count], self._left[count:]
-            if len(taken) < count:
-                self._left = self._next()
-            elif all(map(_is_free, taken)):
-                return list(taken)
+            ports, self._unused = self._unused[:count], self._unused[count:]
+            if len(ports) < count:
+                self._unused = self._claim_block()
+            elif all(map(_is_free, ports)):
+                return list(ports)
 
-    def _next(self) -> range:
+    def _claim_block(self) -> range:
         for first in random.sample(BLOCKS, len(BLOCKS)):
-            if one := claim(f"block {first}"):
-                self._claims.append(one)
+            if claim := claim_name(f"block {first}"):
+                self._claims.append(claim)
                 return range(first, first + BLOCK)
-        raise OSError("other servers have claimed all ports from 11000 to 30000")
+        raise OSError("other Rehue servers have claimed all ports from 11000 to 30000")
 
 
-_blocks = _Blocks()
+_blocks = _PortBlocks()
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports in a row that nobody listens on; no other server of ours takes them meanwhile."""
+def claim_free_ports(count: int) -> list[int]:
+    """Return consecutive free ports. No other Rehue server takes them while this process lives."""
     if count > BLOCK:
-        raise ValueError(f"{count} ports are more than a block of {BLOCK}")
+        raise ValueError(f"{count} ports do not fit into a block of {BLOCK}")
     return _blocks.take(count)
 
 
-def claim(name: str) -> socket.socket | None:
-    """A claim on a name, held until the socket is closed; None where another process has it.
+def claim_name(name: str) -> socket.socket | None:
+    """Claim a name until the returned socket is closed. None if another process holds it.
 
-    An abstract Unix socket (Linux): as ports are, it is one network namespace's, and it is gone
-    with its process, however that ends.
+    The claim is an abstract Unix socket (Linux). Like a port it belongs to one network
+    namespace, and it disappears with its process, however that ends.
     """
-    one = socket.socket(socket.AF_UNIX)
+    claim = socket.socket(socket.AF_UNIX)
     try:
-        one.bind(f"\0rehue {name}")
+        claim.bind(f"\0rehue {name}")
     except OSError:
-        one.close()
+        claim.close()
         return None
-    return one
+    return claim
 
 
 def _is_free(port: int) -> bool:
@@ -76,31 +76,31 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def taken(host: str, port: int) -> str:
-    """Why nobody can listen there, in words; empty where one can."""
+def describe_conflict(host: str, port: int) -> str:
+    """Say why nobody can listen on this address. Empty if somebody can."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
-            return str(error.strerror) + _named(holder(port))
+            return str(error.strerror) + _describe_listener(find_listener(port))
     return ""
 
 
-def holder(port: int) -> psutil.Process | None:
-    """The process that listens on a port, where this user may see it."""
+def find_listener(port: int) -> psutil.Process | None:
+    """Return the process that listens on a port. None if there is none that this user may see."""
     with contextlib.suppress(psutil.Error):
         for connection in psutil.net_connections("tcp"):
-            here = connection.laddr
-            listens = here and here.port == port and connection.status == psutil.CONN_LISTEN
+            address = connection.laddr
+            listens = address and address.port == port and connection.status == psutil.CONN_LISTEN
             if listens and connection.pid:
                 return psutil.Process(connection.pid)
     return None
 
 
-def _named(process: psutil.Process | None) -> str:
+def _describe_listener(process: psutil.Process | None) -> str:
     if process is not None:
         with contextlib.suppress(psutil.Error):
-            return f"; {process.name()}, pid {process.pid}, has it"
+            return f"; held by {process.name()}, pid {process.pid}"
     return ""

@@ -1,4 +1,4 @@
-"""The processes that this one started, however distantly, and their end."""
+"""The descendants of this process: find them, bind them to it, end them."""
 
 import contextlib
 import ctypes
@@ -11,37 +11,37 @@ from pathlib import Path
 import psutil
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
-PATIENCE = 5.0  # seconds between asking a process to end and killing it
+TERMINATE_TIMEOUT = 5.0  # seconds between SIGTERM and SIGKILL
 
 
 @contextlib.contextmanager
-def none_left() -> Iterator[None]:
-    """Adopts every process that a child leaves behind, and ends all of them at the end."""
+def end_descendants_at_exit() -> Iterator[None]:
+    """Adopt every process that a child leaves behind, and end all of them at the end."""
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
     try:
         yield
     finally:
-        end(descendants())
+        end_processes(list_descendants())
         _prctl(PR_SET_CHILD_SUBREAPER, 0)
 
 
-def behind_a_front() -> int | None:
-    """Goes on in a child, in a session of its own; call it before there are threads.
+def run_behind_supervisor() -> int | None:
+    """Fork, and continue in a child with a session of its own. Call it before there are threads.
 
     Signals to a whole process group (a terminal's, a shell's ``kill %1``, ``timeout``) would
-    reach Ray's processes too, and an orderly stop needs those. They end at the front, which
-    passes SIGINT and SIGTERM on, waits, and ends what a child that crashed has left. A front
-    that is killed has its child stop in order.
+    also reach Ray's processes, which an orderly stop still needs. Such signals end at the
+    parent, the supervisor. It forwards SIGINT and SIGTERM, waits for the child, and ends what a
+    crashed child leaves behind. If the supervisor itself is killed, the child stops in order.
 
     Returns:
-        None in the child; in the front the child's exit code, as a shell has it.
+        None in the child; in the supervisor the child's exit code, as a shell reports it.
     """
     child = os.fork()
     if child == 0:
         os.setsid()
         _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         return None
-    with none_left():
+    with end_descendants_at_exit():
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda number, _: os.kill(child, number))
         _, status = os.waitpid(child, 0)
@@ -51,14 +51,15 @@ def behind_a_front() -> int | None:
     return code if code >= 0 else 128 - code
 
 
-def bound(command: Sequence[str | Path]) -> list[str]:
-    """The command, told to stop (SIGTERM) when the thread that starts it ends.
+def bind_to_parent(command: Sequence[str | Path]) -> list[str]:
+    """Wrap a command so that it gets SIGTERM when the thread that starts it ends.
 
-    A process that is killed runs no ``finally``, and what it started would go on without
-    it. Popen's ``preexec_fn`` could say so too, but forks, which gRPC's threads do not like.
+    A process that is killed runs no ``finally``, and its children would continue without it.
+    Popen's ``preexec_fn`` could do the same, but it runs Python between fork and exec, which is
+    unsafe beside gRPC's threads.
     """
-    say = f"ctypes.CDLL(None).prctl({PR_SET_PDEATHSIG}, {int(signal.SIGTERM)}, 0, 0, 0)"
-    script = f"import ctypes, os, sys; {say}; os.execvp(sys.argv[1], sys.argv[1:])"
+    prctl = f"ctypes.CDLL(None).prctl({PR_SET_PDEATHSIG}, {int(signal.SIGTERM)}, 0, 0, 0)"
+    script = f"import ctypes, os, sys; {prctl}; os.execvp(sys.argv[1], sys.argv[1:])"
     return [sys.executable, "-IS", "-c", script, *map(str, command)]
 
 
@@ -68,24 +69,26 @@ def _prctl(option: int, value: int) -> None:
         raise OSError(ctypes.get_errno(), "prctl")
 
 
-def descendants(name: str = "") -> list[psutil.Process]:
-    """All of them, or those of this name."""
-    found = psutil.Process().children(recursive=True)
-    return [one for one in found if not name or _name(one) == name]
+def list_descendants(name: str = "") -> list[psutil.Process]:
+    """Return all descendants of this process, or those with this name."""
+    descendants = psutil.Process().children(recursive=True)
+    return [process for process in descendants if not name or _read_name(process) == name]
 
 
-def _name(process: psutil.Process) -> str:
+def _read_name(process: psutil.Process) -> str:
     try:
         return str(process.name())
     except psutil.NoSuchProcess:
         return ""
 
 
-def end(processes: list[psutil.Process], *, spare: Collection[psutil.Process] = ()) -> None:
-    """Asks, waits, then kills."""
+def end_processes(
+    processes: list[psutil.Process], *, spare: Collection[psutil.Process] = ()
+) -> None:
+    """Terminate the processes that are not spared; kill those that are still there after 5 s."""
     processes = [process for process in processes if process not in spare]
-    for act in ("terminate", "kill"):
+    for end in (psutil.Process.terminate, psutil.Process.kill):
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
-                getattr(process, act)()
-        _, processes = psutil.wait_procs(processes, timeout=PATIENCE)
+                end(process)
+        _, processes = psutil.wait_procs(processes, timeout=TERMINATE_TIMEOUT)

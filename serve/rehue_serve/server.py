@@ -25,7 +25,7 @@ import psutil
 
 from rehue_serve import logs, ports, processes, tracing
 from rehue_serve.embedded import EmbeddedTriton, TritonFailed
-from rehue_serve.ports import free_ports
+from rehue_serve.ports import claim_free_ports
 from rehue_serve.settings import Settings
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def serve(settings: Settings) -> None:
     logs.start(settings.model_copy(update={"log_file": None}))
     with _ports(settings), contextlib.ExitStack() as stack:
         # In reverse order at the end: Ray finishes its requests while Triton still answers.
-        stack.enter_context(processes.none_left())
+        stack.enter_context(processes.end_descendants_at_exit())
         stack.enter_context(_signals_stop())
         with contextlib.suppress(_Stop):
             triton = None
@@ -89,7 +89,7 @@ def _ports(settings: Settings) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for name in PORTS:
             host, port = _host(settings, name), getattr(settings, name)
-            one = ports.claim(f"serves {host}:{port}")
+            one = ports.claim_name(f"serves {host}:{port}")
             if one is None:
                 raise _taken(settings, name, "another rehue serve that is starting or stopping")
             stack.enter_context(one)
@@ -99,7 +99,7 @@ def _ports(settings: Settings) -> Iterator[None]:
 
 def _check_ports(settings: Settings) -> None:
     for name in PORTS:
-        if why := ports.taken(_host(settings, name), getattr(settings, name)):
+        if why := ports.describe_conflict(_host(settings, name), getattr(settings, name)):
             raise _taken(settings, name, why)
 
 
@@ -135,7 +135,7 @@ def _ray_serve(settings: Settings) -> Iterator[None]:
     """A Ray of this process's own, with the application on it."""
     # Unix sockets in it: the path has to be short.
     directory = Path(tempfile.mkdtemp(prefix="rehue-"))
-    os.environ.update(ray_environment(settings, directory))
+    os.environ.update(build_ray_environment(settings, directory))
     # Imported here: Ray reads its environment when it is imported.
     import ray
     from ray import serve as ray_serve
@@ -144,7 +144,7 @@ def _ray_serve(settings: Settings) -> Iterator[None]:
     from rehue_serve import app
 
     logs.take_rays()
-    others = set(processes.descendants())
+    others = set(processes.list_descendants())
     lines = contextlib.ExitStack()
     try:
         if settings.log_file is None:
@@ -169,7 +169,7 @@ def _ray_serve(settings: Settings) -> Iterator[None]:
             _drain(handle, directory, settings.grace)
     finally:
         ray.shutdown()
-        processes.end(processes.descendants(), spare=others)
+        processes.end_processes(processes.list_descendants(), spare=others)
         lines.close()
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -231,7 +231,7 @@ def _start_ray(settings: Settings, directory: Path, others: Collection[psutil.Pr
             )
         except Exception as error:  # noqa: BLE001  # Ray raises just that after its 30 s
             ray.shutdown()
-            processes.end(processes.descendants(), spare=others)
+            processes.end_processes(processes.list_descendants(), spare=others)
             _say(f"Ray did not start: {str(error).splitlines()[0]}")
         else:
             return
@@ -241,12 +241,12 @@ def _start_ray(settings: Settings, directory: Path, others: Collection[psutil.Pr
     )
 
 
-def ray_environment(settings: Settings, directory: Path) -> dict[str, str]:
+def build_ray_environment(settings: Settings, directory: Path) -> dict[str, str]:
     """What Ray reads from the environment, for this machine's own instance."""
     haproxy = directory / "haproxy"
-    stats, metrics, fallback, rpc_fallback = free_ports(4)
+    stats, metrics, fallback, rpc_fallback = claim_free_ports(4)
     # Ray's own are the same for every server of a machine, which then listen there together.
-    http, rpc = free_ports(REPLICA_PORTS), free_ports(REPLICA_PORTS)
+    http, rpc = claim_free_ports(REPLICA_PORTS), claim_free_ports(REPLICA_PORTS)
     return {
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(rpc_fallback),
@@ -302,11 +302,13 @@ def _wait_for_http(settings: Settings, timeout: float = 60.0) -> None:
 def _is_ours(settings: Settings) -> bool:
     """Whether HAProxy has both ports; raises StartFailed where another server took one."""
     for name in ("http_port", "grpc_port"):
-        holder = ports.holder(getattr(settings, name))
+        holder = ports.find_listener(getattr(settings, name))
         # Looked up after the holder: HAProxy hands its ports on to a new process now and then.
-        if holder not in processes.descendants():
+        if holder not in processes.list_descendants():
             if holder is not None:
-                raise _taken(settings, name, ports.taken(settings.host, getattr(settings, name)))
+                raise _taken(
+                    settings, name, ports.describe_conflict(settings.host, getattr(settings, name))
+                )
             return False
     return True
 

@@ -30,7 +30,7 @@ from rehue_serve.errors import (
     Unavailable,
 )
 from rehue_serve.settings import Settings
-from rehue_serve.triton import Triton
+from rehue_serve.triton import TritonClient
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -77,7 +77,7 @@ class Colorized:
 class Service:
     """Colorizes photographs with the models of one Triton client."""
 
-    def __init__(self, settings: Settings, triton: Triton) -> None:
+    def __init__(self, settings: Settings, triton: TritonClient) -> None:
         cv2.setNumThreads(1)  # the pool below spreads photographs over the cores instead
         self.settings = settings
         self.triton = triton
@@ -195,7 +195,7 @@ class Service:
 
     async def _colorize(self, data: bytes, parameters: Parameters, deadline: float) -> Colorized:
         settings = self.settings
-        spec = await self.triton.spec(parameters.model or settings.model)
+        spec = await self.triton.get_model_spec(parameters.model or settings.model)
         timings: dict[str, float] = {}
         header, image = images.open_image(
             data, max_bytes=settings.max_bytes, max_pixels=settings.max_pixels

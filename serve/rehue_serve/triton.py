@@ -69,7 +69,7 @@ class _Budget:
         return True
 
 
-class Triton:
+class TritonClient:
     """The models behind a set of endpoints, as one. Belongs to one event loop."""
 
     def __init__(
@@ -109,9 +109,9 @@ class Triton:
     @property
     def ready(self) -> bool:
         """Whether the default model is served somewhere."""
-        return any(one.healthy for one in self.endpoints.all())
+        return any(one.healthy for one in self.endpoints.list_all())
 
-    async def spec(self, model: str) -> ModelSpec:
+    async def get_model_spec(self, model: str) -> ModelSpec:
         """The contract of a model, read from Triton's configuration of it.
 
         Raises:
@@ -132,7 +132,7 @@ class Triton:
     async def _read_spec(self, model: str) -> ModelSpec:
         request = service_pb2.ModelConfigRequest(name=model)
         unknown = 0
-        endpoints = self.endpoints.available()
+        endpoints = self.endpoints.list_available()
         for endpoint in endpoints:
             try:
                 answer = await _unless_closed(endpoint.stub.ModelConfig(request, timeout=5))
@@ -150,9 +150,9 @@ class Triton:
             raise UnknownModel(f"There is no model {json.dumps(model[:100])}; see /v1/models.")
         raise _unavailable()
 
-    async def models(self) -> list[dict[str, object]]:
+    async def list_models(self) -> list[dict[str, object]]:
         """Each model's name, version and state, as the first endpoint that answers has it."""
-        for endpoint in self.endpoints.available():
+        for endpoint in self.endpoints.list_available():
             try:
                 answer = await _unless_closed(
                     endpoint.stub.RepositoryIndex(service_pb2.RepositoryIndexRequest(), timeout=5)

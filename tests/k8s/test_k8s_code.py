@@ -135,7 +135,7 @@ def test_servicer_functions_exist() -> None:
 
 
 def test_ray_reads_the_same_environment_on_every_node(overlay: str, settings: Settings) -> None:
-    alone = server.ray_environment(settings, Path("/nowhere"))
+    alone = server.build_ray_environment(settings, Path("/nowhere"))
     shared = {name: value for name, value in alone.items() if not ONE_MACHINE.search(name)}
     assert only(overlay, "ConfigMap", "rehue-ray")["data"] == shared
     # Under their generated names: a changed setting makes KubeRay start a new cluster.
@@ -269,7 +269,7 @@ def test_routes_are_the_applications() -> None:
     (rule,) = route["spec"]["rules"]
     matches = [(one["path"]["type"], one["path"]["value"]) for one in rule["matches"]]
     found = endpoints.Endpoints((), model="rehue", limit=1)
-    service = Service(Settings(), triton.Triton(found, default_model="rehue"))
+    service = Service(Settings(), triton.TritonClient(found, default_model="rehue"))
     paths = {one.path for one in http.build(service).routes if "oauth2" not in one.path}
     covered = {
         path

@@ -28,8 +28,8 @@ from rendered import settings as variables
 from tritons import SleepingTriton
 
 from rehue_client import Client
-from rehue_serve.ports import free_ports
-from rehue_serve.server import ray_environment
+from rehue_serve.ports import claim_free_ports
+from rehue_serve.server import build_ray_environment
 from rehue_serve.settings import Settings
 
 RAY = Path(sys.executable).with_name("ray")
@@ -90,7 +90,7 @@ def config(overlay: str, node: Node) -> Object:
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     base = tmp_path_factory.mktemp("node")
-    ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+    ports = dict(zip(PORTS, claim_free_ports(len(PORTS)), strict=True))
     token, key = secrets.token_hex(32), secrets.token_hex(8)
     (base / "keys").write_text(key)
     with contextlib.ExitStack() as stack:
@@ -99,7 +99,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
         triton = stack.enter_context(SleepingTriton(base / "triton"))
         # A pod's ports and paths are its own; here others may have Ray's defaults.
-        alone = ray_environment(Settings(), directory)
+        alone = build_ray_environment(Settings(), directory)
         environment = {name: value for name, value in alone.items() if "AUTH" not in name}
         environment |= only("production", "ConfigMap", "rehue-ray")["data"]
         environment |= variables("production")

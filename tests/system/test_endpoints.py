@@ -15,7 +15,7 @@ import rehue_serve.triton
 from rehue_serve import endpoints
 from rehue_serve.endpoints import Endpoints
 from rehue_serve.errors import Unavailable
-from rehue_serve.triton import RETRY_RESERVE, Triton
+from rehue_serve.triton import RETRY_RESERVE, TritonClient
 
 Infer = Callable[[], Awaitable[object]]
 
@@ -24,9 +24,9 @@ Infer = Callable[[], Awaitable[object]]
 async def asking(*urls: str, limit: int = 2) -> AsyncIterator[tuple[Endpoints, Infer]]:
     """The set of endpoints, and one photograph to them."""
     asked = Endpoints(urls, model="rehue", limit=limit)
-    triton = Triton(asked, default_model="rehue")
+    triton = TritonClient(asked, default_model="rehue")
     await triton.start()
-    spec = await triton.spec("rehue")
+    spec = await triton.get_model_spec("rehue")
     input = np.zeros((1, spec.height, spec.width), np.uint8)
     loop = asyncio.get_running_loop()
     try:
@@ -36,7 +36,7 @@ async def asking(*urls: str, limit: int = 2) -> AsyncIterator[tuple[Endpoints, I
 
 
 def addresses(asked: Endpoints) -> set[str]:
-    return {one.address for one in asked.all()}
+    return {one.address for one in asked.list_all()}
 
 
 async def test_name_is_looked_up_again(
@@ -78,7 +78,7 @@ async def test_calls_under_way_stay_within_the_limit(sleepers: list[SleepingTrit
         async with asking(sleepers[0].url, limit=2) as (asked, infer):
             work = [asyncio.create_task(infer()) for _ in range(40)]
             while not all(one.done() for one in work):
-                most = max(most, *(one.outstanding for one in asked.all()))
+                most = max(most, *(one.outstanding for one in asked.list_all()))
                 await asyncio.sleep(0.01)
             await asyncio.gather(*work)
     finally:
@@ -132,13 +132,13 @@ async def test_frozen_triton_cancels_nobody(
     monkeypatch.setattr(rehue_serve.triton, "SPEC_AGE", 0.0)
     monkeypatch.setattr(endpoints, "PROBE_TIMEOUT", 0.3)
     urls = [one.url for one in sleepers]
-    asked = Triton(Endpoints(urls, model="rehue", limit=2), default_model="rehue")
+    asked = TritonClient(Endpoints(urls, model="rehue", limit=2), default_model="rehue")
     await asked.start()
     os.kill(sleepers[0].pid, signal.SIGSTOP)
     try:
         work = []
         for _ in range(60):
-            work.append(asyncio.create_task(asked.spec("rehue")))
+            work.append(asyncio.create_task(asked.get_model_spec("rehue")))
             await asyncio.sleep(0.05)
         specs = await asyncio.gather(*work)
         assert all(spec == specs[0] for spec in specs)
@@ -150,16 +150,16 @@ async def test_frozen_triton_cancels_nobody(
 async def test_probes_find_what_is_not_ready(sleepers: list[SleepingTriton]) -> None:
     """Nobody has to lose a call to it first."""
     async with asking(*(triton.url for triton in sleepers)) as (asked, _):
-        assert len(asked.available()) == 2
+        assert len(asked.list_available()) == 2
         sleepers[0].unload()
         try:
             began = time.monotonic()
-            while len(asked.available()) == 2:
+            while len(asked.list_available()) == 2:
                 assert time.monotonic() - began < 30
                 await asyncio.sleep(0.05)
-            assert {one.address for one in asked.available()} == {sleepers[1].url}
+            assert {one.address for one in asked.list_available()} == {sleepers[1].url}
         finally:
             sleepers[0].load()
-        while len(asked.available()) < 2:
+        while len(asked.list_available()) < 2:
             assert time.monotonic() - began < 60
             await asyncio.sleep(0.05)

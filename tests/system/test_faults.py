@@ -31,7 +31,7 @@ from rehue_client import Client, Overloaded, Unavailable
 from rehue_client.retries import Retries
 from rehue_serve.embedded import EmbeddedTriton
 from rehue_serve.endpoints import Endpoints
-from rehue_serve.triton import Triton
+from rehue_serve.triton import TritonClient
 
 RATE = 30  # photographs a second, over gRPC and HTTP in turn
 BACK = 5.0  # seconds in which a Triton that returns has to be used again
@@ -239,10 +239,10 @@ async def test_slow_call_is_hedged(system: System) -> None:
     """A Triton that became slow holds nobody up: the other is asked too, within the budget."""
     urls = [triton.url for triton in system.tritons]
     endpoints = Endpoints(urls, model="rehue", limit=1)
-    client = Triton(endpoints, default_model="rehue", hedge=0.9)
+    client = TritonClient(endpoints, default_model="rehue", hedge=0.9)
     await client.start()
     loop = asyncio.get_running_loop()
-    spec = await client.spec("rehue")
+    spec = await client.get_model_spec("rehue")
     input = np.zeros((1, spec.height, spec.width), np.uint8)
     try:
         for _ in range(100):  # from these it learns what is usual

@@ -31,7 +31,7 @@ from ledger import Ledger, Outcome, Tally, rounded
 from rehue_client import Client
 from rehue_client.v1 import rehue_pb2, rehue_pb2_grpc
 from rehue_serve.embedded import EmbeddedTriton
-from rehue_serve.ports import free_ports
+from rehue_serve.ports import claim_free_ports
 from samples import mixed, squares
 
 LOCUST = [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest" / "locustfile.py")]
@@ -52,7 +52,7 @@ def load(http: str, grpc_address: str, out: Path, *options: str) -> dict[str, An
 
 
 def test_a_master_and_two_workers_make_one_report(server: Server, tmp_path: Path) -> None:
-    (port,) = free_ports(1)
+    (port,) = claim_free_ports(1)
     workers = [
         subprocess.Popen([*LOCUST, "--worker", f"--master-port={port}"], stderr=subprocess.PIPE)
         for _ in range(2)
@@ -151,7 +151,7 @@ def test_users_wait_side_by_side_and_for_their_last_answers(tmp_path: Path) -> N
 
 
 def test_a_run_from_the_web_page_that_misses_a_level_fails(server: Server, tmp_path: Path) -> None:
-    (port,) = free_ports(1)
+    (port,) = claim_free_ports(1)
     page = f"http://127.0.0.1:{port}"
     locust = subprocess.Popen([*LOCUST, "HttpUser", "--shape", "free", "--web-port", str(port)])
     # As the page sends them: what was left empty too.
@@ -301,7 +301,7 @@ async def test_the_search_ends_below_what_the_server_carries() -> None:
 
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
 async def test_no_server_is_said_and_nothing_measured(scheme: str) -> None:
-    (port,) = free_ports(1)
+    (port,) = claim_free_ports(1)
     url = f"{scheme}://127.0.0.1:{port}"
     with pytest.raises(SystemExit, match=f"no server is ready at {url}: `make serve` starts one"):
         await openloop.search(url, "rehue", 500, 0.5)

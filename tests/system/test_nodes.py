@@ -18,8 +18,8 @@ from load import Load
 from tritons import SleepingTriton
 
 from rehue_client.retries import Retries
-from rehue_serve.ports import free_ports
-from rehue_serve.server import ray_environment
+from rehue_serve.ports import claim_free_ports
+from rehue_serve.server import build_ray_environment
 from rehue_serve.settings import Settings
 
 RAY = str(Path(sys.executable).parent / "ray")
@@ -49,13 +49,13 @@ def nodes(tmp_path: Path, long: bool) -> Iterator[tuple[Settings, psutil.Process
         pytest.skip("starts two Ray nodes: make test-faults")
     # Unix sockets in it: the path has to be short.
     directory = Path(tempfile.mkdtemp(prefix="rehue-"))
-    gcs, http, rpc, first, second = free_ports(5)
+    gcs, http, rpc, first, second = claim_free_ports(5)
     with SleepingTriton(tmp_path / "triton") as triton, contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
         settings = Settings(
             http_port=http, grpc_port=rpc, replicas=2, triton_urls=(triton.url,), grace=5
         )
-        environment = os.environ | ray_environment(settings, directory)
+        environment = os.environ | build_ray_environment(settings, directory)
         environment |= {
             "REHUE_HTTP_PORT": str(http),
             "REHUE_GRPC_PORT": str(rpc),

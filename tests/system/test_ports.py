@@ -10,13 +10,16 @@ from test_serve_command import run
 
 from rehue_serve import ports
 
-TAKE = "from rehue_serve.ports import free_ports; print(*free_ports(100), flush=True); input()"
+CLAIM = (
+    "from rehue_serve.ports import claim_free_ports; "
+    "print(*claim_free_ports(100), flush=True); input()"
+)
 
 
 def test_processes_get_ports_of_their_own() -> None:
     """All at once, and nobody listens meanwhile."""
     running = [
-        subprocess.Popen([sys.executable, "-c", TAKE], stdin=-1, stdout=-1, text=True)
+        subprocess.Popen([sys.executable, "-c", CLAIM], stdin=-1, stdout=-1, text=True)
         for _ in range(4)
     ]
     found = [line for one in running if one.stdout for line in one.stdout.readline().split()]
@@ -27,9 +30,9 @@ def test_processes_get_ports_of_their_own() -> None:
 
 
 def test_port_that_is_listened_on_is_left_out() -> None:
-    first = ports.free_ports(1)[0]
+    first = ports.claim_free_ports(1)[0]
     with socket.create_server(("127.0.0.1", first + 1)):
-        assert first + 1 not in ports.free_ports(3)
+        assert first + 1 not in ports.claim_free_ports(3)
 
 
 def test_two_servers_on_one_machine_share_no_port(server: Server, system: System) -> None:
@@ -48,8 +51,8 @@ def listening(pid: int) -> set[int]:
 
 def test_port_of_a_server_that_starts_is_refused() -> None:
     """Nobody listens on it yet, and still the second server says so at once."""
-    (port,) = ports.free_ports(1)
-    claimed = ports.claim(f"serves 127.0.0.1:{port}")
+    (port,) = ports.claim_free_ports(1)
+    claimed = ports.claim_name(f"serves 127.0.0.1:{port}")
     assert claimed
     with claimed:
         result = run(http_port=str(port))

@@ -132,10 +132,10 @@ def test_wrong_setting_stops_the_start(name: str, value: str, words: str) -> Non
 
 
 def test_models_that_do_not_load_are_explained(tmp_path: Path) -> None:
-    from rehue_serve.ports import free_ports
+    from rehue_serve.ports import claim_free_ports
 
     ports = dict(
-        zip(("http_port", "grpc_port", "metrics_port"), map(str, free_ports(3)), strict=True)
+        zip(("http_port", "grpc_port", "metrics_port"), map(str, claim_free_ports(3)), strict=True)
     )
     (tmp_path / "rehue" / "1").mkdir(parents=True)
     result = run(model_repository=str(tmp_path), **ports)

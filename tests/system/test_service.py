@@ -21,7 +21,7 @@ from rehue_serve.embedded import EmbeddedTriton
 from rehue_serve.endpoints import Endpoints
 from rehue_serve.service import Service
 from rehue_serve.settings import Settings
-from rehue_serve.triton import Triton
+from rehue_serve.triton import TritonClient
 
 
 @contextlib.asynccontextmanager
@@ -29,7 +29,7 @@ async def served(url: str, **options: object) -> AsyncIterator[httpx.AsyncClient
     """The application on a Triton, without Ray in between."""
     settings = Settings(triton_urls=(url,), **options)
     endpoints = Endpoints(settings.triton_urls, model=settings.model, limit=2)
-    service = Service(settings, Triton(endpoints, default_model=settings.model))
+    service = Service(settings, TritonClient(endpoints, default_model=settings.model))
     await service.start()
     transport = httpx.ASGITransport(http.build(service), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:

@@ -19,7 +19,7 @@ from rehue_serve import tensors
 from rehue_serve.embedded import EmbeddedTriton
 from rehue_serve.endpoints import Endpoint
 from rehue_serve.errors import DeadlineExceeded
-from rehue_serve.triton import Triton
+from rehue_serve.triton import TritonClient
 
 # Shares memory with the Triton at argv[1], says so, and waits to be killed.
 CRASHES = """
@@ -40,9 +40,9 @@ def files() -> set[str]:
     return {path.name for path in tensors.FOLDER.glob(f"{tensors.PREFIX}*")}
 
 
-async def regions(there: Triton) -> set[str]:
+async def regions(there: TritonClient) -> set[str]:
     """Files that Triton has mapped."""
-    stub = there.endpoints.all()[0].stub
+    stub = there.endpoints.list_all()[0].stub
     answer = await stub.SystemSharedMemoryStatus(service_pb2.SystemSharedMemoryStatusRequest())
     return {name for name in answer.regions if name.startswith(tensors.PREFIX)}
 
@@ -90,7 +90,7 @@ async def test_triton_that_was_started_again_shares_again(tmp_path: Path) -> Non
             await colours(there)
             before = await regions(there)
             # What a Triton knows after a start: none of the files.
-            stub = there.endpoints.all()[0].stub
+            stub = there.endpoints.list_all()[0].stub
             request = service_pb2.SystemSharedMemoryUnregisterRequest()
             while await regions(there):  # refused while Triton still holds what it just answered
                 with contextlib.suppress(grpc.RpcError):

@@ -23,15 +23,15 @@ from tritons import SleepingTriton
 from rehue_serve.embedded import SHARED_MEMORY, EmbeddedTriton, TritonFailed
 from rehue_serve.endpoints import Endpoints
 from rehue_serve.errors import DeadlineExceeded, Unavailable, UnknownModel
-from rehue_serve.triton import Triton
+from rehue_serve.triton import TritonClient
 
 NAMES = ["rehue", "rehue-free", "seed"]
 
 
 @contextlib.asynccontextmanager
-async def client(*urls: str, shared_memory: bool = False) -> AsyncIterator[Triton]:
+async def client(*urls: str, shared_memory: bool = False) -> AsyncIterator[TritonClient]:
     endpoints = Endpoints(urls, model="rehue", limit=2)
-    triton = Triton(endpoints, default_model="rehue", shared_memory=shared_memory)
+    triton = TritonClient(endpoints, default_model="rehue", shared_memory=shared_memory)
     await triton.start()
     try:
         yield triton
@@ -48,8 +48,8 @@ def picture(spec: object, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
 
 
-async def colours(triton: Triton, seed: int = 0, seconds: float = 60.0) -> np.ndarray:
-    spec = await triton.spec("rehue")
+async def colours(triton: TritonClient, seed: int = 0, seconds: float = 60.0) -> np.ndarray:
+    spec = await triton.get_model_spec("rehue")
     return (await triton.infer(spec, picture(spec, seed), soon(seconds)))[0]
 
 

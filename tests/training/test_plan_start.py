@@ -21,7 +21,7 @@ from test_plan_config import infer, swap
 
 from rehue_serve import embedded
 from rehue_serve.embedded import EmbeddedTriton
-from rehue_serve.ports import free_ports
+from rehue_serve.ports import claim_free_ports
 
 # The command `rehue` of the image, on a GPU whose driver is told by the environment.
 REHUE = """#!{python}
@@ -114,7 +114,7 @@ def served(process: "subprocess.Popen[str]", http: int) -> None:
 
 
 def test_it_checks_builds_warms_up_and_serves(image: Image) -> None:
-    grpc, http, metrics = free_ports(3)
+    grpc, http, metrics = claim_free_ports(3)
     ports = [f"--grpc-port={grpc}", f"--http-port={http}", f"--metrics-port={metrics}"]
     # Compared on the package's own photographs, as where none are given.
     process = image.start("start", *ports, "--log-verbose=1", REHUE_PLAN_OPTIONS="")
