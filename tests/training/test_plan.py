@@ -59,8 +59,8 @@ def test_a_plan_is_built_once(model: Path) -> None:
     assert record.identity.gpu == H100.name
     assert record.identity.onnx == identity.digest(model / "1" / "model.onnx")
     assert record.identity.profiles == (
-        "lightness 1x1x256x256/1x1x256x256/2x1x256x256; "
-        "lightness 1x1x256x256/2x1x256x256/2x1x256x256"
+        "lightness 1x1x256x256/1x1x256x256/1x1x256x256; "
+        "lightness 2x1x256x256/2x1x256x256/2x1x256x256"
     )
     assert record.built.endswith("+00:00")
     assert record.parity["ciede2000"] < parity.TOLERANCE.ciede2000
@@ -138,11 +138,24 @@ def test_a_plan_of_other_tensors_is_refused(model: Path) -> None:
 
 
 def test_profiles_are_as_many_as_the_configuration_names(model: Path) -> None:
+    """Each covers the batches that Triton would run with it, and no others."""
     config = model / "configs" / "gpu.pbtxt"
     text = config.read_text().replace("max_batch_size: 2", "max_batch_size: 32")
-    for names, best in (('"0"', [32]), ('"0", "1"', [1, 32]), ('"0", "1", "2"', [1, 6, 32])):
+    for names, expected in (
+        ('"0"', [(1, 32, 32)]),
+        ('"0", "1"', [(1, 1, 16), (17, 32, 32)]),
+        ('"0", "1", "2"', [(1, 1, 3), (4, 6, 19), (20, 32, 32)]),
+    ):
         config.write_text(text.replace('profile: [ "0", "1" ]', f"profile: [ {names} ]"))
-        assert [one.batches for one in plans.profiles(model)] == [(1, each, 32) for each in best]
+        profiles = plans.profiles(model)
+        assert [one.batches for one in profiles] == expected
+        tuned = [one.batches[1] for one in profiles]
+        for batch in range(1, 33):  # as tensorrt_backend's GetMostOptimizedProfile chooses
+            distances = [abs(size - batch) for size in tuned]
+            least, _, greatest = profiles[distances.index(min(distances))].batches
+            assert least <= batch <= greatest
+    config.write_text(config.read_text().replace("max_batch_size: 32", "max_batch_size: 1"))
+    assert [one.batches for one in plans.profiles(model)] == [(1, 1, 1)] * 3
 
 
 def test_a_plan_of_other_profiles_is_refused(model: Path) -> None:
@@ -210,8 +223,8 @@ def test_the_builder_is_told_everything(model: Path) -> None:
     assert (config.builder_optimization_level, config.tactic_sources) == (1, None)
     shape = (1, 256, 256)
     assert [one.shapes["lightness"] for one in config.profiles] == [
-        ((1, *shape), (1, *shape), (2, *shape)),
-        ((1, *shape), (2, *shape), (2, *shape)),
+        ((1, *shape), (1, *shape), (1, *shape)),
+        ((2, *shape), (2, *shape), (2, *shape)),
     ]
 
 

@@ -1,13 +1,9 @@
 """`configs/gpu.pbtxt`: every field read by Triton's own parser, most of it run by a real Triton."""
 
-import re
 import shutil
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import httpx
 import numpy as np
 import onnxruntime
 import pytest
@@ -15,7 +11,6 @@ import tritonclient.grpc as grpc
 from conftest import MODELS
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
-from tritonclient.utils import InferenceServerException
 
 from rehue_serve.embedded import EmbeddedTriton
 from rehue_training.plan import plans
@@ -25,7 +20,6 @@ ONNX_TYPES = {
     "tensor(uint8)": model_config_pb2.TYPE_UINT8,
     "tensor(float16)": model_config_pb2.TYPE_FP16,
 }
-PENDING = re.compile(r'^nv_inference_pending_request_count{model="rehue".*} (\d+)$', re.MULTILINE)
 # All that a Triton without a GPU cannot take as it stands.
 SWAPPED = {
     'backend: "tensorrt"\nplatform: "tensorrt_plan"': 'backend: "onnxruntime"',
@@ -133,7 +127,7 @@ def test_every_batch_has_a_cuda_graph_and_every_profile_a_shape(name: str) -> No
     names = list(config.instance_group[0].profile)
     profiles = plans.profiles(MODELS / name)
     assert names == [str(number) for number in range(len(profiles))]
-    assert [one.batches for one in profiles] == [(1, 1, 32), (1, 32, 32)]
+    assert [one.batches for one in profiles] == [(1, 1, 16), (17, 32, 32)]
     assert {(one.name, one.shape) for one in profiles} == {
         ("lightness", tuple(config.input[0].dims))
     }
@@ -148,55 +142,40 @@ def test_warm_up_has_the_real_shapes_and_both_ends_of_the_batches(name: str) -> 
         assert one.inputs["lightness"].data_type == config.input[0].data_type
 
 
-def test_who_waits_goes_before_bulk_work(gpu_triton: EmbeddedTriton) -> None:
-    """Level 2 is taken when level 1 is empty, whoever came first."""
-    # Two of these do not fit into one batch of 32.
-    counts = np.zeros((17, *read("rehue").input[0].dims), np.uint8)
-    order: list[int] = []
-
-    def one(level: int) -> None:
-        infer(gpu_triton.url, "rehue", counts, level)
-        order.append(level)
-
-    # Two of the first keep both instances busy until all have come. With a thread for each, none
-    # waits anywhere but in Triton.
-    with ThreadPoolExecutor(6) as pool:
-        work = []
-        for level, count, waiting in ((1, 3, 1), (2, 2, 3), (1, 1, 4)):
-            work += [pool.submit(one, level) for _ in range(count)]
-            wait_for_queue(gpu_triton, waiting)
-    assert not [done for done in work if done.exception()]
-    assert order[-2:] == [2, 2]
+def refuse_unsafe(config: model_config_pb2.ModelConfig) -> None:
+    """Refuses settings that make Triton slow or wrong, see docs/plans.md."""
+    cuda = config.optimization.cuda
+    assert not (cuda.graphs and cuda.output_copy_stream), "answers of earlier executions"
+    batching = config.dynamic_batching
+    assert {field.name for field, _ in batching.ListFields()} <= {"max_queue_delay_microseconds"}
 
 
-def test_a_request_may_wait_shorter_than_the_configuration_says(
-    gpu_triton: EmbeddedTriton,
-) -> None:
-    counts = np.zeros((17, *read("rehue").input[0].dims), np.uint8)
-    with ThreadPoolExecutor() as pool:
-        work = [pool.submit(infer, gpu_triton.url, "rehue", counts, 2) for _ in range(3)]
-        time.sleep(0.1)
-        with pytest.raises(InferenceServerException, match="timeout expired"):
-            infer(gpu_triton.url, "rehue", counts, 2, timeout=1000)
-        assert all(one.result() for one in work)
+@pytest.mark.parametrize("kind", ["gpu", "cpu"])
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_makes_triton_slow_or_wrong(name: str, kind: str) -> None:
+    refuse_unsafe(read(name, kind))
 
 
-def wait_for_queue(triton: EmbeddedTriton, waiting: int) -> None:
-    """Until so many calls wait for an instance of `rehue`."""
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        metrics = httpx.get(f"http://127.0.0.1:{triton.metrics_port}/metrics").text
-        if sum(map(int, PENDING.findall(metrics))) == waiting:
-            return
-    raise AssertionError(f"never {waiting} in the queue")
+@pytest.mark.parametrize(
+    "unsafe",
+    [
+        "optimization { cuda { output_copy_stream: true } }",
+        "dynamic_batching { priority_levels: 2 }",
+        "dynamic_batching { default_queue_policy { max_queue_size: 256 } }",
+        "dynamic_batching { priority_queue_policy { key: 1 value { } } }",
+        "dynamic_batching { preserve_ordering: true }",
+    ],
+)
+def test_what_makes_triton_slow_or_wrong_is_refused(unsafe: str) -> None:
+    config = read("rehue")
+    text_format.Merge(unsafe, config)
+    with pytest.raises(AssertionError):
+        refuse_unsafe(config)
 
 
-def infer(
-    url: str, name: str, counts: np.ndarray, priority: int = 0, timeout: int | None = None
-) -> list[np.ndarray]:
-    """The colours; `timeout` is the longest wait in Triton's queue, in microseconds."""
+def infer(url: str, name: str, counts: np.ndarray) -> list[np.ndarray]:
     with grpc.InferenceServerClient(url) as client:
         tensor = grpc.InferInput("lightness", counts.shape, "UINT8")
         tensor.set_data_from_numpy(counts)
-        answer = client.infer(name, [tensor], priority=priority, timeout=timeout)
+        answer = client.infer(name, [tensor])
         return [answer.as_numpy("ab")]

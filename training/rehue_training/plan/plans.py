@@ -6,6 +6,7 @@ place; whatever goes wrong before that leaves the old plan as it was.
 """
 
 import fcntl
+import itertools
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -121,22 +122,32 @@ def wanted(model: Path, tensorrt: TensorRT, options: Options) -> Identity:
 
 
 def profiles(model: Path) -> list[Profile]:
-    """The optimisation profiles that a model's GPU configuration names, all to the greatest batch.
+    """The optimisation profiles that a model's GPU configuration names, for batches of 1 to the
+    largest.
 
-    A single one is to be quickest at the greatest batch. Of several the first is at one photograph,
-    the last at the greatest batch, and any between are spaced evenly by ratio.
+    A single one is tuned for the largest batch. Of several the first is tuned for one photograph,
+    the last for the largest batch, and those between are spaced evenly by ratio. Each covers only
+    the batches that Triton would run with it, those whose size is nearest to the tuned one (of two
+    as near, the first), so that no CUDA graph is captured that never runs.
 
     Raises:
         ValueError: the configuration is not one of ours.
     """
     config = _config(model / CONFIG)
     (entry,), (group,) = config.input, config.instance_group
-    largest = config.max_batch_size
-    steps = len(group.profile) - 1
-    best = (
-        [round(largest ** (step / steps)) for step in range(steps + 1)] if steps > 0 else [largest]
-    )
-    return [Profile(entry.name, tuple(entry.dims), (1, one, largest)) for one in best]
+    tuned = _tuned_batches(len(group.profile), config.max_batch_size)
+    last = [(size + following) // 2 for size, following in itertools.pairwise(tuned)]
+    first = [1, *(size + 1 for size in last)]
+    return [
+        Profile(entry.name, tuple(entry.dims), (min(least, size), size, greatest))
+        for least, size, greatest in zip(first, tuned, [*last, config.max_batch_size], strict=True)
+    ]
+
+
+def _tuned_batches(count: int, largest: int) -> list[int]:
+    if count < 2:
+        return [largest]
+    return [round(largest ** (step / (count - 1))) for step in range(count)]
 
 
 def _config(path: Path) -> Any:
