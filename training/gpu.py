@@ -86,7 +86,7 @@ def train(arguments: argparse.Namespace) -> None:
     sys.path[:0] = [str(ROOT / folder) for folder in ("training", "serve", "clients")]
     from rehue_training.learn import config, train
 
-    started = config.read(arguments.config)
+    started = config.read_config(arguments.config)
     print(f"Keras on {os.environ['KERAS_BACKEND']}")
     state = train.train(
         started,

@@ -35,8 +35,8 @@ def write(path: Path, rgb: np.ndarray) -> None:
     cv2.imwrite(str(path), cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
 
 
-def read(path: Path, cache: Path) -> dataset.Photographs:
-    return dataset.photographs([path], cache=cache)
+def read(path: Path, cache: Path) -> dataset.Dataset:
+    return dataset.load_dataset([path], cache=cache)
 
 
 def test_a_folder_tree_with_a_report_of_what_was_skipped(folder: Path, tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_kaggles_layout_reads_the_colour_part(tmp_path: Path) -> None:
     found = read(home, tmp_path)
     assert found.names == ["chelsea.jpg", "coffee.jpg"]
     assert found.report.gray == []
-    assert [name for name, _ in dataset.files([home], part="test")] == ["rocket.jpg"]
+    assert [name for name, _ in dataset.read_files([home], part="test")] == ["rocket.jpg"]
 
 
 def test_pixels_are_the_photographs_shrunk(folder: Path, tmp_path: Path) -> None:
@@ -114,35 +114,39 @@ def test_nothing_usable_and_nothing_there_are_errors(tmp_path: Path) -> None:
 
 
 def read_first(path: Path) -> None:
-    next(dataset.files([path]))
+    next(dataset.read_files([path]))
 
 
 def test_the_split_keeps_neighbours_together_and_never_changes() -> None:
     names = [f"houses_{number:05}.jpg" for number in range(2000)]
     count = len(names)
     none = np.zeros(0, np.uint8)
-    many = dataset.Photographs(
+    many = dataset.Dataset(
         names, np.ones((count, 2), np.int64), np.arange(count), none, dataset.Report()
     )
     train, validation = many.split(0.1)
     assert sorted(train + validation) == list(range(count))
     assert 0.04 < len(validation) / count < 0.2
-    kept = {dataset.group(names[i]) for i in validation}
-    assert not kept & {dataset.group(names[i]) for i in train}
+    kept = {dataset.parse_group(names[i]) for i in validation}
+    assert not kept & {dataset.parse_group(names[i]) for i in train}
     assert many.split(0.1) == (train, validation)
 
 
 def test_a_group_is_a_run_of_numbers() -> None:
-    assert dataset.group("houses_00062.jpg") == dataset.group("a/houses_00079.jpg") == "houses_3"
-    assert dataset.group("houses_00080.jpg") == "houses_4"
-    assert dataset.group("portrait.jpg") == "portrait"
+    assert (
+        dataset.parse_group("houses_00062.jpg")
+        == dataset.parse_group("a/houses_00079.jpg")
+        == "houses_3"
+    )
+    assert dataset.parse_group("houses_00080.jpg") == "houses_4"
+    assert dataset.parse_group("portrait.jpg") == "portrait"
 
 
-def named(*names: str) -> dataset.Photographs:
+def named(*names: str) -> dataset.Dataset:
     """Photographs of which only the names matter, at places 0, 1, 2..."""
     count, none = len(names), np.zeros(0, np.uint8)
     shapes = np.ones((count, 2), np.int64)
-    return dataset.Photographs(list(names), shapes, np.arange(count), none, dataset.Report())
+    return dataset.Dataset(list(names), shapes, np.arange(count), none, dataset.Report())
 
 
 def test_whole_sources_can_be_held_out() -> None:
@@ -158,10 +162,10 @@ def test_a_manifest_tells_the_classes(tmp_path: Path) -> None:
     manifest = tmp_path / "manifest.tsv"
     manifest.write_text("file\tlicence\tclass\ntrain/a.jpg\tCC0\tA\ntrain/b.jpg\t?\tU\n")
     three = named("a.jpg", "b.jpg", "strange.jpg")
-    free = three.of_classes(("A", "B"), manifest)
+    free = three.select_classes(("A", "B"), manifest)
     assert (free.names, free.offsets.tolist()) == (["a.jpg"], [0])
-    assert three.of_classes(("U",), manifest).offsets.tolist() == [1]
+    assert three.select_classes(("U",), manifest).offsets.tolist() == [1]
     with pytest.raises(ValueError, match="only a manifest"):
-        three.of_classes(("A",), None)
+        three.select_classes(("A",), None)
     with pytest.raises(ValueError, match="of the classes C"):
-        three.of_classes(("C",), manifest)
+        three.select_classes(("C",), manifest)

@@ -14,7 +14,7 @@ import skimage.data
 from rehue_core import lab
 from rehue_training import command
 from rehue_training.evaluation import evaluate, figures, gain, metrics
-from rehue_training.evaluation.colorizer import Colorizer, Gray
+from rehue_training.evaluation.colorizer import Colorizer, GrayBaseline
 from rehue_training.learn import checkpoint, config
 
 ROOT = Path(__file__).parents[2]
@@ -59,7 +59,7 @@ def test_the_models_stand_beside_gray(result: tuple[dict, Path]) -> None:
 def test_the_table_names_every_measure(result: tuple[dict, Path]) -> None:
     text = (result[1] / "evaluation.md").read_text()
     assert "| Measure | gray | seed | rehue |" in text
-    for title, *_ in (*evaluate.COLUMNS, *evaluate.PLAIN):
+    for title, *_ in (*evaluate.COLUMNS, *evaluate.SUMMARY_ROWS):
         assert f"| {title}" in text
     assert "no FID" in text
 
@@ -78,43 +78,43 @@ def test_no_photographs_is_an_error(tmp_path: Path) -> None:
 def test_a_colorizer_keeps_the_photographs_lightness_and_size() -> None:
     photograph = skimage.data.rocket()
     lightness = lab.compute_lightness(photograph)
-    picture = Colorizer(REPOSITORY, "rehue").picture(lightness)
+    picture = Colorizer(REPOSITORY, "rehue").colorize(lightness)
     assert picture.shape == photograph.shape
     # Where a guessed colour lies outside sRGB, clipping moves lightness: hence the median.
     assert np.median(np.abs(lab.compute_lightness(picture) - lightness)) < 0.5
-    assert not np.array_equal(picture, Gray().picture(lightness))
+    assert not np.array_equal(picture, GrayBaseline().colorize(lightness))
 
 
 def test_gains_are_measured_in_order() -> None:
     truth = skimage.data.coffee()
-    plan = config.read(CONFIGS / "rehue.py")
-    rows = gain._photograph(truth, gain.plain(plan, REPOSITORY))
+    plan = config.read_config(CONFIGS / "rehue.py")
+    rows = gain._score_photograph(truth, gain.load_without_curve(plan, REPOSITORY))
     vivid = [row[3] for row, curve in zip(rows, gain.CURVES, strict=True) if curve.pale == 1]
     assert len(vivid) > 3
     assert vivid == sorted(vivid)
     # What the config chose is what the exported file does.
-    served = Colorizer(REPOSITORY, "rehue").picture(lab.compute_lightness(truth))
+    served = Colorizer(REPOSITORY, "rehue").colorize(lab.compute_lightness(truth))
     chosen = dict(zip(gain.CURVES, rows, strict=True))[plan.curve]
-    assert chosen[3] == pytest.approx(metrics.colourfulness(served), abs=0.1)
+    assert chosen[3] == pytest.approx(metrics.compute_colorfulness(served), abs=0.1)
     pairs = np.array([[10.0, 9.0, 40.0, 30.0], [10.0, 11.0, 40.0, 20.0]])
-    found = gain._gained(plan.curve, pairs)
-    assert found == gain.Gained(plan.curve, pytest.approx(0), 0.5, pytest.approx(0.625))
+    found = gain._summarize_curve(plan.curve, pairs)
+    assert found == gain.CurveResult(plan.curve, pytest.approx(0), 0.5, pytest.approx(0.625))
 
 
 def test_the_papers_pair_is_800_by_600(folder: Path, tmp_path: Path) -> None:
     model = Colorizer(REPOSITORY, "seed")
-    gray, coloured = figures.pair(lab.compute_lightness(skimage.data.coffee()), model)
+    gray, coloured = figures.make_pair(lab.compute_lightness(skimage.data.coffee()), model)
     assert gray.shape == coloured.shape == (800, 600, 3)
     assert np.abs(np.diff(gray.astype(int), axis=-1)).max() <= 1
-    figures.pairs([folder], model, tmp_path / "pairs.png")
+    figures.draw_pairs([folder], model, tmp_path / "pairs.png")
     assert cv2.imread(str(tmp_path / "pairs.png")) is not None
 
 
 def test_loss_and_sheet_are_drawn(folder: Path, tmp_path: Path) -> None:
     history = [{"step": 1.0, "loss": 0.3}, {"step": 2.0, "loss": 0.2, "val_loss": 0.25}]
     checkpoint.save(tmp_path / "checkpoint.npz", checkpoint.Checkpoint(2, [], [], [], history))
-    figures.loss(tmp_path, tmp_path / "loss.png")
-    figures.sheet([folder], [Colorizer(REPOSITORY, "rehue")], 3, tmp_path / "sheet.png")
+    figures.draw_loss(tmp_path, tmp_path / "loss.png")
+    figures.draw_sheet([folder], [Colorizer(REPOSITORY, "rehue")], 3, tmp_path / "sheet.png")
     for name in ("loss", "sheet"):
         picture = cv2.imread(str(tmp_path / f"{name}.png"))
         assert picture.std() > 10

@@ -37,8 +37,8 @@ def model(request: pytest.FixtureRequest) -> keras.Model:
 
 
 def test_the_file_computes_what_keras_does(model: keras.Model) -> None:
-    proto = export.to_onnx(model, side=96)
-    found = export.parity(proto, model, export.sample(96))
+    proto = export.convert_to_onnx(model, side=96)
+    found = export.measure_parity(proto, model, export.load_sample_lightness(96))
     # Weights rounded to FP16, and so is the answer: a tenth of a Lab unit.
     assert found.mean < 0.1
     assert found.largest < 1.0
@@ -49,14 +49,16 @@ def test_with_weights_that_fp16_holds_only_the_answers_rounding_is_left(
 ) -> None:
     halves = [weight.astype(np.float16).astype(np.float32) for weight in model.get_weights()]
     model.set_weights(halves)
-    found = export.parity(export.to_onnx(model, side=96), model, export.sample(96))
+    found = export.measure_parity(
+        export.convert_to_onnx(model, side=96), model, export.load_sample_lightness(96)
+    )
     assert found.largest < 0.05
 
 
 def test_the_gain_scales_chroma(model: keras.Model) -> None:
-    counts = export.sample(64)[:, None]
+    counts = export.load_sample_lightness(64)[:, None]
     plain, strong = (
-        run(export.to_onnx(model, side=64, curve=Curve(gain)), counts).astype(np.float32)
+        run(export.convert_to_onnx(model, side=64, curve=Curve(gain)), counts).astype(np.float32)
         for gain in (1.0, 1.5)
     )
     np.testing.assert_allclose(strong, plain * 1.5, rtol=2e-3, atol=1e-3)
@@ -67,16 +69,19 @@ def test_a_curve_lifts_strong_colours_and_lowers_faint_ones(model: keras.Model) 
     ab = np.array([[0.0, 0.1], [6.0, 8.0], [0.0, -1000.0]], np.float32)
     factors = (curve(ab) / np.where(ab == 0, 1, ab)).max(axis=1)
     np.testing.assert_allclose(factors, [0.8, 1.2, 1.6], rtol=1e-3)  # by hand
-    proto = export.to_onnx(model, side=96, curve=curve)
-    assert export.parity(proto, model, export.sample(96), curve=curve).mean < 0.1
-    counts = export.sample(96)[:, None]
-    plain = run(export.to_onnx(model, side=96), counts).astype(np.float32)
+    proto = export.convert_to_onnx(model, side=96, curve=curve)
+    assert (
+        export.measure_parity(proto, model, export.load_sample_lightness(96), curve=curve).mean
+        < 0.1
+    )
+    counts = export.load_sample_lightness(96)[:, None]
+    plain = run(export.convert_to_onnx(model, side=96), counts).astype(np.float32)
     expected = np.moveaxis(curve(np.moveaxis(plain, 1, -1)), -1, 1)
     np.testing.assert_allclose(run(proto, counts), expected, rtol=5e-3, atol=5e-3)
 
 
 def test_operators_are_plain_and_weights_fp16(model: keras.Model) -> None:
-    proto = export.to_onnx(model, side=64, curve=Curve(1.5, 0.5))
+    proto = export.convert_to_onnx(model, side=64, curve=Curve(1.5, 0.5))
     assert {node.op_type for node in proto.graph.node} <= OPERATORS
     large = [one for one in proto.graph.initializer if np.prod(one.dims) > 8]
     assert large
@@ -85,24 +90,26 @@ def test_operators_are_plain_and_weights_fp16(model: keras.Model) -> None:
 
 @pytest.mark.parametrize("model", ["rehue"], indirect=True)
 def test_two_looks_are_one_set_of_weights_and_what_keras_computes(model: keras.Model) -> None:
-    once, twice = (export.to_onnx(model, side=128, looks=looks) for looks in (1, 2))
-    found = export.parity(twice, models.looking_twice(model), export.sample(128))
+    once, twice = (export.convert_to_onnx(model, side=128, looks=looks) for looks in (1, 2))
+    found = export.measure_parity(
+        twice, models.average_two_scales(model), export.load_sample_lightness(128)
+    )
     assert found.mean < 0.1
     assert found.largest < 1.0
     assert len(twice.SerializeToString()) < 1.01 * len(once.SerializeToString())
     assert {node.op_type for node in twice.graph.node} <= OPERATORS
-    counts = export.sample(128)[:, None]
+    counts = export.load_sample_lightness(128)[:, None]
     assert np.abs(run(twice, counts).astype(float) - run(once, counts)).mean() > 0.1
 
 
 def test_a_share_of_the_start_is_kept(tmp_path: Path) -> None:
     """Even where the export replaces the file that the run started from."""
     served = tmp_path / "rehue" / "1" / "model.onnx"
-    start = models.rehue()
-    export.write(export.to_onnx(start, side=64), served)
+    start = models.build_rehue()
+    export.write_model(export.convert_to_onnx(start, side=64), served)
     plan = Config(
         name="kept", model="rehue", start=served, keep=0.25, side=64,
-        stages=(Stage(steps=1, size=64, batch=1),), loss=losses.Colours(), learning_rate=1e-3,
+        stages=(Stage(steps=1, size=64, batch=1),), loss=losses.ColorLoss(), learning_rate=1e-3,
     )  # fmt: skip
     folder = tmp_path / "runs" / "kept"
     folder.mkdir(parents=True)
@@ -110,8 +117,8 @@ def test_a_share_of_the_start_is_kept(tmp_path: Path) -> None:
     trained.averaged = [weight + 1 for weight in trained.averaged]
     trained.save()
     for _ in range(2):
-        export.export(plan, runs=tmp_path / "runs", repository=tmp_path)
-        found = models.rehue()
+        export.export_model(plan, runs=tmp_path / "runs", repository=tmp_path)
+        found = models.build_rehue()
         read_weights(found, served)
         for before, after in zip(start.get_weights(), found.get_weights(), strict=True):
             np.testing.assert_allclose(after - before, 0.75, atol=0.02)
@@ -136,7 +143,7 @@ def test_the_committed_file_fits_its_configuration(name: str, target: str) -> No
 def test_the_committed_file_takes_any_batch_and_answers_each_alone(name: str) -> None:
     path = REPOSITORY / name / "1" / "model.onnx"
     side = spec.read_model_contract(REPOSITORY / name / "configs" / "cpu.pbtxt").height
-    counts = export.sample(side)[:, None]
+    counts = export.load_sample_lightness(side)[:, None]
     both = run(onnx.load(path), counts)
     alone = run(onnx.load(path), counts[1:])
     np.testing.assert_allclose(both[1:].astype(float), alone.astype(float), atol=0.1)

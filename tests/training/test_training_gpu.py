@@ -9,10 +9,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 CONFIG = """
 from rehue_training.learn.config import Config, Stage
-from rehue_training.learn.losses import Colours
+from rehue_training.learn.losses import ColorLoss
 config = Config(
     name="piece", model="rehue", stages=(Stage(steps=2, size=32, batch=2),),
-    loss=Colours(distance="perceived"), precision="mixed_bfloat16", learning_rate=1e-3,
+    loss=ColorLoss(distance="perceived"), precision="mixed_bfloat16", learning_rate=1e-3,
     validation=0.2, validate_on=2,
 )
 """

@@ -15,21 +15,21 @@ from rehue_training.network import bins, models
 @pytest.fixture(scope="module")
 def cat() -> np.ndarray:
     """1x128x128x3: a photograph's ab divided by 128 and L divided by 100."""
-    return batches.truth(np.ascontiguousarray(skimage.data.chelsea()[:128, :128]), 128)[None]
+    return batches.make_target(np.ascontiguousarray(skimage.data.chelsea()[:128, :128]), 128)[None]
 
 
 def test_losses_by_hand() -> None:
     truth = np.zeros((1, 8, 8, 2), np.float32)
     guess = np.full((1, 8, 8, 2), 0.3, np.float32)
-    assert float(losses.MeanSquares()(truth, guess)[0]) == pytest.approx(0.09)
+    assert float(losses.MeanSquaredError()(truth, guess)[0]) == pytest.approx(0.09)
     # Length of (0.3, 0.4) is 0.5; softened by 0.01 at the start, and gray: weight 1.
     guess[..., 1] = 0.4
     length = np.sqrt(0.25 + 1e-4) - 0.01
-    plain = losses.Colours(chroma=3, coarse=0, vividness=0)
+    plain = losses.ColorLoss(chroma=3, coarse=0, vividness=0)
     assert float(plain(truth, guess)[0]) == pytest.approx(length, rel=1e-5)
     # The other way round the truth is the colourful one.
     assert float(plain(guess, truth)[0]) == pytest.approx(length * (1 + 3 * length), rel=1e-5)
-    vivid = losses.Colours(chroma=0, coarse=0, vividness=1)
+    vivid = losses.ColorLoss(chroma=0, coarse=0, vividness=1)
     assert float(vivid(truth, guess)[0]) == pytest.approx(2 * length, rel=1e-5)
 
 
@@ -51,8 +51,8 @@ def test_the_coarse_term_looks_past_texture() -> None:
     truth = np.zeros((1, 8, 8, 2), np.float32)
     checks = np.indices((8, 8)).sum(axis=0) % 2 * 2 - 1.0
     guess = (0.2 * checks[None, ..., None] * np.ones(2)).astype(np.float32)
-    fine = float(losses.Colours(chroma=0, coarse=0, vividness=0)(truth, guess)[0])
-    both = float(losses.Colours(chroma=0, coarse=1, vividness=0)(truth, guess)[0])
+    fine = float(losses.ColorLoss(chroma=0, coarse=0, vividness=0)(truth, guess)[0])
+    both = float(losses.ColorLoss(chroma=0, coarse=1, vividness=0)(truth, guess)[0])
     assert fine > 0.2
     assert both == pytest.approx(fine, abs=1e-5)
 
@@ -62,7 +62,9 @@ def test_hubers_distance_by_hand() -> None:
     guess = np.array([[[[7 / 128, 0], [55 / 128, 0]]]], np.float32)
     near, far = np.asarray(losses.DISTANCES["huber"](truth, guess)).ravel()
     # Lengths are softened by SOFT at the start.
-    soft = [(np.hypot(one / 128, losses.SOFT) - losses.SOFT) * 128 / 110 for one in (7, 55)]
+    soft = [
+        (np.hypot(one / 128, losses.SMOOTHING) - losses.SMOOTHING) * 128 / 110 for one in (7, 55)
+    ]
     bend = 14 / 110
     assert near == pytest.approx(soft[0] ** 2 / 2 / bend, rel=1e-4)
     assert far == pytest.approx(soft[1] - bend / 2, rel=1e-4)
@@ -77,7 +79,7 @@ def test_accuracy_is_keras_own(cat: np.ndarray) -> None:
 
 
 def test_perception_sees_the_picture_that_scikit_image_makes(cat: np.ndarray) -> None:
-    made = np.asarray(perception.srgb(cat[..., 2:] * 100, cat[..., :2] * 128))
+    made = np.asarray(perception.convert_to_srgb(cat[..., 2:] * 100, cat[..., :2] * 128))
     right = skimage.color.lab2rgb(np.concatenate([cat[..., 2:] * 100, cat[..., :2] * 128], -1))
     np.testing.assert_allclose(made, right, atol=2e-3)
 
@@ -87,54 +89,54 @@ def test_the_perceptual_distance_grows_with_the_error_and_shows_its_slope(
 ) -> None:
     truth = keras.ops.convert_to_tensor(cat)
     right, pale, wrong = (
-        float(perception.distance(truth, cat[..., :2] * one)[0]) for one in (1.0, 0.5, -1.0)
+        float(perception.compute_distance(truth, cat[..., :2] * one)[0]) for one in (1.0, 0.5, -1.0)
     )
     assert right == pytest.approx(0, abs=1e-6)
     assert 0 < pale < wrong
-    loss = losses.Colours(coarse=0, vividness=0, perceptual=2.0)
-    plain = losses.Colours(coarse=0, vividness=0)
+    loss = losses.ColorLoss(coarse=0, vividness=0, perceptual=2.0)
+    plain = losses.ColorLoss(coarse=0, vividness=0)
     guess = cat[..., :2] * np.float32(0.5)
     assert float(loss(truth, guess)[0] - plain(truth, guess)[0]) == pytest.approx(2 * pale, 1e-4)
 
 
 def test_a_colour_belongs_to_the_classes_around_it(cat: np.ndarray) -> None:
-    found = np.asarray(bins.shares(cat[..., :2]))
-    assert found.shape == (1, 128, 128, len(bins.centres()))
+    found = np.asarray(bins.soft_encode(cat[..., :2]))
+    assert found.shape == (1, 128, 128, len(bins.compute_centers()))
     np.testing.assert_allclose(found.sum(axis=-1), 1, atol=1e-5)
-    nearest = bins.centres()[found.argmax(axis=-1)]
-    assert np.abs(nearest - cat[..., :2] * 128).max() <= bins.SIDE / 2 + 1e-3
+    nearest = bins.compute_centers()[found.argmax(axis=-1)]
+    assert np.abs(nearest - cat[..., :2] * 128).max() <= bins.BIN_SIDE / 2 + 1e-3
 
 
 def test_the_annealed_mean_goes_from_the_mean_to_the_mode() -> None:
     """Three quarters of one class and a quarter of another, through the exported graph."""
-    model = models.rehue_classes(pretrained=False)
-    scores = np.full(len(bins.centres()), -30.0, np.float32)
+    model = models.build_rehue_classes(pretrained=False)
+    scores = np.full(len(bins.compute_centers()), -30.0, np.float32)
     scores[3], scores[60] = np.log([0.75, 0.25])
     head = model.get_layer("scores")
     head.set_weights([np.zeros(head.kernel.shape, np.float32), scores])
-    a, b = bins.centres()[[3, 60]]
+    a, b = bins.compute_centers()[[3, 60]]
     for temperature, share in ((1.0, 0.75), (0.5, 0.9), (0.1, 1.0)):
-        whole = bins.decoded(model, temperature)
-        proto = export.to_onnx(whole, side=64)
-        assert export.parity(proto, whole, export.sample(64)).largest < 0.1
+        whole = bins.add_annealed_mean(model, temperature)
+        proto = export.convert_to_onnx(whole, side=64)
+        assert export.measure_parity(proto, whole, export.load_sample_lightness(64)).largest < 0.1
         ab = np.asarray(whole(np.zeros((1, 64, 64, 1), np.float32)))[0, 5, 5] * 128
         np.testing.assert_allclose(ab, a * share + b * (1 - share), atol=0.02)
 
 
 def test_cross_entropy_is_least_for_the_truths_own_shares(cat: np.ndarray) -> None:
-    loss = losses.Classes(chroma=0)
-    right = np.log(np.asarray(bins.shares(cat[..., :2])) + 1e-9)
+    loss = losses.ClassificationLoss(chroma=0)
+    right = np.log(np.asarray(bins.soft_encode(cat[..., :2])) + 1e-9)
     other = np.roll(right, 50, axis=-1)
     even = np.zeros_like(right)
     ordered = [float(loss(cat, one)[0]) for one in (right, even, other)]
     assert ordered[0] < ordered[1] < ordered[2]
-    assert ordered[1] == pytest.approx(np.log(len(bins.centres())), rel=1e-4)
+    assert ordered[1] == pytest.approx(np.log(len(bins.compute_centers())), rel=1e-4)
 
 
 def test_the_critic_learns_to_tell_made_colours(cat: np.ndarray) -> None:
     adversary = Adversary(1)
     gray = np.zeros((1, 128, 128, 2), np.float32)
     for _ in range(60):
-        adversary.learn(cat, gray)
-    made, true = (float(adversary.unmasked(cat, one)[0]) for one in (gray, cat[..., :2]))
+        adversary.train_step(cat, gray)
+    made, true = (float(adversary.compute_loss(cat, one)[0]) for one in (gray, cat[..., :2]))
     assert true < made - 0.2

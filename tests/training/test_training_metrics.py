@@ -14,7 +14,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from rehue_core import lab
 from rehue_training.evaluation import lpips, metrics
-from rehue_training.evaluation.colorizer import Gray
+from rehue_training.evaluation.colorizer import GrayBaseline
 
 
 def flat(red: int, green: int, blue: int) -> np.ndarray:
@@ -23,11 +23,13 @@ def flat(red: int, green: int, blue: int) -> np.ndarray:
 
 def test_colourfulness_by_hand() -> None:
     # One colour: no spread; rg = 200 - 100 = 100, yb = 150 - 50 = 100.
-    assert metrics.colourfulness(flat(200, 100, 50)) == pytest.approx(0.3 * np.hypot(100, 100))
+    assert metrics.compute_colorfulness(flat(200, 100, 50)) == pytest.approx(
+        0.3 * np.hypot(100, 100)
+    )
     # Half red, half cyan: rg is 255 and -255, yb 127.5 and -127.5; means are 0.
     halves = np.concatenate([flat(255, 0, 0), flat(0, 255, 255)])
-    assert metrics.colourfulness(halves) == pytest.approx(np.hypot(255, 127.5))
-    assert metrics.colourfulness(flat(90, 90, 90)) == 0
+    assert metrics.compute_colorfulness(halves) == pytest.approx(np.hypot(255, 127.5))
+    assert metrics.compute_colorfulness(flat(90, 90, 90)) == 0
 
 
 def test_ciede2000_of_a_published_pair() -> None:
@@ -36,14 +38,14 @@ def test_ciede2000_of_a_published_pair() -> None:
     pair = np.array([[[60.2574, -34.0099, 36.2677], [60.4626, -34.1751, 39.4387]]])
     rgb = np.rint(lab2rgb(pair) * 255).astype(np.uint8)
     one, two = np.broadcast_to(rgb[:, :1], (8, 8, 3)), np.broadcast_to(rgb[:, 1:], (8, 8, 3))
-    assert metrics.ciede2000(one, two) == pytest.approx(1.2644, abs=0.25)
+    assert metrics.compute_ciede2000(one, two) == pytest.approx(1.2644, abs=0.25)
 
 
 def test_scores_of_the_truth_and_of_gray() -> None:
     truth = skimage.data.coffee()[::4, ::4]
-    gray = Gray().picture(lab.compute_lightness(truth))
-    error = metrics.ciede2000(truth, gray)
-    best, worst = (metrics.scores(truth, one, gray_error=error) for one in (truth, gray))
+    gray = GrayBaseline().colorize(lab.compute_lightness(truth))
+    error = metrics.compute_ciede2000(truth, gray)
+    best, worst = (metrics.compute_scores(truth, one, gray_error=error) for one in (truth, gray))
     assert (best.ciede2000, best.ssim, best.colourfulness_distance) == (0, 1, 0)
     assert (best.better_than_gray, worst.better_than_gray) == (1, 0)
     assert worst.colourfulness < 1 < worst.colourfulness_distance
@@ -54,7 +56,7 @@ def test_scores_of_the_truth_and_of_gray() -> None:
 def test_gray_keeps_the_lightness() -> None:
     truth = skimage.data.chelsea()
     lightness = lab.compute_lightness(truth)
-    assert np.abs(lab.compute_lightness(Gray().picture(lightness)) - lightness).max() < 0.3
+    assert np.abs(lab.compute_lightness(GrayBaseline().colorize(lightness)) - lightness).max() < 0.3
 
 
 def test_frechet_against_its_definition() -> None:
@@ -65,30 +67,30 @@ def test_frechet_against_its_definition() -> None:
     root = scipy.linalg.sqrtm(first @ second).real
     apart = one.mean(axis=0) - two.mean(axis=0)
     expected = apart @ apart + np.trace(first + second - 2 * root)
-    assert metrics.frechet(one, two) == pytest.approx(expected)
-    assert metrics.frechet(one, one) == pytest.approx(0, abs=1e-9)
+    assert metrics.compute_frechet_distance(one, two) == pytest.approx(expected)
+    assert metrics.compute_frechet_distance(one, one) == pytest.approx(0, abs=1e-9)
 
 
 def test_the_interval_is_the_means() -> None:
     values = np.random.default_rng(1).normal(10, 2, 400)
-    low, high = metrics.interval(values)
+    low, high = metrics.bootstrap_interval(values)
     # Of a mean of 400 with deviation 2: 1.96 * 2 / 20 to each side.
     half = 1.96 * values.std() / 20
     assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.03)
-    assert metrics.interval(values) == (low, high)
+    assert metrics.bootstrap_interval(values) == (low, high)
 
 
 def test_ciede2000_sees_a_cast_that_lightness_hides() -> None:
     truth = skimage.data.astronaut()[::8, ::8]
     blue = cv2.cvtColor(truth, cv2.COLOR_RGB2BGR)
-    assert metrics.ciede2000(truth, blue) > 5
+    assert metrics.compute_ciede2000(truth, blue) > 5
 
 
 def test_lpips_is_what_pytorch_makes_of_the_authors_weights() -> None:
     perceived = lpips.load()
     assert perceived, "make installs its weights: requirements/lpips.lock"
     truth = skimage.data.coffee()[:256, :320]
-    gray = Gray().picture(lab.compute_lightness(truth))
+    gray = GrayBaseline().colorize(lab.compute_lightness(truth))
     mirrored = np.ascontiguousarray(truth[:, ::-1])
     # Once by hand: torch 2.13, AlexNet's formula, the `lpips` package's own v0.1 weights.
     right = [0.0, 0.352984, 0.695062]

@@ -57,7 +57,7 @@ def gray(name: str) -> np.ndarray:
 
 
 def test_seed_is_the_papers_network_layer_by_layer() -> None:
-    model = models.seed()
+    model = models.build_seed()
     shapes, x = [], keras.KerasTensor((None, 224, 224, 1))
     for layer in model.layers:
         x = layer.compute_output_spec(x)
@@ -71,7 +71,9 @@ def test_seed_is_the_papers_network_layer_by_layer() -> None:
 
 
 def test_seed_has_the_papers_strides_and_activations() -> None:
-    convolutions = [one for one in models.seed().layers if isinstance(one, keras.layers.Conv2D)]
+    convolutions = [
+        one for one in models.build_seed().layers if isinstance(one, keras.layers.Conv2D)
+    ]
     assert {one.kernel_size for one in convolutions} == {(3, 3)}
     assert {one.padding for one in convolutions} == {"same"}
     activations = [one.activation.__name__ for one in convolutions]
@@ -79,7 +81,7 @@ def test_seed_has_the_papers_strides_and_activations() -> None:
 
 
 def test_rehue_answers_half_the_size_and_starts_from_gray() -> None:
-    model = models.rehue()
+    model = models.build_rehue()
     ab = model.predict(np.full((1, 64, 96, 1), 50, np.float32), verbose=0)
     assert ab.shape == (1, 32, 48, 2)
     assert not ab.any()
@@ -87,8 +89,8 @@ def test_rehue_answers_half_the_size_and_starts_from_gray() -> None:
 
 def test_the_encoder_is_in_rehue_with_imagenets_weights() -> None:
     trained = {one.name: one for one in classifier(1).layers}
-    for layer in models.rehue().layers:
-        if encoder.block_of(layer) is not None and layer.weights:
+    for layer in models.build_rehue().layers:
+        if encoder.get_block_number(layer) is not None and layer.weights:
             ours, theirs = layer.get_weights(), trained[layer.name].get_weights()
             assert all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
@@ -105,8 +107,8 @@ def test_the_encoders_activations_are_pytorchs() -> None:
     model = classifier(1)
     blocks = [model.get_layer(f"block{block}_project") for block in encoder.TAPS]
     picture = keras.Input((None, None, 1))
-    taps = keras.Model(picture, encoder.taps(picture))
-    encoder.load_imagenet(taps)
+    taps = keras.Model(picture, encoder.extract_features(picture))
+    encoder.load_imagenet_weights(taps)
     found = [
         (float(tap.mean()), float(tap.std()), float(tap[0, 5, 6, 3]))
         for tap in taps.predict(gray("chelsea"), verbose=0)
@@ -130,6 +132,6 @@ def test_a_doctored_file_of_weights_runs_nothing(tmp_path: Path) -> None:
 
 
 def classifier(channels: int) -> keras.Model:
-    model = encoder.classifier(channels=channels)
-    encoder.load_imagenet(model)
+    model = encoder.build_classifier(channels=channels)
+    encoder.load_imagenet_weights(model)
     return model

@@ -28,7 +28,7 @@ def tiny(**changes: object) -> Config:
         "name": "tiny",
         "model": "rehue",
         "stages": (Stage(steps=3, size=32, batch=2), Stage(steps=1, size=64, batch=2)),
-        "loss": losses.Colours(),
+        "loss": losses.ColorLoss(),
         "learning_rate": 1e-3,
         "encoder_rate": 0.3,
         "frozen_blocks": 5,
@@ -102,8 +102,8 @@ def test_a_run_stops_when_its_minutes_are_over(
 
 def test_a_run_starts_from_what_was_exported(tmp_path: Path) -> None:
     served = CONFIGS.parents[1] / "model_repository" / "rehue" / "1" / "model.onnx"
-    model = run.build(tiny(start=served))
-    proto = export.to_onnx(model, side=64)
+    model = run.build_model(tiny(start=served))
+    proto = export.convert_to_onnx(model, side=64)
     found, kept = (
         {one.name: onnx.numpy_helper.to_array(one) for one in file.graph.initializer}
         for file in (proto, onnx.load(served))
@@ -116,7 +116,7 @@ def test_a_run_starts_from_what_was_exported(tmp_path: Path) -> None:
 def test_two_looks_learn_as_one_network(folder: Path, tmp_path: Path) -> None:
     """The weights are those of one network, and the encoder's share of the rate is kept."""
     plan = tiny(looks=2, stages=(Stage(steps=1, size=64, batch=2),), validate_on=1)
-    model = run.build(plan)
+    model = run.build_model(plan)
     shares = dict(
         zip((one.path for one in model.trainable_variables), model.optimizer.shares, strict=True)
     )
@@ -124,14 +124,14 @@ def test_two_looks_learn_as_one_network(folder: Path, tmp_path: Path) -> None:
     assert shares["colours/kernel"] == 1.0
     served = CONFIGS.parents[1] / "model_repository" / "rehue" / "1" / "model.onnx"
     once, twice = (
-        run.build(tiny(start=served, looks=looks, stages=plan.stages)) for looks in (1, 2)
+        run.build_model(tiny(start=served, looks=looks, stages=plan.stages)) for looks in (1, 2)
     )
     gray = np.full((1, 64, 64, 1), 50, np.float32)
     gray[:, :, ::3] = 80
-    expected = models.looking_twice(once).predict(gray, verbose=0)
+    expected = models.average_two_scales(once).predict(gray, verbose=0)
     np.testing.assert_allclose(twice.predict(gray, verbose=0), expected, atol=1e-5)
     assert not np.allclose(once.predict(gray, verbose=0), expected, atol=1e-3)
-    before = run.build(tiny()).get_weights()
+    before = run.build_model(tiny()).get_weights()
     after = train.train(plan, [folder], runs=tmp_path).weights
     assert [one.shape for one in after] == [one.shape for one in before]
     assert any(not np.array_equal(*pair) for pair in zip(before, after, strict=True))
@@ -145,7 +145,7 @@ def test_a_start_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 def test_mixed_precision_keeps_weights_and_answer_whole() -> None:
-    model = run.build(tiny(precision="mixed_bfloat16"))
+    model = run.build_model(tiny(precision="mixed_bfloat16"))
     assert {layer.compute_dtype for layer in model.layers} == {"bfloat16", "float32"}
     assert {str(one.dtype) for one in model.weights} == {"float32"}
     assert model.get_layer("colours").compute_dtype == "float32"
@@ -153,7 +153,7 @@ def test_mixed_precision_keeps_weights_and_answer_whole() -> None:
 
 
 def test_frozen_blocks_and_the_encoders_share_of_the_rate() -> None:
-    model = run.build(tiny())
+    model = run.build_model(tiny())
     learns = {layer.name for layer in model.layers if layer.trainable_variables}
     assert {"stem", "block0_project", "block4_project"}.isdisjoint(learns)
     assert {"block5_project", "block15_project", "decode32_2", "colours"} <= learns
@@ -165,7 +165,7 @@ def test_frozen_blocks_and_the_encoders_share_of_the_rate() -> None:
 
 
 def test_a_pretrained_layer_takes_a_smaller_step() -> None:
-    model = run.build(tiny(frozen_blocks=0, weight_decay=0.0, clip=None))
+    model = run.build_model(tiny(frozen_blocks=0, weight_decay=0.0, clip=None))
     before = {one.path: np.array(one) for one in model.trainable_variables}
     model.optimizer.learning_rate = 1e-3
     # Adam's first step is the rate itself, whatever the gradient's size.
@@ -194,14 +194,14 @@ def test_a_kill_while_saving_keeps_the_last_checkpoint(
 
 
 def test_batches_depend_on_nothing_but_seed_and_step(folder: Path, tmp_path: Path) -> None:
-    photographs = dataset.photographs([folder], cache=tmp_path)
-    crops = batches.Crops(48, 24, (0.5, 1.0), 0.5)
+    photographs = dataset.load_dataset([folder], cache=tmp_path)
+    crops = batches.ExampleMaker(48, 24, (0.5, 1.0), 0.5)
     indices = list(range(len(photographs)))
     source = batches.Batches(photographs, indices, 7)
-    source.batch(crops, 4, 0, 0)
-    late = source.batch(crops, 4, 5, 20)
-    fresh = batches.Batches(photographs, indices, 7).batch(crops, 4, 5, 20)
-    other = batches.Batches(photographs, indices, 8).batch(crops, 4, 5, 20)
+    source.make_batch(crops, 4, 0, 0)
+    late = source.make_batch(crops, 4, 5, 20)
+    fresh = batches.Batches(photographs, indices, 7).make_batch(crops, 4, 5, 20)
+    other = batches.Batches(photographs, indices, 8).make_batch(crops, 4, 5, 20)
     assert all(np.array_equal(a, b) for a, b in zip(late, fresh, strict=True))
     assert not np.array_equal(late[0], other[0])
     assert late[0].shape == (4, 48, 48, 1)
@@ -209,33 +209,35 @@ def test_batches_depend_on_nothing_but_seed_and_step(folder: Path, tmp_path: Pat
 
 
 def test_every_photograph_comes_once_an_epoch(folder: Path, tmp_path: Path) -> None:
-    photographs = dataset.photographs([folder], cache=tmp_path)
+    photographs = dataset.load_dataset([folder], cache=tmp_path)
     count = len(photographs)
     source = batches.Batches(photographs, list(range(count)), 1)
-    epoch = [source._at(number) for number in range(2 * count)]
+    epoch = [source._get_index(number) for number in range(2 * count)]
     assert sorted(epoch[:count]) == sorted(epoch[count:]) == list(range(count))
     assert epoch[:count] != epoch[count:]
 
 
 def test_balance_shows_small_sources_more_often() -> None:
     sources = ["big"] * 900 + ["small"] * 99 + ["lone"]
-    even = batches.shares(sources, 0.0)
+    even = batches.compute_sampling_weights(sources, 0.0)
     assert np.array_equal(even, np.ones(1000))
-    half = batches.shares(sources, 0.5)
+    half = batches.compute_sampling_weights(sources, 0.5)
     assert half.mean() == pytest.approx(1)
     assert half[900] / half[0] == pytest.approx((900 / 99) ** 0.5)
     assert half[999] / half[0] < 900**0.5, "a lone photograph is not learnt by heart"
-    drawn = np.bincount(batches.order(half, (1, 2)), minlength=1000)
+    drawn = np.bincount(batches.draw_epoch_order(half, (1, 2)), minlength=1000)
     assert drawn.sum() == 1000
     assert np.abs(drawn - half).max() < 1, "as often as its share, rounded down or up"
-    assert np.array_equal(batches.order(half, (1, 2)), batches.order(half, (1, 2)))
+    assert np.array_equal(
+        batches.draw_epoch_order(half, (1, 2)), batches.draw_epoch_order(half, (1, 2))
+    )
 
 
 def test_the_example_is_the_papers_preprocessing(folder: Path) -> None:
     from skimage.color import rgb2lab
 
     rgb = skimage.data.coffee()[:224, :224]
-    lightness, ab = batches.Crops(224, 224, (1, 1), 0.0).middle(rgb)
+    lightness, ab = batches.ExampleMaker(224, 224, (1, 1), 0.0).make_center_example(rgb)
     truth = rgb2lab(rgb)
     np.testing.assert_allclose(lightness[..., 0], truth[..., 0], atol=0.02)
     np.testing.assert_allclose(ab[..., :2], truth[..., 1:] / 128, atol=0.5 / 128)
@@ -247,13 +249,13 @@ def test_a_whole_photograph_lies_in_the_square_as_the_server_fits_it(
     shape: tuple[int, int],
 ) -> None:
     rgb = np.ascontiguousarray(skimage.data.coffee()[: shape[0], : shape[1]])
-    crops = batches.Crops(64, 32, (1, 1), 0.0, whole=1.0)
-    seeded = (crops.example(rgb, np.random.default_rng(seed)) for seed in range(20))
+    crops = batches.ExampleMaker(64, 32, (1, 1), 0.0, whole_probability=1.0)
+    seeded = (crops.make_example(rgb, np.random.default_rng(seed)) for seed in range(20))
     lightness, ab = next(one for one in seeded if not _flipped(one, rgb))
     served, _ = colorize.prepare_input(lab.compute_lightness(rgb), crops._spec)
     difference = np.abs(lightness[..., 0] - served[0])  # counts of one L; resized before or after
     assert difference.mean() < 1
-    truth = batches.truth(np.ascontiguousarray(crops._fitted(rgb)), 32)
+    truth = batches.make_target(np.ascontiguousarray(crops._fit_whole(rgb)), 32)
     np.testing.assert_array_equal(ab, truth)
 
 
@@ -265,20 +267,22 @@ def _flipped(example: batches.Batch, rgb: np.ndarray) -> bool:
 
 def test_the_rate_rises_then_falls_to_nothing() -> None:
     plan = tiny(stages=(Stage(steps=6, size=32, batch=1),), warmup=3)
-    rates = [run.learning_rate(plan, step) for step in range(6)]
+    rates = [run.compute_learning_rate(plan, step) for step in range(6)]
     assert rates[:3] == pytest.approx([1e-3 / 3, 2e-3 / 3, 1e-3])
     assert rates[3] == pytest.approx(1e-3)
     assert rates[3] > rates[4] > rates[5] > 0
-    assert run.learning_rate(tiny(decay=0.0), 3) == 1e-3
+    assert run.compute_learning_rate(tiny(decay=0.0), 3) == 1e-3
 
 
 def test_the_rate_stays_level_until_its_fall() -> None:
     plan = tiny(stages=(Stage(steps=10, size=32, batch=1),), warmup=1, decay=0.4)
-    rates = [run.learning_rate(plan, step) for step in range(10)]
+    rates = [run.compute_learning_rate(plan, step) for step in range(10)]
     assert rates[:7] == pytest.approx([1e-3] * 7)
     assert rates[6] > rates[7] > rates[8] > rates[9] > 0
     longer = plan.model_copy(update={"stages": (Stage(steps=20, size=32, batch=1),)})
-    assert [run.learning_rate(longer, step) for step in range(6)] == rates[:6], "may go on longer"
+    assert [run.compute_learning_rate(longer, step) for step in range(6)] == rates[:6], (
+        "may go on longer"
+    )
 
 
 @pytest.mark.parametrize(
@@ -312,12 +316,12 @@ def test_a_file_without_a_config_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "bare.py"
     path.write_text("settings = {}\n")
     with pytest.raises(ValueError, match="must set `config`"):
-        config.read(path)
+        config.read_config(path)
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
 def test_every_experiment_is_valid_and_tells_its_story(path: Path) -> None:
-    assert config.read(path).steps > 0
+    assert config.read_config(path).steps > 0
     head = path.read_text().split('"""')[1]
     for word in ("Source", "Hardware", "Duration", "Score", "Command"):
         assert f"{word}:" in head

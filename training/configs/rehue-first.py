@@ -14,7 +14,7 @@ size) stay as ImageNet left them: a quarter less work a step.
 """
 
 from rehue_training.learn.config import Config, Stage
-from rehue_training.learn.losses import Colours
+from rehue_training.learn.losses import ColorLoss
 
 config = Config(
     name="rehue-first",
@@ -24,7 +24,7 @@ config = Config(
         Stage(steps=900, size=128, batch=32, crop=(0.6, 1.0)),
         Stage(steps=100, size=192, batch=16, crop=(0.8, 1.0)),
     ),
-    loss=Colours(chroma=3.0, coarse=0.5, vividness=0.1),
+    loss=ColorLoss(chroma=3.0, coarse=0.5, vividness=0.1),
     learning_rate=1e-3,
     encoder_rate=0.3,
     frozen_blocks=5,

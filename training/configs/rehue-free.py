@@ -14,7 +14,7 @@ Apache-2.0, learnt from ImageNet.
 """
 
 from rehue_training.learn.config import Config, Stage
-from rehue_training.learn.losses import Colours
+from rehue_training.learn.losses import ColorLoss
 
 config = Config(
     name="rehue-free",
@@ -27,7 +27,7 @@ config = Config(
         Stage(steps=400, size=192, batch=16, crop=(0.75, 1.0), whole=0.5),
         Stage(steps=250, size=256, batch=12, crop=(0.8, 1.0), whole=0.7),
     ),
-    loss=Colours(distance="perceived", chroma=2.0, coarse=0.5, vividness=0.2),
+    loss=ColorLoss(distance="perceived", chroma=2.0, coarse=0.5, vividness=0.2),
     precision="mixed_bfloat16",
     learning_rate=1e-3,
     encoder_rate=0.3,

@@ -11,7 +11,7 @@ Command: python3 training/gpu.py train training/configs/rehue-gpu.py --data PHOT
 from pathlib import Path
 
 from rehue_training.learn.config import Config, Stage
-from rehue_training.learn.losses import Colours
+from rehue_training.learn.losses import ColorLoss
 
 config = Config(
     name="rehue-gpu",
@@ -19,7 +19,7 @@ config = Config(
     looks=2,
     start=Path("model_repository/rehue/1/model.onnx"),
     stages=(Stage(steps=2400, size=256, batch=96, crop=(0.6, 1.0), whole=0.5),),
-    loss=Colours(distance="perceived", chroma=2.0, coarse=0.5, vividness=0.2),
+    loss=ColorLoss(distance="perceived", chroma=2.0, coarse=0.5, vividness=0.2),
     precision="mixed_bfloat16",
     learning_rate=8e-4,
     decay=0.7,

@@ -16,7 +16,7 @@ does (and as the evaluation does): a tint on something gray weighs more than a s
 from pathlib import Path
 
 from rehue_training.learn.config import Config, Stage
-from rehue_training.learn.losses import Colours
+from rehue_training.learn.losses import ColorLoss
 
 config = Config(
     name="rehue-second",
@@ -26,7 +26,7 @@ config = Config(
         Stage(steps=5300, size=128, batch=32, crop=(0.6, 1.0)),
         Stage(steps=600, size=192, batch=16, crop=(0.8, 1.0)),
     ),
-    loss=Colours(distance="perceived", chroma=2.0, coarse=0.5, vividness=0.2),
+    loss=ColorLoss(distance="perceived", chroma=2.0, coarse=0.5, vividness=0.2),
     learning_rate=7e-4,
     encoder_rate=0.4,
     frozen_blocks=5,

@@ -18,7 +18,7 @@ steps see whole photographs as the server fits them into the square.
 from pathlib import Path
 
 from rehue_training.learn.config import Config, Stage
-from rehue_training.learn.losses import Colours
+from rehue_training.learn.losses import ColorLoss
 
 config = Config(
     name="rehue-third",
@@ -29,7 +29,7 @@ config = Config(
         Stage(steps=1500, size=160, batch=24, crop=(0.65, 1.0), whole=0.5),
         Stage(steps=500, size=192, batch=16, crop=(0.75, 1.0), whole=0.5),
     ),
-    loss=Colours(distance="perceived", chroma=2.0, coarse=0.5, vividness=0.2),
+    loss=ColorLoss(distance="perceived", chroma=2.0, coarse=0.5, vividness=0.2),
     precision="mixed_bfloat16",
     learning_rate=6e-4,
     decay=1 / 3,

@@ -8,16 +8,16 @@ Score: test, 256 pixels: CIEDE2000 10.81 (gray 12.10, 10.7 % below), colourfulne
 Command: rehue train training/configs/rehue.py --data PHOTOGRAPHS/train-*.tar
     (from the weights of commit 54f52ab)
 
-What is new: the answer is the mean of what the network makes of the photograph and of the
-photograph at half its size, with one set of weights (`models.looking_twice`). The earlier weights
-were measured better at 192 pixels than at the 256 they are served at: they saw too little of the
-scene around a place. And it is trained at the size it is served at.
+What is new: the output is the mean of the network's outputs for the photograph and for the
+photograph at half its size, with one set of weights (`models.average_two_scales`). The earlier
+weights scored better at 192 pixels than at the 256 they are served at: each position saw too little
+of the scene around it. And it is trained at the size at which it is served.
 """
 
 from pathlib import Path
 
 from rehue_training.learn.config import Config, Stage
-from rehue_training.learn.losses import Colours
+from rehue_training.learn.losses import ColorLoss
 
 config = Config(
     name="rehue",
@@ -28,7 +28,7 @@ config = Config(
         Stage(steps=1000, size=192, batch=16, crop=(0.65, 1.0), whole=0.4),
         Stage(steps=1500, size=256, batch=12, crop=(0.75, 1.0), whole=0.7),
     ),
-    loss=Colours(distance="perceived", chroma=2.0, coarse=0.5, vividness=0.2),
+    loss=ColorLoss(distance="perceived", chroma=2.0, coarse=0.5, vividness=0.2),
     precision="mixed_bfloat16",
     learning_rate=4e-4,
     decay=0.8,

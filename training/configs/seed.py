@@ -15,13 +15,13 @@ the paper's network briefly trained, not as the paper's result.
 """
 
 from rehue_training.learn.config import Config, Stage
-from rehue_training.learn.losses import MeanSquares
+from rehue_training.learn.losses import MeanSquaredError
 
 config = Config(
     name="seed",
     model="seed",
     stages=(Stage(steps=360, size=64, batch=32, crop=(0.35, 0.7)),),
-    loss=MeanSquares(),
+    loss=MeanSquaredError(),
     learning_rate=2e-4,
     warmup=50,
     decay=0.0,

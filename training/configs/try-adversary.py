@@ -10,10 +10,10 @@ Command: rehue train training/configs/try-adversary.py --data PHOTOGRAPHS/train-
 
 from pathlib import Path
 
-from rehue_training.learn.config import read
+from rehue_training.learn.config import read_config
 
-BASE = read(Path(__file__).with_name("try-perceived.py"))
-config = BASE.but(
+BASE = read_config(Path(__file__).with_name("try-perceived.py"))
+config = BASE.with_changes(
     name="try-adversary",
     adversary=0.02,
 )

@@ -10,13 +10,13 @@ Command: rehue train training/configs/try-classes.py --data PHOTOGRAPHS/train-*.
 
 from pathlib import Path
 
-from rehue_training.learn.config import read
-from rehue_training.learn.losses import Classes
+from rehue_training.learn.config import read_config
+from rehue_training.learn.losses import ClassificationLoss
 
-BASE = read(Path(__file__).with_name("try-perceived.py"))
-config = BASE.but(
+BASE = read_config(Path(__file__).with_name("try-perceived.py"))
+config = BASE.with_changes(
     name="try-classes",
     model="rehue-classes",
     stages=(BASE.stages[0].model_copy(update={"steps": 600}),),
-    loss=Classes(chroma=3.0),
+    loss=ClassificationLoss(chroma=3.0),
 )

@@ -10,11 +10,11 @@ Command: rehue train training/configs/try-huber.py --data PHOTOGRAPHS/train-*.ta
 
 from pathlib import Path
 
-from rehue_training.learn.config import read
-from rehue_training.learn.losses import Colours
+from rehue_training.learn.config import read_config
+from rehue_training.learn.losses import ColorLoss
 
-BASE = read(Path(__file__).with_name("try-perceived.py"))
-config = BASE.but(
+BASE = read_config(Path(__file__).with_name("try-perceived.py"))
+config = BASE.with_changes(
     name="try-huber",
-    loss=Colours(distance="huber", chroma=2.0, coarse=0.5, vividness=0.2),
+    loss=ColorLoss(distance="huber", chroma=2.0, coarse=0.5, vividness=0.2),
 )

@@ -10,10 +10,10 @@ Command: rehue train training/configs/try-longer.py --data PHOTOGRAPHS/train-*.t
 
 from pathlib import Path
 
-from rehue_training.learn.config import Stage, read
+from rehue_training.learn.config import Stage, read_config
 
-BASE = read(Path(__file__).with_name("try-perceived.py"))
-config = BASE.but(
+BASE = read_config(Path(__file__).with_name("try-perceived.py"))
+config = BASE.with_changes(
     name="try-longer",
     looks=2,
     stages=(

@@ -11,14 +11,14 @@ Command: rehue train training/configs/try-perceived.py --data PHOTOGRAPHS/train-
 from pathlib import Path
 
 from rehue_training.learn.config import Config, Stage
-from rehue_training.learn.losses import Colours
+from rehue_training.learn.losses import ColorLoss
 
 config = Config(
     name="try-perceived",
     model="rehue",
     start=Path("model_repository/rehue/1/model.onnx"),
     stages=(Stage(steps=300, size=192, batch=16, crop=(0.75, 1.0), whole=0.5),),
-    loss=Colours(distance="perceived", chroma=2.0, coarse=0.5, vividness=0.2),
+    loss=ColorLoss(distance="perceived", chroma=2.0, coarse=0.5, vividness=0.2),
     precision="mixed_bfloat16",
     learning_rate=4e-4,
     encoder_rate=0.4,

@@ -128,7 +128,7 @@ def _export(arguments: argparse.Namespace) -> int:
     config = _read(arguments.config)
     if config is None:
         return 2
-    path, parity = export.export(config, runs=arguments.runs, repository=arguments.repository)
+    path, parity = export.export_model(config, runs=arguments.runs, repository=arguments.repository)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; from Keras by {parity}")
     return 0
 
@@ -139,7 +139,7 @@ def _gain(arguments: argparse.Namespace) -> int:
     config = _read(arguments.config)
     if config is None:
         return 2
-    found = gain.measure(
+    found = gain.measure_curves(
         config,
         arguments.data,
         runs=arguments.runs,
@@ -155,7 +155,7 @@ def _read(path: Path) -> Any:
     from rehue_training.learn import config
 
     try:
-        return config.read(path)
+        return config.read_config(path)
     except (ValueError, OSError) as error:
         print(f"rehue: {path} is not an experiment.\n{error}", file=sys.stderr)
         return None
@@ -170,14 +170,14 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         models=arguments.models,
         out=arguments.out,
     )
-    print(evaluate.markdown(result))
+    print(evaluate.format_markdown(result))
     return 0
 
 
 def _loss(arguments: argparse.Namespace) -> int:
     from rehue_training.evaluation import figures
 
-    figures.loss(arguments.folder, arguments.out)
+    figures.draw_loss(arguments.folder, arguments.out)
     return _where(arguments.out)
 
 
@@ -186,7 +186,7 @@ def _pairs(arguments: argparse.Namespace) -> int:
     from rehue_training.evaluation.colorizer import Colorizer
 
     model = Colorizer(arguments.repository, arguments.model)
-    figures.pairs(arguments.data, model, arguments.out)
+    figures.draw_pairs(arguments.data, model, arguments.out)
     return _where(arguments.out)
 
 
@@ -195,7 +195,7 @@ def _sheet(arguments: argparse.Namespace) -> int:
     from rehue_training.evaluation.colorizer import Colorizer
 
     models = [Colorizer(arguments.repository, name) for name in arguments.models]
-    figures.sheet(arguments.data, models, arguments.count, arguments.out, arguments.across)
+    figures.draw_sheet(arguments.data, models, arguments.count, arguments.out, arguments.across)
     return _where(arguments.out)
 
 

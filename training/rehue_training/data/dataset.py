@@ -30,11 +30,11 @@ KAGGLE = {"train": "train_color", "test": "test_color"}
 # Mean spread between the channels, of 255, below which a picture is called
 # gray: JPEG alone leaves up to about 2 in a gray picture saved as colour.
 GRAY_SPREAD = 4.0
-SHORTEST_SIDE = 32
+MIN_SIDE = 32
 # Neighbours by number are often frames of one scene or rooms of one house: this
 # many stay on one side of the validation split together.
-NEIGHBOURS = 20
-DECODED_TOGETHER = 256  # photographs in memory while threads decode them
+GROUP_SIZE = 20
+DECODE_BATCH = 256  # photographs in memory while threads decode them
 
 
 @dataclass
@@ -49,12 +49,12 @@ class Report:
     def __str__(self) -> str:
         return (
             f"{self.kept} photographs kept; skipped {len(self.corrupt)} corrupt, "
-            f"{len(self.gray)} gray, {len(self.small)} under {SHORTEST_SIDE} pixels"
+            f"{len(self.gray)} gray, {len(self.small)} under {MIN_SIDE} pixels"
         )
 
 
 @dataclass(frozen=True)
-class Photographs:
+class Dataset:
     """Decoded photographs, mapped into memory: HWC uint8 sRGB, 0..255."""
 
     names: list[str]
@@ -71,7 +71,7 @@ class Photographs:
         start = int(self.offsets[index])
         return self.pixels[start : start + height * width * 3].reshape(height, width, 3)
 
-    def of_classes(self, classes: Collection[str], manifest: Path | None) -> "Photographs":
+    def select_classes(self, classes: Collection[str], manifest: Path | None) -> "Dataset":
         """Those whose licence class a manifest gives as one of `classes`.
 
         Args:
@@ -100,36 +100,36 @@ class Photographs:
         Raises:
             ValueError: a source of `held_out` has no photograph here.
         """
-        strange = sorted(set(held_out) - {source(name) for name in self.names})
+        strange = sorted(set(held_out) - {parse_source(name) for name in self.names})
         if strange:
             raise ValueError(f"held_out: no photographs of the source {', '.join(strange)}")
         train: list[int] = []
         validation: list[int] = []
         for index, name in enumerate(self.names):
-            aside = source(name) in held_out or _fraction(group(name)) < share
+            aside = parse_source(name) in held_out or _hash_to_fraction(parse_group(name)) < share
             (validation if aside else train).append(index)
         return train, validation
 
 
-def group(name: str) -> str:
+def parse_group(name: str) -> str:
     """What must not be parted by the split: `houses_00062.jpg` -> `houses_3`."""
     numbered = re.fullmatch(r"(.*?)(\d+)", Path(name).stem)
     if not numbered:
         return Path(name).stem
-    return f"{numbered[1]}{int(numbered[2]) // NEIGHBOURS}"
+    return f"{numbered[1]}{int(numbered[2]) // GROUP_SIZE}"
 
 
-def source(name: str) -> str:
+def parse_source(name: str) -> str:
     """Where a photograph is from, by its name: `train/houses_00062.jpg` -> `houses`."""
     return Path(name).stem.split("_")[0].rstrip("0123456789")
 
 
-def _fraction(text: str) -> float:
+def _hash_to_fraction(text: str) -> float:
     digest = hashlib.sha256(text.encode()).digest()
     return int.from_bytes(digest[:8]) / 2**64
 
 
-def files(paths: Iterable[Path], *, part: str = "train") -> Iterator[tuple[str, bytes]]:
+def read_files(paths: Iterable[Path], *, part: str = "train") -> Iterator[tuple[str, bytes]]:
     """Name and encoded bytes of every picture under `paths`, in a fixed order.
 
     A path is a tar, one picture, a folder tree of pictures (and tars), or a
@@ -137,9 +137,9 @@ def files(paths: Iterable[Path], *, part: str = "train") -> Iterator[tuple[str, 
     """
     for path in paths:
         if path.is_dir():
-            yield from _folder(path / KAGGLE[part] if _is_kaggle(path) else path)
+            yield from _read_folder(path / KAGGLE[part] if _is_kaggle(path) else path)
         elif path.suffix == ".tar" or path.name.endswith(".tar.gz"):
-            yield from _tar(path)
+            yield from _read_tar(path)
         elif path.is_file():
             yield path.name, path.read_bytes()
         else:
@@ -150,15 +150,15 @@ def _is_kaggle(folder: Path) -> bool:
     return any((folder / name).is_dir() for name in KAGGLE.values())
 
 
-def _folder(folder: Path) -> Iterator[tuple[str, bytes]]:
+def _read_folder(folder: Path) -> Iterator[tuple[str, bytes]]:
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in SUFFIXES:
             yield path.relative_to(folder).as_posix(), path.read_bytes()
         elif path.suffix == ".tar":
-            yield from _tar(path)
+            yield from _read_tar(path)
 
 
-def _tar(path: Path) -> Iterator[tuple[str, bytes]]:
+def _read_tar(path: Path) -> Iterator[tuple[str, bytes]]:
     with tarfile.open(path) as archive:
         for member in archive:
             file = archive.extractfile(member) if member.isfile() else None
@@ -188,35 +188,35 @@ def shrink(rgb: UInt8, short_side: int) -> UInt8:
     return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def photographs(paths: Iterable[Path], *, cache: Path, short_side: int = 200) -> Photographs:
+def load_dataset(paths: Iterable[Path], *, cache: Path, short_side: int = 200) -> Dataset:
     """The usable pictures under `paths`, decoded once into the folder `cache`."""
     paths = [path.resolve() for path in paths]
-    home = cache / _key(paths, short_side)
+    home = cache / _compute_cache_key(paths, short_side)
     if not (home / "index.json").is_file():
         home.mkdir(parents=True, exist_ok=True)
-        _fill(home, files(paths), short_side)
-    return _open(home)
+        _fill_cache(home, read_files(paths), short_side)
+    return _open_cache(home)
 
 
-def _key(paths: list[Path], short_side: int) -> str:
+def _compute_cache_key(paths: list[Path], short_side: int) -> str:
     facts = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     return hashlib.sha256(json.dumps([facts, short_side]).encode()).hexdigest()[:16]
 
 
-def _fill(home: Path, pictures: Iterable[tuple[str, bytes]], short_side: int) -> None:
+def _fill_cache(home: Path, pictures: Iterable[tuple[str, bytes]], short_side: int) -> None:
     """Writes the pixels, then the index by rename: a cut-short cache is no cache."""
     report, names, shapes = Report(), [], []
 
     def shrunk(picture: tuple[str, bytes]) -> UInt8 | None:
-        rgb = usable(*picture, report)
+        rgb = decode_usable(*picture, report)
         return None if rgb is None else shrink(rgb, short_side)
 
     pictures = iter(pictures)
     with (home / "pixels.u8").open("wb") as out, ThreadPoolExecutor() as pool:
-        while some := list(islice(pictures, DECODED_TOGETHER)):
+        while some := list(islice(pictures, DECODE_BATCH)):
             for (name, _), rgb in zip(some, pool.map(shrunk, some), strict=True):
                 if rgb is not None:
-                    _write(out, rgb)
+                    _append_pixels(out, rgb)
                     names.append(name)
                     shapes.append(rgb.shape[:2])
     report.kept = len(names)
@@ -227,12 +227,12 @@ def _fill(home: Path, pictures: Iterable[tuple[str, bytes]], short_side: int) ->
     (home / "index.new").replace(home / "index.json")
 
 
-def usable(name: str, encoded: bytes, report: Report) -> UInt8 | None:
+def decode_usable(name: str, encoded: bytes, report: Report) -> UInt8 | None:
     """The decoded picture (HWC uint8), or None with its name put in the report."""
     rgb = decode(encoded)
     if rgb is None:
         report.corrupt.append(name)
-    elif min(rgb.shape[:2]) < SHORTEST_SIDE:
+    elif min(rgb.shape[:2]) < MIN_SIDE:
         report.small.append(name)
     elif is_gray(rgb):
         report.gray.append(name)
@@ -241,11 +241,11 @@ def usable(name: str, encoded: bytes, report: Report) -> UInt8 | None:
     return None
 
 
-def _write(out: BinaryIO, rgb: UInt8) -> None:
+def _append_pixels(out: BinaryIO, rgb: UInt8) -> None:
     out.write(np.ascontiguousarray(rgb).data)
 
 
-def _open(home: Path) -> Photographs:
+def _open_cache(home: Path) -> Dataset:
     index = json.loads((home / "index.json").read_text())
     report = Report(**index["report"])
     if not index["names"]:
@@ -254,4 +254,4 @@ def _open(home: Path) -> Photographs:
     sizes = shapes.prod(axis=1) * 3
     offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     pixels = np.memmap(home / "pixels.u8", np.uint8, mode="r")
-    return Photographs(index["names"], shapes, offsets, pixels, report)
+    return Dataset(index["names"], shapes, offsets, pixels, report)

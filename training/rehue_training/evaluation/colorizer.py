@@ -28,7 +28,7 @@ class Colorizer:
             repository / name / "1" / "model.onnx", providers=["CPUExecutionProvider"]
         )
 
-    def rebuilt(self, proto: onnx.ModelProto, side: int) -> "Colorizer":
+    def with_network(self, proto: onnx.ModelProto, side: int) -> "Colorizer":
         """The same from another file, of another size of input (square, ab at half of it)."""
         other = copy.copy(self)
         other.session = onnxruntime.InferenceSession(
@@ -39,22 +39,22 @@ class Colorizer:
         )
         return other
 
-    def colours(self, counts: Any) -> Any:
+    def predict_ab(self, counts: Any) -> Any:
         """ab (N2hw) of prepared lightness (N1HW), both in the model's own counts."""
         (ab,) = self.session.run([spec.OUTPUT], {spec.INPUT: counts})
         return ab
 
-    def picture(self, lightness: Float32, *, strength: float = 1.0) -> UInt8:
+    def colorize(self, lightness: Float32, *, strength: float = 1.0) -> UInt8:
         """HWC uint8 sRGB of a photograph's lightness (HW float32, 0..100)."""
         counts, box = colorize.prepare_input(lightness, self.spec)
-        ab = self.colours(counts[None])[0]
+        ab = self.predict_ab(counts[None])[0]
         return colorize.compose_rgb(lightness, ab, box, self.spec, strength)
 
 
-class Gray:
+class GrayBaseline:
     """The photograph left as it is: what every colorizer must beat."""
 
     name = "gray"
 
-    def picture(self, lightness: Float32) -> UInt8:
+    def colorize(self, lightness: Float32) -> UInt8:
         return lab.convert_to_rgb(lightness, np.zeros((1, 1, 2), np.float32))

@@ -23,7 +23,7 @@ from rehue_core import lab
 from rehue_core.lab import Float32, UInt8
 from rehue_training.data import dataset
 from rehue_training.evaluation import lpips, metrics, sheets
-from rehue_training.evaluation.colorizer import Colorizer, Gray
+from rehue_training.evaluation.colorizer import Colorizer, GrayBaseline
 from rehue_training.network import encoder
 
 SHORT_SIDE = 256
@@ -43,22 +43,22 @@ COLUMNS = (
 )
 
 
-class Version(Protocol):
+class Method(Protocol):
     """Whatever gives a photograph's lightness its colours."""
 
     name: str
 
-    def picture(self, lightness: Float32) -> UInt8: ...
+    def colorize(self, lightness: Float32) -> UInt8: ...
 
 
 @dataclass
-class Measured:
+class MethodResult:
     """One model's scores, a row a photograph, and its pictures' features."""
 
     rows: list[dict[str, float]]
     features: NDArray[np.float64]
 
-    def column(self, measure: str) -> NDArray[np.float64]:
+    def get_scores(self, measure: str) -> NDArray[np.float64]:
         return np.array([row[measure] for row in self.rows])
 
 
@@ -66,41 +66,43 @@ def evaluate(
     paths: Sequence[Path], *, repository: Path, models: Sequence[str], out: Path
 ) -> dict[str, Any]:
     """Measures the models, writes JSON, Markdown and sheets under `out`; the JSON."""
-    versions: list[Version] = [Gray(), *(Colorizer(repository, name) for name in models)]
-    truths = list(photographs(paths))
+    versions: list[Method] = [GrayBaseline(), *(Colorizer(repository, name) for name in models)]
+    truths = list(load_photographs(paths))
     if not truths:
         raise ValueError(f"no colour photographs under {', '.join(map(str, paths))}")
-    measured, truth_features = measure(truths, versions)
-    result = summary(measured, truth_features, [one for _, one in truths])
+    measured, truth_features = measure_methods(truths, versions)
+    result = summarize(measured, truth_features, [one for _, one in truths])
     result["photographs"], result["short_side"] = len(truths), SHORT_SIDE
     out.mkdir(parents=True, exist_ok=True)
     (out / "evaluation.json").write_text(json.dumps(result, indent=1))
-    (out / "evaluation.md").write_text(markdown(result))
-    gains = measured["gray"].column("ciede2000") - measured[models[-1]].column("ciede2000")
+    (out / "evaluation.md").write_text(format_markdown(result))
+    gains = measured["gray"].get_scores("ciede2000") - measured[models[-1]].get_scores("ciede2000")
     _write_sheets(truths, versions, gains, out)
     return result
 
 
-def photographs(paths: Sequence[Path]) -> Iterator[tuple[str, UInt8]]:
+def load_photographs(paths: Sequence[Path]) -> Iterator[tuple[str, UInt8]]:
     """The colour photographs under `paths` (Kaggle's test part), 256 on the short side."""
     report = dataset.Report()
-    for name, encoded in dataset.files(paths, part="test"):
-        rgb = dataset.usable(name, encoded, report)
+    for name, encoded in dataset.read_files(paths, part="test"):
+        rgb = dataset.decode_usable(name, encoded, report)
         if rgb is not None:
             yield name, dataset.shrink(rgb, SHORT_SIDE)
             report.kept += 1
     Console().print(str(report))
 
 
-def measure(
-    truths: Sequence[tuple[str, UInt8]], versions: Sequence[Version]
-) -> tuple[dict[str, Measured], NDArray[np.float64]]:
+def measure_methods(
+    truths: Sequence[tuple[str, UInt8]], versions: Sequence[Method]
+) -> tuple[dict[str, MethodResult], NDArray[np.float64]]:
     """Every version's scores and features, by name; and the truth's features."""
-    features, perceived = Features(), lpips.load()
+    features, perceived = FeatureExtractor(), lpips.load()
     rows: dict[str, list[dict[str, float]]] = {version.name: [] for version in versions}
     # NumPy works outside the interpreter's lock, so threads do use the cores.
     with ThreadPoolExecutor() as pool:
-        found = pool.map(lambda truth: _photograph(truth, versions), (one for _, one in truths))
+        found = pool.map(
+            lambda truth: _score_photograph(truth, versions), (one for _, one in truths)
+        )
         for (_, truth), scored in zip(track(truths, "measuring"), found, strict=True):
             features.add("truth", truth)
             if perceived:
@@ -110,26 +112,29 @@ def measure(
             for version, (guess, row) in zip(versions, scored, strict=True):
                 rows[version.name].append(row)
                 features.add(version.name, guess)
-    made = features.found()
-    return {name: Measured(rows[name], made[name]) for name in rows}, made["truth"]
+    made = features.extract_all()
+    return {name: MethodResult(rows[name], made[name]) for name in rows}, made["truth"]
 
 
-def _photograph(truth: UInt8, versions: Sequence[Version]) -> list[tuple[UInt8, dict[str, float]]]:
+def _score_photograph(
+    truth: UInt8, versions: Sequence[Method]
+) -> list[tuple[UInt8, dict[str, float]]]:
     """Each version's picture of one photograph with its scores."""
     lightness = lab.compute_lightness(truth)
-    error = metrics.ciede2000(truth, Gray().picture(lightness))
-    pictures = [version.picture(lightness) for version in versions]
+    error = metrics.compute_ciede2000(truth, GrayBaseline().colorize(lightness))
+    pictures = [version.colorize(lightness) for version in versions]
     return [
-        (picture, metrics.scores(truth, picture, gray_error=error).row()) for picture in pictures
+        (picture, metrics.compute_scores(truth, picture, gray_error=error).to_dict())
+        for picture in pictures
     ]
 
 
-class Features:
+class FeatureExtractor:
     """ImageNet features of pictures, gathered by name, made in batches."""
 
     def __init__(self) -> None:
-        classifier = encoder.classifier(channels=3)
-        encoder.load_imagenet(classifier)
+        classifier = encoder.build_classifier(channels=3)
+        encoder.load_imagenet_weights(classifier)
         self.model = keras.Model(classifier.inputs, classifier.get_layer("pool").output)
         self.small: dict[str, list[UInt8]] = {}
 
@@ -138,34 +143,36 @@ class Features:
         small = cv2.resize(picture, side, interpolation=cv2.INTER_AREA)
         self.small.setdefault(name, []).append(np.asarray(small, np.uint8))
 
-    def found(self) -> dict[str, NDArray[np.float64]]:
+    def extract_all(self) -> dict[str, NDArray[np.float64]]:
         """N x 1280 for each name."""
         return {
             name: np.concatenate(
                 [
-                    self._of(pictures[start : start + FEATURE_BATCH])
+                    self._extract_batch(pictures[start : start + FEATURE_BATCH])
                     for start in range(0, len(pictures), FEATURE_BATCH)
                 ]
             )
             for name, pictures in self.small.items()
         }
 
-    def _of(self, pictures: Sequence[UInt8]) -> NDArray[np.float64]:
+    def _extract_batch(self, pictures: Sequence[UInt8]) -> NDArray[np.float64]:
         scaled = np.stack(pictures).astype(np.float32) / np.float32(127.5) - np.float32(1)
         return np.asarray(self.model.predict_on_batch(scaled), np.float64)
 
 
-def summary(
-    measured: Mapping[str, Measured], truth_features: NDArray[np.float64], truths: Sequence[UInt8]
+def summarize(
+    measured: Mapping[str, MethodResult],
+    truth_features: NDArray[np.float64],
+    truths: Sequence[UInt8],
 ) -> dict[str, Any]:
     """Means with their intervals for every model, and the truth's colourfulness."""
-    vivid = float(np.mean([metrics.colourfulness(truth) for truth in truths]))
+    vivid = float(np.mean([metrics.compute_colorfulness(truth) for truth in truths]))
     models: dict[str, Any] = {}
     for name, one in measured.items():
         models[name] = {
             measure: {
-                "mean": float(one.column(measure).mean()),
-                "interval": metrics.interval(one.column(measure)),
+                "mean": float(one.get_scores(measure).mean()),
+                "interval": metrics.bootstrap_interval(one.get_scores(measure)),
             }
             for _, measure, _, _ in COLUMNS
             if measure in one.rows[0]
@@ -174,7 +181,9 @@ def summary(
         models[name]["ddcolor_delta_colourfulness"] = abs(
             models[name]["colourfulness"]["mean"] - vivid
         )
-        models[name]["frechet_efficientnet_lite0"] = metrics.frechet(truth_features, one.features)
+        models[name]["frechet_efficientnet_lite0"] = metrics.compute_frechet_distance(
+            truth_features, one.features
+        )
         below = 1 - models[name]["ciede2000"]["mean"] / models["gray"]["ciede2000"]["mean"]
         models[name]["ciede2000_below_gray"] = below
     return {"truth_colourfulness": vivid, "models": models}
@@ -187,7 +196,7 @@ HEADING = (
 )
 
 
-def markdown(result: Mapping[str, Any]) -> str:
+def format_markdown(result: Mapping[str, Any]) -> str:
     """The table that the JSON holds, for people."""
     models = result["models"]
     lines = [
@@ -200,15 +209,15 @@ def markdown(result: Mapping[str, Any]) -> str:
         if measure not in models["gray"]:
             lines.append(f"| {title} ({better}) |" + f" {NO_LPIPS} |" * len(models))
             continue
-        cells = [_cell(model[measure], digits) for model in models.values()]
+        cells = [_format_cell(model[measure], digits) for model in models.values()]
         lines.append(f"| {title} ({better}) | " + " | ".join(cells) + " |")
-    for title, key, form in PLAIN:
+    for title, key, form in SUMMARY_ROWS:
         cells = [format(model[key], form) for model in models.values()]
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-PLAIN = (
+SUMMARY_ROWS = (
     ("CIEDE2000 below gray's", "ciede2000_below_gray", ".1%"),
     ("Mean colourfulness over the truth's", "colourfulness_of_truth", ".3f"),
     ("DDColor's ΔCF: difference of the means (lower)", "ddcolor_delta_colourfulness", ".1f"),
@@ -217,14 +226,14 @@ PLAIN = (
 )  # fmt: skip
 
 
-def _cell(value: Mapping[str, Any], digits: int) -> str:
+def _format_cell(value: Mapping[str, Any], digits: int) -> str:
     low, high = value["interval"]
     return f"{value['mean']:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def _write_sheets(
     truths: Sequence[tuple[str, UInt8]],
-    versions: Sequence[Version],
+    versions: Sequence[Method],
     gains: NDArray[np.float64],
     out: Path,
 ) -> None:
@@ -240,18 +249,18 @@ def _write_sheets(
     for part, indices in parts.items():
         rows = [
             sheets.Row(f"{truths[i][0]}: CIEDE2000 {gains[i]:+.1f} below gray",
-                       [*_pictures(truths[i][1], versions), truths[i][1]])
+                       [*_colorize_with_all(truths[i][1], versions), truths[i][1]])
             for i in indices
         ]  # fmt: skip
-        save(out / f"{part}.png", sheets.sheet(heads, rows, across=2))
+        save_picture(out / f"{part}.png", sheets.make_sheet(heads, rows, across=2))
 
 
-def _pictures(truth: UInt8, versions: Sequence[Version]) -> list[UInt8]:
+def _colorize_with_all(truth: UInt8, versions: Sequence[Method]) -> list[UInt8]:
     lightness = lab.compute_lightness(truth)
-    return [version.picture(lightness) for version in versions]
+    return [version.colorize(lightness) for version in versions]
 
 
-def save(path: Path, rgb: UInt8) -> None:
+def save_picture(path: Path, rgb: UInt8) -> None:
     """Writes a picture (HWC uint8 sRGB) as its name says."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if not cv2.imwrite(str(path), cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)):

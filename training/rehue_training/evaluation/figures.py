@@ -17,8 +17,8 @@ from rehue_core import lab
 from rehue_core.lab import Float32, UInt8
 from rehue_training.data import dataset
 from rehue_training.evaluation import sheets
-from rehue_training.evaluation.colorizer import Colorizer, Gray
-from rehue_training.evaluation.evaluate import Version, save
+from rehue_training.evaluation.colorizer import Colorizer, GrayBaseline
+from rehue_training.evaluation.evaluate import Method, save_picture
 from rehue_training.learn import checkpoint
 from rehue_training.learn.run import CHECKPOINT
 
@@ -29,7 +29,7 @@ PAIRS = 11
 PAIR_HEIGHT, PAIR_WIDTH = 800, 600
 
 
-def loss(run: Path, out: Path) -> None:
+def draw_loss(run: Path, out: Path) -> None:
     """Training and validation loss of a run, over its steps."""
     history = checkpoint.load(run / CHECKPOINT).history
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
@@ -38,68 +38,68 @@ def loss(run: Path, out: Path) -> None:
         axes.plot(*zip(*points, strict=True), label=label, marker="." if "val" in key else None)
     axes.set(xlabel="step", ylabel="loss", title=f"{run.name}: training and validation loss")
     axes.legend()
-    _write(figure, out)
+    _save_figure(figure, out)
 
 
-def pairs(paths: Sequence[Path], model: Colorizer, out: Path) -> None:
+def draw_pairs(paths: Sequence[Path], model: Colorizer, out: Path) -> None:
     """Eleven rows of a photograph gray and coloured, as in the paper."""
-    chosen = _evenly(list(_lightnesses(paths)), PAIRS)
+    chosen = _select_evenly(list(_read_lightness(paths)), PAIRS)
     figure, grid = plt.subplots(
         len(chosen), 2, figsize=(6, 4.1 * len(chosen)), layout="constrained", squeeze=False
     )
     for row, (_, lightness) in zip(grid, chosen, strict=True):
         titles = ("Grayscale Image", "Colored Image")
-        for axes, picture, title in zip(row, pair(lightness, model), titles, strict=True):
+        for axes, picture, title in zip(row, make_pair(lightness, model), titles, strict=True):
             axes.imshow(picture)
             axes.set_title(title)
             axes.axis("off")
-    _write(figure, out)
+    _save_figure(figure, out)
 
 
-def pair(lightness: Float32, model: Colorizer) -> tuple[UInt8, UInt8]:
+def make_pair(lightness: Float32, model: Colorizer) -> tuple[UInt8, UInt8]:
     """Gray and coloured (800x600x3 uint8), squashed on the way as the paper does it."""
     spec = model.spec
     square = cv2.resize(lightness, (spec.width, spec.height), interpolation=cv2.INTER_AREA)
     counts = np.rint(square / spec.lightness_scale).astype(spec.input_type)
-    ab = model.colours(counts[None, None])[0].transpose(1, 2, 0) * np.float32(spec.ab_scale)
+    ab = model.predict_ab(counts[None, None])[0].transpose(1, 2, 0) * np.float32(spec.ab_scale)
     coloured = lab.convert_to_rgb(square, np.ascontiguousarray(ab, np.float32))
-    gray = Gray().picture(square)
-    return _enlarged(gray), _enlarged(coloured)
+    gray = GrayBaseline().colorize(square)
+    return _resize_for_figure(gray), _resize_for_figure(coloured)
 
 
-def sheet(
+def draw_sheet(
     paths: Sequence[Path], models: Sequence[Colorizer], count: int, out: Path, across: int = 2
 ) -> None:
     """Photographs gray and by each model, whole and unsquashed."""
-    versions: list[Version] = [Gray(), *models]
+    versions: list[Method] = [GrayBaseline(), *models]
     rows = [
-        sheets.Row(name, [version.picture(lightness) for version in versions])
-        for name, lightness in _evenly(list(_lightnesses(paths)), count)
+        sheets.Row(name, [version.colorize(lightness) for version in versions])
+        for name, lightness in _select_evenly(list(_read_lightness(paths)), count)
     ]
     heads = [version.name for version in versions]
-    save(out, sheets.sheet(heads, rows, across=across))
+    save_picture(out, sheets.make_sheet(heads, rows, across=across))
 
 
-def _lightnesses(paths: Sequence[Path]) -> Iterable[tuple[str, Float32]]:
-    for name, encoded in dataset.files(paths, part="test"):
+def _read_lightness(paths: Sequence[Path]) -> Iterable[tuple[str, Float32]]:
+    for name, encoded in dataset.read_files(paths, part="test"):
         rgb = dataset.decode(encoded)
         if rgb is not None:
             yield name, lab.compute_lightness(rgb)
 
 
-def _evenly(items: list[Any], count: int) -> list[Any]:
+def _select_evenly(items: list[Any], count: int) -> list[Any]:
     """At most `count` of the items, spread over all of them."""
     if len(items) <= count:
         return items
     return [items[index * len(items) // count] for index in range(count)]
 
 
-def _enlarged(rgb: UInt8) -> UInt8:
+def _resize_for_figure(rgb: UInt8) -> UInt8:
     size = (PAIR_WIDTH, PAIR_HEIGHT)
     return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
-def _write(figure: Any, out: Path) -> None:
+def _save_figure(figure: Any, out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=80)
     plt.close(figure)

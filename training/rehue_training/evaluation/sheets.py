@@ -8,9 +8,9 @@ import numpy as np
 
 from rehue_core.lab import UInt8
 
-TILE = 220  # pixels, square
+TILE_SIDE = 220  # pixels, square
 MARGIN = 6
-LINE = 18  # height of a line of text
+LINE_HEIGHT = 18  # height of a line of text
 WHITE = 255
 INK = (40, 40, 40)
 
@@ -23,45 +23,45 @@ class Row:
     pictures: Sequence[UInt8]
 
 
-def sheet(heads: Sequence[str], rows: Sequence[Row], *, across: int = 1) -> UInt8:
+def make_sheet(heads: Sequence[str], rows: Sequence[Row], *, across: int = 1) -> UInt8:
     """The rows under their columns' heads, `across` rows beside each other."""
-    strips = [_strip(row) for row in rows]
+    strips = [_draw_row(row) for row in rows]
     lines = [strips[start : start + across] for start in range(0, len(strips), across)]
     width = strips[0].shape[1] * across
-    body = [_padded(np.hstack(line), width) for line in lines]
-    return np.vstack([_heads(heads, across), *body])
+    body = [_pad_right(np.hstack(line), width) for line in lines]
+    return np.vstack([_draw_headings(heads, across), *body])
 
 
-def _strip(row: Row) -> UInt8:
-    tiles = np.hstack([_tile(picture) for picture in row.pictures])
-    return np.vstack([tiles, _text([row.label], tiles.shape[1])])
+def _draw_row(row: Row) -> UInt8:
+    tiles = np.hstack([_draw_tile(picture) for picture in row.pictures])
+    return np.vstack([tiles, _draw_text([row.label], tiles.shape[1])])
 
 
-def _tile(picture: UInt8) -> UInt8:
+def _draw_tile(picture: UInt8) -> UInt8:
     """The picture fitted into a white square with a margin."""
-    inner = TILE - MARGIN
+    inner = TILE_SIDE - MARGIN
     height, width = picture.shape[:2]
     scale = inner / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    out = np.full((TILE, TILE, 3), WHITE, np.uint8)
-    top, left = (TILE - size[1]) // 2, (TILE - size[0]) // 2
+    out = np.full((TILE_SIDE, TILE_SIDE, 3), WHITE, np.uint8)
+    top, left = (TILE_SIDE - size[1]) // 2, (TILE_SIDE - size[0]) // 2
     out[top : top + size[1], left : left + size[0]] = cv2.resize(picture, size, interpolation=how)
     return out
 
 
-def _heads(heads: Sequence[str], across: int) -> UInt8:
-    return _text(list(heads) * across, TILE * len(heads) * across)
+def _draw_headings(heads: Sequence[str], across: int) -> UInt8:
+    return _draw_text(list(heads) * across, TILE_SIDE * len(heads) * across)
 
 
-def _text(words: Sequence[str], width: int) -> UInt8:
-    out = np.full((LINE, width, 3), WHITE, np.uint8)
+def _draw_text(words: Sequence[str], width: int) -> UInt8:
+    out = np.full((LINE_HEIGHT, width, 3), WHITE, np.uint8)
     for index, word in enumerate(words):
-        at = (width * index // len(words) + MARGIN, LINE - 5)
+        at = (width * index // len(words) + MARGIN, LINE_HEIGHT - 5)
         cv2.putText(out, word, at, cv2.FONT_HERSHEY_SIMPLEX, 0.42, INK, 1, cv2.LINE_AA)
     return out
 
 
-def _padded(strip: UInt8, width: int) -> UInt8:
+def _pad_right(strip: UInt8, width: int) -> UInt8:
     missing = width - strip.shape[1]
     return np.pad(strip, ((0, 0), (0, missing), (0, 0)), constant_values=WHITE)

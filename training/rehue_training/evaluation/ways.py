@@ -23,7 +23,7 @@ from rehue_core import colorize, lab
 from rehue_core.lab import Float32, UInt8
 from rehue_training.data import dataset
 from rehue_training.evaluation import metrics
-from rehue_training.evaluation.colorizer import Colorizer, Gray
+from rehue_training.evaluation.colorizer import Colorizer, GrayBaseline
 from rehue_training.learn import config, export
 
 Way = Callable[[Colorizer, Float32], UInt8]
@@ -35,7 +35,7 @@ EPSILON = 25.0  # L squared: edges fainter than this are smoothed over
 
 def served(model: Colorizer, lightness: Float32) -> UInt8:
     """Fitted; the rest of the square is the photograph's mirror image."""
-    return model.picture(lightness)
+    return model.colorize(lightness)
 
 
 def mean_fill(model: Colorizer, lightness: Float32) -> UInt8:
@@ -44,7 +44,7 @@ def mean_fill(model: Colorizer, lightness: Float32) -> UInt8:
     filled = np.full_like(counts, round(float(lightness.mean()) / model.spec.lightness_scale))
     rows, columns = slice(box.top, box.top + box.height), slice(box.left, box.left + box.width)
     filled[:, rows, columns] = counts[:, rows, columns]
-    return colorize.compose_rgb(lightness, model.colours(filled[None])[0], box, model.spec, 1.0)
+    return colorize.compose_rgb(lightness, model.predict_ab(filled[None])[0], box, model.spec, 1.0)
 
 
 def squashed(model: Colorizer, lightness: Float32) -> UInt8:
@@ -52,13 +52,13 @@ def squashed(model: Colorizer, lightness: Float32) -> UInt8:
     side = (model.spec.width, model.spec.height)
     square = cv2.resize(lightness, side, interpolation=cv2.INTER_AREA)
     counts, box = colorize.prepare_input(square, model.spec)
-    return colorize.compose_rgb(lightness, model.colours(counts[None])[0], box, model.spec, 1.0)
+    return colorize.compose_rgb(lightness, model.predict_ab(counts[None])[0], box, model.spec, 1.0)
 
 
 def flipped(model: Colorizer, lightness: Float32) -> UInt8:
     """The mean of the colours of the photograph and of its mirror image: twice the network."""
     counts, box = colorize.prepare_input(lightness, model.spec)
-    ab = model.colours(np.stack([counts, counts[..., ::-1]])).astype(np.float32)
+    ab = model.predict_ab(np.stack([counts, counts[..., ::-1]])).astype(np.float32)
     mean = (ab[0] + ab[1][..., ::-1]) / 2
     return colorize.compose_rgb(lightness, mean, box, model.spec, 1.0)
 
@@ -73,7 +73,7 @@ def guided(model: Colorizer, lightness: Float32) -> UInt8:
     step = model.spec.width // model.spec.ab_width
     rows = slice(box.top // step, (box.top + box.height) // step)
     columns = slice(box.left // step, (box.left + box.width) // step)
-    ab = model.colours(counts[None])[0][:, rows, columns].astype(np.float32)
+    ab = model.predict_ab(counts[None])[0][:, rows, columns].astype(np.float32)
     ab *= np.float32(model.spec.ab_scale)
     small = cv2.resize(lightness, ab.shape[:0:-1], interpolation=cv2.INTER_AREA)
     planes = [_guided(plane, small, lightness) for plane in ab]
@@ -97,10 +97,10 @@ def _guided(plane: Float32, guide: Float32, full: Float32) -> Float32:
 
 def looking(model: Colorizer, network: keras.Model, side: int, looks: int) -> Way:
     """The network with another size of input, looking once or twice; no curve on its chroma."""
-    other = model.rebuilt(export.to_onnx(network, side=side, looks=looks), side)
+    other = model.with_network(export.convert_to_onnx(network, side=side, looks=looks), side)
 
     def way(_: Colorizer, lightness: Float32) -> UInt8:
-        return other.picture(lightness)
+        return other.colorize(lightness)
 
     way.__name__ = f"{side}, {('once', 'twice')[looks - 1]}"
     return way
@@ -116,13 +116,13 @@ def main() -> int:
     parser.add_argument("--repository", type=Path, default=Path("model_repository"))
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     arguments = parser.parse_args()
-    experiment = config.read(arguments.config)
-    photographs = dataset.photographs(
+    experiment = config.read_config(arguments.config)
+    photographs = dataset.load_dataset(
         arguments.data, cache=arguments.runs / "cache", short_side=experiment.short_side
     )
     _, kept = photographs.split(experiment.validation, experiment.held_out)
-    model = Colorizer(arguments.repository, experiment.served)
-    network = export.exported(experiment, arguments.repository)
+    model = Colorizer(arguments.repository, experiment.served_name)
+    network = export.load_exported_network(experiment, arguments.repository)
     ways = [*WAYS, *(looking(model, network, *look) for look in LOOKS)]
     with ThreadPoolExecutor() as pool:
         made = pool.map(lambda index: _measured(model, ways, photographs[index]), kept)
@@ -134,8 +134,11 @@ def main() -> int:
 def _measured(model: Colorizer, ways: list[Way], truth: UInt8) -> list[tuple[float, float]]:
     """CIEDE2000 and colourfulness of gray, then of each way."""
     lightness = lab.compute_lightness(truth)
-    pictures = [Gray().picture(lightness), *(way(model, lightness) for way in ways)]
-    return [(metrics.ciede2000(truth, one), metrics.colourfulness(one)) for one in pictures]
+    pictures = [GrayBaseline().colorize(lightness), *(way(model, lightness) for way in ways)]
+    return [
+        (metrics.compute_ciede2000(truth, one), metrics.compute_colorfulness(one))
+        for one in pictures
+    ]
 
 
 def report(rows: metrics.Float64, ways: list[Way]) -> None:
@@ -145,7 +148,7 @@ def report(rows: metrics.Float64, ways: list[Way]) -> None:
     print("how far it is below gray's, better than gray on, colourfulness")
     for number, way in enumerate(ways):
         mine = errors[:, number]
-        low, high = metrics.interval(mine - errors[:, 0])
+        low, high = metrics.bootstrap_interval(mine - errors[:, 0])
         print(
             f"{way.__name__:11} {mine.mean():.3f} ({low:+.3f} to {high:+.3f}) "
             f"{1 - mine.mean() / gray.mean():.1%} {(mine < gray).mean():.1%} "

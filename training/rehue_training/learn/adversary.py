@@ -13,7 +13,7 @@ import numpy as np
 from keras import layers, ops
 
 CHANNELS = (32, 64, 128)
-RATE = 2e-4
+LEARNING_RATE = 2e-4
 
 
 class Adversary:
@@ -27,7 +27,7 @@ class Adversary:
             x = layers.LeakyReLU(0.2)(x)
         truth = layers.Conv2D(1, 3, padding="same", kernel_initializer=start, name="truth")(x)
         self.critic = keras.Model(picture, truth, name="critic")
-        optimizer = keras.optimizers.Adam(RATE, beta_1=0.5, global_clipnorm=1.0)
+        optimizer = keras.optimizers.Adam(LEARNING_RATE, beta_1=0.5, global_clipnorm=1.0)
         self.critic.compile(optimizer=optimizer, loss="mse", jit_compile=False)
         optimizer.build(self.critic.trainable_variables)
 
@@ -36,14 +36,14 @@ class Adversary:
         """All that a checkpoint keeps of it."""
         return [*self.critic.variables, *self.critic.optimizer.variables]
 
-    def learn(self, truth: Any, guess: Any) -> None:
+    def train_step(self, truth: Any, guess: Any) -> None:
         """One step on a batch: true pictures (NHW3) are 1, guesses (NHW2) 0."""
         made = np.concatenate([np.asarray(guess, np.float32), truth[..., 2:]], axis=-1)
         verdict = self.critic.compute_output_shape(truth.shape)
         wanted = np.concatenate([np.ones(verdict), np.zeros(verdict)]).astype(np.float32)
         self.critic.train_on_batch(np.concatenate([truth, made]), wanted)
 
-    def unmasked(self, truth: Any, guess: Any) -> Any:
+    def compute_loss(self, truth: Any, guess: Any) -> Any:
         """How far from true the critic takes the guesses; a number a photograph."""
         picture = ops.concatenate([ops.cast(guess, "float32"), truth[..., 2:]], axis=-1)
         return ops.mean(ops.square(self.critic(picture) - 1), axis=(1, 2, 3))

@@ -43,13 +43,13 @@ def load(path: Path) -> Checkpoint:
         meta = json.loads(str(file["meta"]))
         return Checkpoint(
             step=meta["step"],
-            weights=_part(file, "weights"),
-            averaged=_part(file, "averaged"),
-            optimizer=_part(file, "optimizer"),
+            weights=_read_arrays(file, "weights"),
+            averaged=_read_arrays(file, "averaged"),
+            optimizer=_read_arrays(file, "optimizer"),
             history=meta["history"],
         )
 
 
-def _part(file: Any, part: str) -> Arrays:
+def _read_arrays(file: Any, part: str) -> Arrays:
     count = sum(name.startswith(f"{part}/") for name in file.files)
     return [file[f"{part}/{index}"] for index in range(count)]

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rehue_training.learn.losses import Classes, Colours, MeanSquares
+from rehue_training.learn.losses import ClassificationLoss, ColorLoss, MeanSquaredError
 from rehue_training.network.curve import Curve
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -50,7 +50,7 @@ class Config(BaseModel):
     # Share of the start's weights in the exported ones (Wortsman et al., "Robust fine-tuning of
     # zero-shot models", 2022): near each other, their mean is often better than either.
     keep: Share = 0.0
-    loss: Annotated[MeanSquares | Colours | Classes, Field(discriminator="kind")]
+    loss: Annotated[MeanSquaredError | ColorLoss | ClassificationLoss, Field(discriminator="kind")]
     adversary: Annotated[float, Field(ge=0)] = 0.0  # weight of a critic's verdict beside the loss
     learning_rate: Annotated[float, Field(gt=0, lt=1)]
     # Share of that rate for pretrained layers; and their blocks that stay as they are.
@@ -81,7 +81,7 @@ class Config(BaseModel):
     bend: Annotated[float, Field(gt=0, le=100)] = 15.0
     temperature: Annotated[float, Field(gt=0, le=2)] = 0.38  # of the annealed mean of classes
 
-    def but(self, **changes: object) -> Self:
+    def with_changes(self, **changes: object) -> Self:
         """The same with some values changed, checked as any other."""
         return type(self)(**{**dict(self), **changes})
 
@@ -94,14 +94,9 @@ class Config(BaseModel):
         return Curve(self.gain, self.pale, self.bend)
 
     @property
-    def served(self) -> str:
+    def served_name(self) -> str:
         """Name of the exported model in the repository."""
         return self.serves or self.model.removesuffix("-classes")
-
-    @property
-    def photographs(self) -> int:
-        """Photographs seen, each time counted."""
-        return sum(stage.steps * stage.batch for stage in self.stages)
 
     @model_validator(mode="after")
     def _warm(self) -> Self:
@@ -111,7 +106,7 @@ class Config(BaseModel):
 
     @model_validator(mode="after")
     def _fitting(self) -> Self:
-        if (self.model == "rehue-classes") != isinstance(self.loss, Classes):
+        if (self.model == "rehue-classes") != isinstance(self.loss, ClassificationLoss):
             raise ValueError(f"loss: {self.loss.kind!r} does not fit the model {self.model!r}")
         return self
 
@@ -131,7 +126,7 @@ class Config(BaseModel):
         return self
 
 
-def read(path: Path) -> Config:
+def read_config(path: Path) -> Config:
     """The `config` of an experiment's file."""
     found = runpy.run_path(str(path)).get("config")
     if not isinstance(found, Config):

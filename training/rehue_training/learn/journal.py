@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tensorboard.summary import Writer
 
 from rehue_training.learn.checkpoint import Record
-from rehue_training.learn.run import Run, learning_rate
+from rehue_training.learn.run import Run, compute_learning_rate
 
 Log = Callable[[Record], None]
 
@@ -21,8 +21,8 @@ class Journal:
 
     def __init__(self, console: Console, folder: Path, run: Run, last: int) -> None:
         self.last = last
-        self.log = _tensorboard(folder)
-        self.bar = _progress(console)
+        self.log = _open_tensorboard(folder)
+        self.bar = _make_progress_bar(console)
         self.task = self.bar.add_task(run.config.name, total=last, completed=run.step, note="")
         self.since, self.photographs = time.monotonic(), 0
 
@@ -33,31 +33,31 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
-    def tell(self, run: Run, record: Record, photographs: int) -> None:
+    def record_step(self, run: Run, record: Record, photographs: int) -> None:
         """One step was made of so many photographs; logs it where that is due."""
         self.photographs += photographs
         due = run.step % run.config.log_every == 0 or run.step == self.last
         if due or "val_loss" in record:
-            self._note(run, record)
+            self._log_record(run, record)
         self.bar.update(self.task, completed=run.step)
 
-    def _note(self, run: Run, record: Record) -> None:
+    def _log_record(self, run: Run, record: Record) -> None:
         speed = self.photographs / (time.monotonic() - self.since)
-        rate = learning_rate(run.config, run.step - 1)
-        run.note({"rate": rate, "images_per_second": speed, **record})
+        rate = compute_learning_rate(run.config, run.step - 1)
+        run.add_record({"rate": rate, "images_per_second": speed, **record})
         self.log(run.history[-1])
-        self.bar.update(self.task, note=_summary(record, speed))
+        self.bar.update(self.task, note=_format_losses(record, speed))
         self.since, self.photographs = time.monotonic(), 0
 
 
-def _summary(record: Record, speed: float) -> str:
+def _format_losses(record: Record, speed: float) -> str:
     losses = " ".join(
         f"{name} {record[name]:.4f}" for name in ("loss", "val_loss") if name in record
     )
     return f"{losses} {speed:.1f} images/s"
 
 
-def _progress(console: Console) -> Progress:
+def _make_progress_bar(console: Console) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -68,7 +68,7 @@ def _progress(console: Console) -> Progress:
     )
 
 
-def _tensorboard(folder: Path) -> Log:
+def _open_tensorboard(folder: Path) -> Log:
     """Writes a record's numbers where TensorBoard reads them; needs no TensorFlow."""
     writer = Writer(str(folder / "tensorboard"))
 

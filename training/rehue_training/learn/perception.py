@@ -11,7 +11,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from rehue_training.network.encoder import load_imagenet, taps
+from rehue_training.network.encoder import extract_features, load_imagenet_weights
 
 # sRGB (IEC 61966-2-1) of XYZ, D65, as scikit-image has it: columns give R, G, B.
 RGB_OF_XYZ = (
@@ -20,20 +20,21 @@ RGB_OF_XYZ = (
     (-0.49853633, 0.04155593, 1.05731107),
 )
 WHITE = (0.95047, 1.0, 1.08883)
-DARKEST = 1e-4  # of linear light: below it the root's slope has no bound
+MIN_LINEAR = 1e-4  # of linear light: below it the root's slope has no bound
 
 
-def distance(truth: Any, guess: Any) -> Any:
+def compute_distance(truth: Any, guess: Any) -> Any:
     """A number a photograph, 0 for the same picture.
 
     Args:
         truth: NHW3 float32, ab divided by 128 and L divided by 100.
         guess: NHW2 float32, ab divided by 128; the truth's L goes with it.
     """
-    network = _network()
+    network = _load_network()
     lightness = truth[..., 2:] * 100
     wanted, made = (
-        network(srgb(lightness, ab * 128) * 2 - 1) for ab in (truth[..., :2], guess[..., :2])
+        network(convert_to_srgb(lightness, ab * 128) * 2 - 1)
+        for ab in (truth[..., :2], guess[..., :2])
     )
     total = 0.0
     for one, other in zip(wanted, made, strict=True):
@@ -42,22 +43,22 @@ def distance(truth: Any, guess: Any) -> Any:
     return total / len(wanted)
 
 
-def srgb(lightness: Any, ab: Any) -> Any:
+def convert_to_srgb(lightness: Any, ab: Any) -> Any:
     """NHW3 sRGB, 0..1, of L (NHW1, 0..100) and ab (NHW2, Lab units)."""
     y = (lightness + 16) / 116
     f = ops.concatenate([y + ab[..., :1] / 500, y, y - ab[..., 1:] / 200], axis=-1)
     xyz = ops.where(f > 6 / 29, ops.power(ops.maximum(f, 0.0), 3), (f - 16 / 116) / 7.787)
     linear = ops.matmul(xyz * ops.convert_to_tensor(WHITE), ops.convert_to_tensor(RGB_OF_XYZ))
-    linear = ops.clip(linear, DARKEST, 1.0)
+    linear = ops.clip(linear, MIN_LINEAR, 1.0)
     root = 1.055 * ops.power(linear, 1 / 2.4) - 0.055
     return ops.where(linear > 0.0031308, root, 12.92 * linear)
 
 
 @cache
-def _network() -> keras.Model:
+def _load_network() -> keras.Model:
     """Pictures (NHW3, -1..1) to the encoder's taps but the coarsest."""
     picture = keras.Input((None, None, 3), name="picture")
-    network = keras.Model(picture, taps(picture)[:-1], name="perception")
-    load_imagenet(network)
+    network = keras.Model(picture, extract_features(picture)[:-1], name="perception")
+    load_imagenet_weights(network)
     network.trainable = False
     return network

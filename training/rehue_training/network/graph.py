@@ -37,26 +37,26 @@ class Graph:
     weights: dict[str, onnx.TensorProto] = field(default_factory=dict)
     prefix: str = ""  # of the nodes' names: a network that is there twice has its weights once
 
-    def add(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
+    def add_node(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
         output = self.prefix + output
         self.nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
         return output
 
-    def constant(self, name: str, value: NDArray[Any] | np.float32) -> str:
+    def add_constant(self, name: str, value: NDArray[Any] | np.float32) -> str:
         self.weights[name] = numpy_helper.from_array(np.asarray(value), name)
         return name
 
-    def weight(self, name: str, value: NDArray[np.float32]) -> str:
+    def add_weight(self, name: str, value: NDArray[np.float32]) -> str:
         """An FP32 tensor, kept as FP16."""
         half = f"{name}/fp16"
         if half not in self.weights:
-            self.constant(half, value.astype(np.float16))
+            self.add_constant(half, value.astype(np.float16))
             cast = helper.make_node("Cast", [half], [name], name=name, to=TensorProto.FLOAT)
             self.nodes.append(cast)
         return name
 
 
-def emit(graph: Graph, model: keras.Model, entry: Value) -> Value:
+def add_network(graph: Graph, model: keras.Model, entry: Value) -> Value:
     """Adds a flat Keras network that starts at `entry`; the value of its output.
 
     Raises:
@@ -93,32 +93,32 @@ def read_weights(model: keras.Model, path: Path) -> None:
             layer.set_weights([kernel.astype(np.float32), bias.astype(np.float32)])
 
 
-def _conv(graph: Graph, layer: Any, inputs: list[Value]) -> Value:
+def _add_conv(graph: Graph, layer: Any, inputs: list[Value]) -> Value:
     kernel, bias = layer.get_weights()
     # Keras: height, width, in, out. ONNX: out, in, height, width.
-    return _convolve(graph, layer, inputs[0], kernel.transpose(3, 2, 0, 1), bias, groups=1)
+    return _add_convolution(graph, layer, inputs[0], kernel.transpose(3, 2, 0, 1), bias, groups=1)
 
 
-def _depthwise(graph: Graph, layer: Any, inputs: list[Value]) -> Value:
+def _add_depthwise_conv(graph: Graph, layer: Any, inputs: list[Value]) -> Value:
     kernel, bias = layer.get_weights()
     channels = kernel.shape[2]
     kernel = kernel.transpose(2, 3, 0, 1)  # channel, multiplier (1), height, width
-    return _convolve(graph, layer, inputs[0], kernel, bias, groups=channels)
+    return _add_convolution(graph, layer, inputs[0], kernel, bias, groups=channels)
 
 
-def _convolve(
+def _add_convolution(
     graph: Graph, layer: Any, source: Value, kernel: Any, bias: Any, *, groups: int
 ) -> Value:
     stride, size = layer.strides[0], kernel.shape[2]
     (top, bottom, height), (left, right, width) = (
-        _same(side, size, stride) for side in (source.height, source.width)
+        _compute_same_padding(side, size, stride) for side in (source.height, source.width)
     )
-    name = graph.add(
+    name = graph.add_node(
         "Conv",
         [
             source.name,
-            graph.weight(f"{layer.name}/kernel", kernel),
-            graph.weight(f"{layer.name}/bias", bias),
+            graph.add_weight(f"{layer.name}/kernel", kernel),
+            graph.add_weight(f"{layer.name}/bias", bias),
         ],
         f"{layer.name}/conv",
         kernel_shape=[size, size],
@@ -126,67 +126,67 @@ def _convolve(
         pads=[top, left, bottom, right],
         group=groups,
     )
-    return Value(_activate(graph, layer, name), height, width)
+    return Value(_add_activation(graph, layer, name), height, width)
 
 
-def _same(side: int, kernel: int, stride: int) -> tuple[int, int, int]:
+def _compute_same_padding(side: int, kernel: int, stride: int) -> tuple[int, int, int]:
     """Padding before and after, and the side that comes out, of Keras' "same"."""
     out = -(-side // stride)
     total = max((out - 1) * stride + kernel - side, 0)
     return total // 2, total - total // 2, out
 
 
-def _activate(graph: Graph, layer: Any, name: str) -> str:
+def _add_activation(graph: Graph, layer: Any, name: str) -> str:
     operator = {"linear": None, "relu": "Relu", "tanh": "Tanh"}[layer.activation.__name__]
-    return graph.add(operator, [name], layer.name) if operator else name
+    return graph.add_node(operator, [name], layer.name) if operator else name
 
 
-def _relu(graph: Graph, layer: Any, inputs: list[Value]) -> Value:
+def _add_relu(graph: Graph, layer: Any, inputs: list[Value]) -> Value:
     (source,) = inputs
     if layer.max_value is None:
-        name = graph.add("Relu", [source.name], layer.name)
+        name = graph.add_node("Relu", [source.name], layer.name)
     else:
-        low = graph.constant(f"{layer.name}/low", np.float32(0))
-        high = graph.constant(f"{layer.name}/high", np.float32(layer.max_value))
-        name = graph.add("Clip", [source.name, low, high], layer.name)
+        low = graph.add_constant(f"{layer.name}/low", np.float32(0))
+        high = graph.add_constant(f"{layer.name}/high", np.float32(layer.max_value))
+        name = graph.add_node("Clip", [source.name, low, high], layer.name)
     return Value(name, source.height, source.width)
 
 
-def _add(graph: Graph, layer: Any, inputs: list[Value]) -> Value:
+def _add_sum(graph: Graph, layer: Any, inputs: list[Value]) -> Value:
     first, second = inputs
-    name = graph.add("Add", [first.name, second.name], layer.name)
+    name = graph.add_node("Add", [first.name, second.name], layer.name)
     return Value(name, max(first.height, second.height), max(first.width, second.width))
 
 
-def _resize(graph: Graph, layer: Any, inputs: list[Value]) -> Value:
-    return resize(graph, inputs[0], layer.size[0], layer.name, layer.interpolation)
+def _add_upsampling(graph: Graph, layer: Any, inputs: list[Value]) -> Value:
+    return add_resize(graph, inputs[0], layer.size[0], layer.name, layer.interpolation)
 
 
-def resize(
+def add_resize(
     graph: Graph, source: Value, factor: float, name: str, interpolation: str = "bilinear"
 ) -> Value:
     """A picture so many times as large; by a half, bilinear is the mean of two by two pixels."""
-    scales = graph.constant(f"{name}/scales", np.array([1, 1, factor, factor], np.float32))
-    made = graph.add("Resize", [source.name, "", scales], name, **RESIZE[interpolation])
+    scales = graph.add_constant(f"{name}/scales", np.array([1, 1, factor, factor], np.float32))
+    made = graph.add_node("Resize", [source.name, "", scales], name, **RESIZE[interpolation])
     return Value(made, round(source.height * factor), round(source.width * factor))
 
 
-def _softmax(graph: Graph, layer: Any, inputs: list[Value]) -> Value:
+def _add_softmax(graph: Graph, layer: Any, inputs: list[Value]) -> Value:
     (source,) = inputs
-    name = graph.add("Softmax", [source.name], layer.name, axis=1)
+    name = graph.add_node("Softmax", [source.name], layer.name, axis=1)
     return Value(name, source.height, source.width)
 
 
-def _pool(graph: Graph, layer: Any, inputs: list[Value]) -> Value:
-    return Value(graph.add("GlobalAveragePool", [inputs[0].name], layer.name), 1, 1)
+def _add_global_pool(graph: Graph, layer: Any, inputs: list[Value]) -> Value:
+    return Value(graph.add_node("GlobalAveragePool", [inputs[0].name], layer.name), 1, 1)
 
 
-def _rescale(graph: Graph, layer: Any, inputs: list[Value]) -> Value:
+def _add_rescaling(graph: Graph, layer: Any, inputs: list[Value]) -> Value:
     (source,) = inputs
-    scale = graph.constant(f"{layer.name}/scale", np.float32(layer.scale))
-    offset = graph.constant(f"{layer.name}/offset", np.float32(layer.offset))
-    scaled = graph.add("Mul", [source.name, scale], f"{layer.name}/scaled")
-    return Value(graph.add("Add", [scaled, offset], layer.name), source.height, source.width)
+    scale = graph.add_constant(f"{layer.name}/scale", np.float32(layer.scale))
+    offset = graph.add_constant(f"{layer.name}/offset", np.float32(layer.offset))
+    scaled = graph.add_node("Mul", [source.name, scale], f"{layer.name}/scaled")
+    return Value(graph.add_node("Add", [scaled, offset], layer.name), source.height, source.width)
 
 
 RESIZE: dict[str, dict[str, str]] = {
@@ -200,12 +200,12 @@ RESIZE: dict[str, dict[str, str]] = {
 
 Writer = Callable[[Graph, Any, list[Value]], Value]
 LAYERS: dict[type, Writer] = {
-    keras.layers.Conv2D: _conv,
-    keras.layers.DepthwiseConv2D: _depthwise,
-    keras.layers.ReLU: _relu,
-    keras.layers.Add: _add,
-    keras.layers.UpSampling2D: _resize,
-    keras.layers.GlobalAveragePooling2D: _pool,
-    keras.layers.Rescaling: _rescale,
-    keras.layers.Softmax: _softmax,
+    keras.layers.Conv2D: _add_conv,
+    keras.layers.DepthwiseConv2D: _add_depthwise_conv,
+    keras.layers.ReLU: _add_relu,
+    keras.layers.Add: _add_sum,
+    keras.layers.UpSampling2D: _add_upsampling,
+    keras.layers.GlobalAveragePooling2D: _add_global_pool,
+    keras.layers.Rescaling: _add_rescaling,
+    keras.layers.Softmax: _add_softmax,
 }

@@ -13,27 +13,27 @@ import keras
 from keras import layers
 
 from rehue_training.network import bins
-from rehue_training.network.encoder import load_imagenet, taps
+from rehue_training.network.encoder import extract_features, load_imagenet_weights
 
 # Channels of rehue's decoder from 1/16 of the input's size to 1/2.
-DECODER = (160, 96, 64, 32)
+DECODER_CHANNELS = (160, 96, 64, 32)
 
 
-def seed() -> keras.Model:
+def build_seed() -> keras.Model:
     """The CNN of "Image Colorization Using CNN" (Purnomo, 2023), layer by layer.
 
     6,219,410 parameters. Answers ab at the size of its input.
     """
-    convolutions = [_seed_conv(channels, stride) for channels, stride in SEED_ENCODER]
+    convolutions = [_make_seed_conv(channels, stride) for channels, stride in SEED_ENCODER]
     return keras.Sequential(
         [
             keras.Input((None, None, 1), name="lightness"),
             *convolutions,
             layers.UpSampling2D(2),
-            _seed_conv(64),
+            _make_seed_conv(64),
             layers.UpSampling2D(2),
-            _seed_conv(32),
-            _seed_conv(16),
+            _make_seed_conv(32),
+            _make_seed_conv(16),
             layers.Conv2D(2, 3, padding="same", activation="tanh", dtype="float32"),
             layers.UpSampling2D(2),
         ],
@@ -54,46 +54,48 @@ SEED_ENCODER = (
 )
 
 
-def _seed_conv(channels: int, stride: int = 1) -> keras.Layer:
+def _make_seed_conv(channels: int, stride: int = 1) -> keras.Layer:
     return layers.Conv2D(channels, 3, strides=stride, padding="same", activation="relu")
 
 
-def rehue(*, pretrained: bool = True) -> keras.Model:
+def build_rehue(*, pretrained: bool = True) -> keras.Model:
     """EfficientNet-Lite0 and a light U-Net decoder; ab at half the input's size.
 
     The decoder adds the encoder's finer features rather than concatenating them
     (half the work of the convolution that follows), and a vector of the whole
     picture at its deepest point tells every place what the scene is.
     """
-    return _u_net(_head(2, activation="tanh", name="colours"), pretrained=pretrained)
+    return _build_u_net(_make_head(2, activation="tanh", name="colours"), pretrained=pretrained)
 
 
-def rehue_classes(*, pretrained: bool = True) -> keras.Model:
-    """The same with a score for each class of `bins` instead; `bins.decoded` makes ab of them."""
-    return _u_net(_head(len(bins.centres()), name="scores"), pretrained=pretrained)
+def build_rehue_classes(*, pretrained: bool = True) -> keras.Model:
+    """The same network with a score for each bin of `bins`; `bins.add_annealed_mean` adds ab."""
+    return _build_u_net(
+        _make_head(len(bins.compute_centers()), name="scores"), pretrained=pretrained
+    )
 
 
-def _u_net(head: keras.Layer, *, pretrained: bool) -> keras.Model:
+def _build_u_net(head: keras.Layer, *, pretrained: bool) -> keras.Model:
     lightness = keras.Input((None, None, 1), name="lightness")
     gray = layers.Rescaling(1 / 50, offset=-1.0, name="gray")(lightness)
-    *skips, deepest = taps(gray)
-    x = _context(deepest, DECODER[0])
-    for channels, skip in zip(DECODER, reversed(skips), strict=True):
-        x = _decode(x, skip, channels)
+    *skips, deepest = extract_features(gray)
+    x = _add_context(deepest, DECODER_CHANNELS[0])
+    for channels, skip in zip(DECODER_CHANNELS, reversed(skips), strict=True):
+        x = _add_decoder_block(x, skip, channels)
     model = keras.Model(lightness, head(x), name="rehue")
     if pretrained:
-        load_imagenet(model)
+        load_imagenet_weights(model)
     return model
 
 
-def _head(channels: int, **options: Any) -> keras.Layer:
+def _make_head(channels: int, **options: Any) -> keras.Layer:
     # Noughts first: training starts from gray, not from saturated noise. FP32 whatever the rest.
     return layers.Conv2D(
         channels, 3, padding="same", kernel_initializer="zeros", dtype="float32", **options
     )
 
 
-def _context(x: Any, channels: int) -> Any:
+def _add_context(x: Any, channels: int) -> Any:
     """The deepest features with the whole picture's mean of them added."""
     local = layers.Conv2D(channels, 1, name="context_local")(x)
     scene = layers.GlobalAveragePooling2D(keepdims=True, name="context_pool")(x)
@@ -102,7 +104,7 @@ def _context(x: Any, channels: int) -> Any:
     return layers.ReLU(name="context_relu")(x)
 
 
-def _decode(x: Any, skip: Any, channels: int) -> Any:
+def _add_decoder_block(x: Any, skip: Any, channels: int) -> Any:
     """One doubling: narrow, enlarge, add the encoder's features, mix."""
     name = f"decode{channels}"
     if x.shape[-1] != channels:
@@ -117,7 +119,7 @@ def _decode(x: Any, skip: Any, channels: int) -> Any:
     return x
 
 
-def looking_twice(look: keras.Model) -> keras.Model:
+def average_two_scales(look: keras.Model) -> keras.Model:
     """The mean of a network's answers to the picture and to the picture at half its size.
 
     One set of weights. At half the size the same layers see twice as much of the scene around
@@ -131,9 +133,9 @@ def looking_twice(look: keras.Model) -> keras.Model:
 
 
 # Size of a network's answer over that of its input.
-ANSWER = {"seed": 1.0, "rehue": 0.5, "rehue-classes": 0.5}
+OUTPUT_SCALE = {"seed": 1.0, "rehue": 0.5, "rehue-classes": 0.5}
 MODELS: dict[str, Callable[[], keras.Model]] = {
-    "seed": seed,
-    "rehue": rehue,
-    "rehue-classes": rehue_classes,
+    "seed": build_seed,
+    "rehue": build_rehue,
+    "rehue-classes": build_rehue_classes,
 }

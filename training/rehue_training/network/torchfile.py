@@ -38,7 +38,7 @@ class _Tensor:
     def __init__(self, storage: _Storage, offset: int, shape: Any, stride: Any, *_: Any) -> None:
         self.storage, self.offset, self.shape, self.stride = storage, offset, shape, stride
 
-    def array(self) -> NDArray[Any]:
+    def to_array(self) -> NDArray[Any]:
         size = self.storage.numbers.itemsize
         start = self.storage.numbers[self.offset :]
         strides = tuple(step * size for step in self.stride)
@@ -74,11 +74,11 @@ def read_state(path: Path) -> State:
         unpickler = _Unpickler(file)
         tensors = unpickler.load()
         for key in _Unpickler(file).load():
-            _fill(file, unpickler.storages[key])
-    return {name: tensor.array() for name, tensor in tensors.items()}
+            _read_storage(file, unpickler.storages[key])
+    return {name: tensor.to_array() for name, tensor in tensors.items()}
 
 
-def _fill(file: BinaryIO, storage: _Storage) -> None:
+def _read_storage(file: BinaryIO, storage: _Storage) -> None:
     (count,) = np.frombuffer(file.read(8), "<i8")
     if count != storage.numbers.size:
         raise ValueError(f"a storage says {count} numbers where {storage.numbers.size} belong")

@@ -18,7 +18,7 @@ from skimage import data
 from rehue_core import colorize, lab
 from rehue_core.colorize import Box, ModelSpec, Tensor
 from rehue_core.lab import Float32, UInt8
-from rehue_training.evaluation.metrics import ciede2000
+from rehue_training.evaluation.metrics import compute_ciede2000
 
 Network = Callable[[NDArray[Any]], NDArray[Any]]  # N1HW lightness in counts to N2hw ab
 
@@ -88,7 +88,7 @@ def distance(
     """One photograph's `Parity`: of two ab fields (2hw), and the pictures they make."""
     error = np.abs(made.astype(np.float32) - true.astype(np.float32)) * spec.ab_scale
     pictures = (colorize.compose_rgb(lightness, one, box, spec, 1.0) for one in (true, made))
-    return float(error.mean()), float(error.max()), ciede2000(*pictures)
+    return float(error.mean()), float(error.max()), compute_ciede2000(*pictures)
 
 
 def onnx_network(path: Path) -> Network:

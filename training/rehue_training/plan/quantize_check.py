@@ -23,7 +23,7 @@ from rehue_core import colorize, lab
 from rehue_core.lab import UInt8
 from rehue_training.evaluation import metrics
 from rehue_training.evaluation.colorizer import Colorizer
-from rehue_training.evaluation.evaluate import photographs
+from rehue_training.evaluation.evaluate import load_photographs
 from rehue_training.plan import parity, precision
 from rehue_training.plan.parity import Network
 from rehue_training.plan.plans import ONNX
@@ -55,16 +55,16 @@ def main() -> int:
 
 
 def _some(paths: list[Path], count: int) -> list[UInt8]:
-    return [parity.shrunk(one) for _, one in islice(photographs(paths), count)]
+    return [parity.shrunk(one) for _, one in islice(load_photographs(paths), count)]
 
 
 def _row(kind: str, model: Colorizer, quantized: Network, measured: list[UInt8]) -> str:
     found = np.array(
         [
             [
-                *astuple(parity.measure(quantized, model.colours, [one], model.spec, batch=1)),
+                *astuple(parity.measure(quantized, model.predict_ab, [one], model.spec, batch=1)),
                 _error(one, quantized, model),
-                _error(one, model.colours, model),
+                _error(one, model.predict_ab, model),
             ]
             for one in track(measured, f"{model.name} {kind}", console=Console(stderr=True))
         ]
@@ -72,7 +72,7 @@ def _row(kind: str, model: Colorizer, quantized: Network, measured: list[UInt8])
     distances = " | ".join(
         f"{column.mean():.3f} (worst {column.max():.3f})" for column in found.T[:3]
     )
-    low, high = metrics.interval(found[:, 3] - found[:, 4])
+    low, high = metrics.bootstrap_interval(found[:, 3] - found[:, 4])
     truths = f"{found[:, 3].mean():.3f}; {found[:, 4].mean():.3f} ({low:+.3f} to {high:+.3f})"
     return f"| `{model.name}` {kind.upper()} | {distances} | {truths} |"
 
@@ -81,7 +81,7 @@ def _error(truth: UInt8, network: Network, model: Colorizer) -> float:
     lightness = lab.compute_lightness(truth)
     counts, box = colorize.prepare_input(lightness, model.spec)
     guess = colorize.compose_rgb(lightness, network(counts[None])[0], box, model.spec, 1.0)
-    return metrics.ciede2000(truth, guess)
+    return metrics.compute_ciede2000(truth, guess)
 
 
 if __name__ == "__main__":
