@@ -29,6 +29,7 @@ lint: $(STAMP)-dev ## check style, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy clients/demo.py
 	$(BIN)/lint-imports
 
 bench: $(STAMP)-dev ## measure the bare model, Triton and the full chain, in one run

@@ -1,8 +1,8 @@
-"""Colorizes the sample photographs through the whole system, into ``demo/``.
+"""Colorize the sample photographs with the whole system and write pages to ``demo/``.
 
-What ``make demo`` runs once everything is installed. It starts `rehue serve` on
-ports of its own, takes the colour out of the samples, gives the gray copies to
-the gRPC SDK as anyone would, and writes pages to look at.
+Run by ``make demo``. Starts `rehue serve` on free ports, makes gray copies of the
+samples, colorizes them with the SDK over gRPC, and writes an HTML page and a
+contact sheet.
 """
 
 import contextlib
@@ -31,20 +31,20 @@ PHOTOS = ROOT / "tests" / "photos"
 TEMPLATE = Path(__file__).with_name("demo.html")
 DEMO = ROOT / "demo"
 
-START = 180.0  # seconds for Triton and Ray Serve to come up on a slow machine
-STOP = 60.0  # seconds for photographs under way, and for Ray to take itself down
-TAIL = 20  # lines of the server's log to show when it does not start
+START_TIMEOUT = 180.0  # seconds; Triton and Ray Serve start slowly on a loaded machine
+STOP_TIMEOUT = 60.0  # seconds for requests in flight and for Ray to stop
+LOG_TAIL = 20  # lines of the server's log to print if it does not start
 
 console = Console(highlight=False)
 
 
 class DemoFailed(RuntimeError):
-    """A step failed; the message says what to do."""
+    """The demo cannot go on; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """The running `rehue serve`."""
+    """A running `rehue serve`."""
 
     process: subprocess.Popen[bytes]
     log: Path
@@ -54,7 +54,7 @@ class Server:
 
 @dataclass(frozen=True)
 class Sample:
-    """One photograph and where it comes from."""
+    """A sample photograph and its source."""
 
     file: str
     source: str
@@ -67,18 +67,18 @@ class Sample:
 
 
 def main() -> int:
-    """Runs the demo; gives its exit code."""
-    # A plain SIGTERM would end this process and leave the server running.
+    """Run the demo and return its exit code."""
+    # By default SIGTERM would end this process without stopping the server.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    began = time.monotonic()
+    start = time.monotonic()
     try:
-        samples = take_colour_out()
-        with serving(DEMO / "server.log") as server:
-            start = time.monotonic()
-            pictures = colorize(server, samples)
-            seconds = time.monotonic() - start
+        samples = make_gray_copies()
+        with start_server(DEMO / "server.log") as server:
+            colorize_start = time.monotonic()
+            pictures = colorize_samples(server, samples)
+            seconds = time.monotonic() - colorize_start
     except (DemoFailed, RehueError) as error:
-        # Not wrapped and not marked up: there are paths and brackets in it.
+        # No wrapping or markup: the message contains paths and brackets.
         console.print(f"The demo failed. {error}", markup=False, soft_wrap=True)
         return 1
     except KeyboardInterrupt:
@@ -86,7 +86,8 @@ def main() -> int:
     write_index(samples, pictures, seconds)
     write_contact_sheet(samples)
     console.print(
-        f"{len(samples)} photographs in {seconds:.1f} s, {time.monotonic() - began:.0f} s in all.\n"
+        f"{len(samples)} photographs in {seconds:.1f} s; "
+        f"{time.monotonic() - start:.0f} s in total.\n"
         f"Look at  {DEMO / 'index.html'}\n"
         f"and at   {DEMO / 'contact-sheet.png'}",
         markup=False,
@@ -95,23 +96,23 @@ def main() -> int:
     return 0
 
 
-def take_colour_out() -> list[Sample]:
-    """Gray copies of the samples, beside the originals."""
+def make_gray_copies() -> list[Sample]:
+    """Write gray copies of the samples, and copies of the originals."""
     with (PHOTOS / "SOURCES.tsv").open(encoding="utf-8", newline="") as table:
         rows = list(csv.DictReader(table, delimiter="\t"))
     for folder in ("original", "before", "after"):
         (DEMO / folder).mkdir(parents=True, exist_ok=True)
-    for row in track(rows, "taking the colour out", console=console):
+    for row in track(rows, "making gray copies", console=console):
         shutil.copy(PHOTOS / row["file"], DEMO / "original")
         with Image.open(PHOTOS / row["file"]) as photograph:
-            # One channel only: no trace of colour is left for the network to find.
+            # A single channel, so that no colour is left for the network to see.
             photograph.convert("L").save(DEMO / "before" / row["file"], quality=92)
     return [Sample(row["file"], row["source"], row["licence"]) for row in rows]
 
 
 @contextlib.contextmanager
-def serving(log: Path) -> Iterator[Server]:
-    """`rehue serve`, ready; stopped at the end, and waited for."""
+def start_server(log: Path) -> Iterator[Server]:
+    """Start `rehue serve`, wait until it is ready, and stop it at the end."""
     http, grpc, metrics = claim_free_ports(3)
     environment = os.environ | {
         "REHUE_HOST": "127.0.0.1",
@@ -130,13 +131,17 @@ def serving(log: Path) -> Iterator[Server]:
         wait_until_ready(server)
         yield server
     finally:
-        stop(server)
+        stop_server(server)
 
 
 def wait_until_ready(server: Server) -> None:
-    """Until both protocols say so; shows what the server is doing."""
-    deadline = time.monotonic() + START
-    said = ""
+    """Wait until the server is ready over both protocols; print its progress.
+
+    Raises:
+        DemoFailed: the server exited, or is not ready in time.
+    """
+    deadline = time.monotonic() + START_TIMEOUT
+    shown = ""
     with (
         Client(server.http_url) as http,
         Client(server.grpc_url) as grpc,
@@ -144,52 +149,56 @@ def wait_until_ready(server: Server) -> None:
     ):
         while not (http.ready() and grpc.ready()):
             if server.process.poll() is not None:
-                raise DemoFailed(f"`rehue serve` ended.\n{advice(server)}")
+                raise DemoFailed(f"`rehue serve` exited.\n{describe_log(server)}")
             if time.monotonic() > deadline:
-                raise DemoFailed(f"No server after {START:.0f} s.\n{advice(server)}")
-            if (now := doing(server.log)) != said:
-                said = now
-                console.print(said)
-                status.update(said)
+                raise DemoFailed(
+                    f"The server is not ready after {START_TIMEOUT:.0f} s.\n{describe_log(server)}"
+                )
+            if (message := read_progress(server.log)) != shown:
+                shown = message
+                console.print(shown)
+                status.update(shown)
             time.sleep(0.2)
 
 
-def doing(log: Path) -> str:
-    """The last thing that the server said of itself."""
+def read_progress(log: Path) -> str:
+    """Return the server's last progress message."""
     lines = log.read_text(errors="replace").splitlines()
-    ours = [line.removeprefix("rehue: ") for line in lines if line.startswith("rehue: ")]
-    return ours[-1] if ours else "starting the server"
+    messages = [line.removeprefix("rehue: ") for line in lines if line.startswith("rehue: ")]
+    return messages[-1] if messages else "starting the server"
 
 
-def advice(server: Server) -> str:
-    """The server's last words and what to do about them."""
-    lines = server.log.read_text(errors="replace").splitlines()[-TAIL:]
+def describe_log(server: Server) -> str:
+    """Return the end of the server's log and what to do next."""
+    lines = server.log.read_text(errors="replace").splitlines()[-LOG_TAIL:]
     return "\n".join(
         [
-            "Its last words:",
+            "The end of its log:",
             *(f"  {line}" for line in lines),
-            "What to do: mend what it says. `make serve` starts it alone; all it said is in",
-            f"{server.log}. Where the setup broke off halfway, `make clean demo` begins anew.",
+            "What to do: fix the error above. `make serve` starts the server alone. The whole log",
+            f"is in {server.log}. If the installation was interrupted, run `make clean demo`.",
         ]
     )
 
 
-def stop(server: Server) -> None:
-    """SIGTERM, then patience."""
+def stop_server(server: Server) -> None:
+    """Send SIGTERM and wait; kill the server if it does not stop in time."""
     if server.process.poll() is not None:
         return
     with console.status("stopping the server"):
         server.process.terminate()
         try:
-            server.process.wait(STOP)
+            server.process.wait(STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
             server.process.kill()
             server.process.wait()
-            console.print(f"[yellow]The server did not stop in {STOP:.0f} s and was killed.[/]")
+            console.print(
+                f"[yellow]The server did not stop within {STOP_TIMEOUT:.0f} s and was killed.[/]"
+            )
 
 
-def colorize(server: Server, samples: list[Sample]) -> dict[str, Picture]:
-    """The pictures by file name, written to ``after``."""
+def colorize_samples(server: Server, samples: list[Sample]) -> dict[str, Picture]:
+    """Colorize the gray copies; return the pictures by file name and write them to ``after``."""
     paths = [DEMO / "before" / sample.file for sample in samples]
     pictures: dict[str, Picture] = {}
     with Client(server.grpc_url) as client:
@@ -197,27 +206,27 @@ def colorize(server: Server, samples: list[Sample]) -> dict[str, Picture]:
         for result in track(results, "colorizing", total=len(paths), console=console):
             name = Path(str(result.source)).name
             if result.picture is None:
-                raise DemoFailed(f"{name}: {result.error}\n{advice(server)}")
+                raise DemoFailed(f"{name}: {result.error}\n{describe_log(server)}")
             result.picture.save(DEMO / "after" / name)
             pictures[name] = result.picture
     return pictures
 
 
 def write_index(samples: list[Sample], pictures: dict[str, Picture], seconds: float) -> None:
-    """The page with a slider for each photograph."""
+    """Write the HTML page, with a slider for each photograph."""
     template = string.Template(TEMPLATE.read_text(encoding="utf-8"))
     models = sorted({picture.model for picture in pictures.values()})
     page = template.substitute(
         count=len(samples),
         seconds=f"{seconds:.1f}",
         models=html.escape(", ".join(models)),
-        figures="\n".join(figure(sample, pictures[sample.file]) for sample in samples),
+        figures="\n".join(render_figure(sample, pictures[sample.file]) for sample in samples),
     )
     (DEMO / "index.html").write_text(page, encoding="utf-8")
 
 
-def figure(sample: Sample, picture: Picture) -> str:
-    """One photograph's part of the page."""
+def render_figure(sample: Sample, picture: Picture) -> str:
+    """Return the HTML of one photograph."""
     file, title = html.escape(sample.file), html.escape(sample.title)
     with Image.open(DEMO / "after" / sample.file) as image:
         width, height = image.size
@@ -234,29 +243,29 @@ def figure(sample: Sample, picture: Picture) -> str:
   </div>
   <figcaption>
     <strong>{title}</strong> <span>{width} x {height}, {timings.total:.0f} ms
-    ({timings.infer:.0f} of them the network's)</span>
+    ({timings.infer:.0f} ms in the network)</span>
     <small>{html.escape(sample.licence)} &middot; {html.escape(sample.source)}</small>
   </figcaption>
 </figure>"""
 
 
 def write_contact_sheet(samples: list[Sample]) -> None:
-    """All pairs on one sheet: gray on the left, colour on the right of each."""
-    columns, gap, margin, head = 4, 12, 32, 84
+    """Write one image with all pairs: gray on the left, colour on the right."""
+    columns, gap, margin, header = 4, 12, 32, 84
     box = (224, 190)
     rows = -(-len(samples) // columns)
     cell = (2 * box[0] + 2 * gap, box[1] + gap)
-    size = (2 * margin + columns * cell[0] - gap, head + margin + rows * cell[1])
+    size = (2 * margin + columns * cell[0] - gap, header + margin + rows * cell[1])
     sheet = Image.new("RGB", size, "#16181c")
     font = ImageFont.load_default(size=30)
     ImageDraw.Draw(sheet).text((margin, 26), "Rehue: before and after", "#ece8e1", font)
     for number, sample in enumerate(samples):
         left = margin + number % columns * cell[0]
-        top = head + number // columns * cell[1]
+        top = header + number // columns * cell[1]
         for side, folder in enumerate(("before", "after")):
             with Image.open(DEMO / folder / sample.file) as image:
                 thumbnail = ImageOps.contain(image.convert("RGB"), box)
-            # The two of a pair touch, whatever their shape.
+            # The two images of a pair touch, whatever their aspect ratio.
             x = left + box[0] + (-thumbnail.width if side == 0 else 0)
             sheet.paste(thumbnail, (x, top + (box[1] - thumbnail.height) // 2))
     sheet.save(DEMO / "contact-sheet.png")

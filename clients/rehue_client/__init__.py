@@ -1,9 +1,11 @@
-"""Rehue's client: black-and-white photographs in, the same in colour out.
+"""Python client of Rehue, which colorizes black-and-white photographs.
 
 >>> from rehue_client import Client
 >>> with Client("grpc://127.0.0.1:9000") as client:
 ...     client.colorize("1912.jpg").save("1912-colour.jpg")
 """
+
+from importlib.metadata import version
 
 from rehue_client.async_client import AsyncClient
 from rehue_client.client import Client
@@ -24,9 +26,12 @@ from rehue_client.errors import (
     UnknownModel,
     UnsupportedImage,
 )
-from rehue_client.picture import FORMATS, Model, Picture, Result, Source, Timings
+from rehue_client.picture import FORMATS, Model, Picture, Result, Timings
 from rehue_client.retries import Retries
+from rehue_client.sources import Source
 from rehue_client.target import Tls
+
+__version__ = version("rehue")
 
 __all__ = [
     "FORMATS",
@@ -54,4 +59,5 @@ __all__ = [
     "Unavailable",
     "UnknownModel",
     "UnsupportedImage",
+    "__version__",
 ]

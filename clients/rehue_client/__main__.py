@@ -1,4 +1,4 @@
-"""``python -m rehue_client`` is the `rehue` command."""
+"""Run the `rehue` command with ``python -m rehue_client``."""
 
 import sys
 

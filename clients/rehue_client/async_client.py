@@ -1,4 +1,4 @@
-"""The client for asyncio: `AsyncClient`."""
+"""The asynchronous client."""
 
 import asyncio
 from collections.abc import (
@@ -16,9 +16,10 @@ from rehue_client import tracing
 from rehue_client.errors import DeadlineExceeded, RehueError, ServiceError
 from rehue_client.grpc_transport import AsyncGrpcTransport
 from rehue_client.http_transport import AsyncHttpTransport
-from rehue_client.picture import Model, Options, Picture, Result, Source, read
+from rehue_client.picture import Model, Options, Picture, Result
 from rehue_client.retries import Call
 from rehue_client.session import Session
+from rehue_client.sources import Source, read_source
 from rehue_client.target import Target
 
 T = TypeVar("T")
@@ -26,9 +27,9 @@ Transport = AsyncGrpcTransport | AsyncHttpTransport
 
 
 class AsyncClient(Session[Transport]):
-    """`Client` for asyncio: the same words, awaited.
+    """Asynchronous client: the methods of `Client`, awaited.
 
-    Belongs to the event loop that first uses it. The arguments are `Session`'s.
+    Bound to the event loop that first uses it. The arguments are those of `Session`.
 
     >>> async with AsyncClient("grpc://127.0.0.1:9000") as client:
     ...     picture = await client.colorize("1912.jpg")
@@ -44,9 +45,9 @@ class AsyncClient(Session[Transport]):
         quality: int | None = None,
         timeout: float | None = None,
     ) -> Picture:
-        """One photograph in colour; see `Client.colorize`."""
+        """Colorize one photograph; see `Client.colorize`."""
         options = Options(model=model, strength=strength, format=format, quality=quality)
-        return await self._colorize(source, options, timeout)
+        return await self._colorize_source(source, options, timeout)
 
     def colorize_many(
         self,
@@ -59,31 +60,32 @@ class AsyncClient(Session[Transport]):
         quality: int | None = None,
         timeout: float | None = None,
     ) -> AsyncGenerator[Result, None]:
-        """Results as they come; see `Client.colorize_many`.
+        """Colorize any number of photographs; see `Client.colorize_many`.
 
-        Who stops early closes the iterator (`contextlib.aclosing`), which cancels
-        the photographs under way.
+        If you stop iterating early, close the iterator (`contextlib.aclosing`): that
+        cancels the requests in flight.
         """
         if concurrency < 1:
             raise ValueError("concurrency must be at least 1")
         options = Options(model=model, strength=strength, format=format, quality=quality)
-        return self._many(sources, concurrency, options, timeout)
+        return self._yield_results(sources, concurrency, options, timeout)
 
     async def models(self, *, timeout: float | None = None) -> list[Model]:
-        """The models on offer; needs an HTTP target."""
-        return await self._repeat(
-            self._listing(timeout), lambda transport, left: transport.models(timeout=left)
+        """List the models of the server; needs an HTTP target."""
+        return await self._send_with_retries(
+            self._start_listing(timeout),
+            lambda transport, remaining: transport.models(timeout=remaining),
         )
 
     async def ready(self, *, timeout: float = 5.0) -> bool:
-        """Whether one of the servers is ready to colorize; asks each once."""
+        """Return whether at least one server is ready; each is asked once."""
         for target in self._targets:
-            if await self._is_ready(target, timeout):
+            if await self._check_ready(target, timeout):
                 return True
         return False
 
     async def close(self) -> None:
-        for transport in self._drain():
+        for transport in self._remove_transports():
             await transport.close()
 
     async def __aenter__(self) -> Self:
@@ -98,33 +100,39 @@ class AsyncClient(Session[Transport]):
         await self.close()
 
     def _connect(self, target: Target) -> Transport:
-        kind = AsyncGrpcTransport if target.speaks_grpc else AsyncHttpTransport
+        kind = AsyncGrpcTransport if target.uses_grpc else AsyncHttpTransport
         return kind(target, api_key=self._api_key, tls=self._tls)
 
-    async def _repeat(
+    async def _send_with_retries(
         self, call: Call, send: Callable[[Transport, float | None], Awaitable[T]]
     ) -> T:
         while True:
-            with call.attempt() as endpoint:
-                return await send(self._transport(endpoint.target), call.remaining())
+            with call.start_attempt() as endpoint:
+                return await send(self._get_transport(endpoint.target), call.get_remaining())
             await asyncio.sleep(call.pause)
 
-    async def _colorize(self, source: Source, options: Options, timeout: float | None) -> Picture:
-        image = source if isinstance(source, bytes) else await asyncio.to_thread(read, source)
-        with tracing.span("rehue.colorize"):
-            return await self._repeat(
-                self._call(timeout),
-                lambda transport, left: transport.colorize(image, options, timeout=left),
+    async def _colorize_source(
+        self, source: Source, options: Options, timeout: float | None
+    ) -> Picture:
+        image = (
+            source if isinstance(source, bytes) else await asyncio.to_thread(read_source, source)
+        )
+        with tracing.start_span("rehue.colorize"):
+            return await self._send_with_retries(
+                self._start_call(timeout),
+                lambda transport, remaining: transport.colorize(image, options, timeout=remaining),
             )
 
-    async def _result(self, source: Source, options: Options, timeout: float | None) -> Result:
+    async def _colorize_one(
+        self, source: Source, options: Options, timeout: float | None
+    ) -> Result:
         try:
-            picture = await self._colorize(source, options, timeout)
+            picture = await self._colorize_source(source, options, timeout)
         except RehueError as error:
             return Result(source=source, error=error)
         return Result(source=source, picture=picture)
 
-    async def _many(
+    async def _yield_results(
         self,
         sources: Iterable[Source] | AsyncIterable[Source],
         concurrency: int,
@@ -133,14 +141,14 @@ class AsyncClient(Session[Transport]):
     ) -> AsyncGenerator[Result, None]:
         pending: set[asyncio.Task[Result]] = set()
         try:
-            async for source in _each(sources):
-                pending.add(asyncio.create_task(self._result(source, options, timeout)))
-                patience = None if len(pending) >= concurrency else 0
-                done, pending = await _first(pending, patience)
+            async for source in _iterate(sources):
+                pending.add(asyncio.create_task(self._colorize_one(source, options, timeout)))
+                wait_seconds = None if len(pending) >= concurrency else 0
+                done, pending = await _wait_for_first(pending, wait_seconds)
                 for task in done:
                     yield task.result()
             while pending:
-                done, pending = await _first(pending, None)
+                done, pending = await _wait_for_first(pending, None)
                 for task in done:
                     yield task.result()
         finally:
@@ -148,21 +156,21 @@ class AsyncClient(Session[Transport]):
                 task.cancel()
             await asyncio.gather(*pending, return_exceptions=True)
 
-    async def _is_ready(self, target: Target, timeout: float) -> bool:
+    async def _check_ready(self, target: Target, timeout: float) -> bool:
         try:
-            return await self._transport(target).ready(timeout=timeout)
+            return await self._get_transport(target).ready(timeout=timeout)
         except (ServiceError, DeadlineExceeded):
             return False
 
 
-async def _first(
-    pending: set[asyncio.Task[Result]], patience: float | None
+async def _wait_for_first(
+    pending: set[asyncio.Task[Result]], timeout: float | None
 ) -> tuple[set[asyncio.Task[Result]], set[asyncio.Task[Result]]]:
-    """Those that are done and those that are not, as soon as one is done."""
-    return await asyncio.wait(pending, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+    """Wait until one task is done; return the done and the pending ones."""
+    return await asyncio.wait(pending, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
 
 
-async def _each(sources: Iterable[Source] | AsyncIterable[Source]) -> AsyncIterator[Source]:
+async def _iterate(sources: Iterable[Source] | AsyncIterable[Source]) -> AsyncIterator[Source]:
     if isinstance(sources, AsyncIterable):
         async for source in sources:
             yield source

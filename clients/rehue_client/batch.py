@@ -1,4 +1,4 @@
-"""Many photographs from a terminal: progress, failures, and going on later."""
+"""Colorize many photographs from the command line: progress, failures, resume."""
 
 import asyncio
 import contextlib
@@ -18,72 +18,73 @@ from rich.progress import (
 
 from rehue_client.async_client import AsyncClient
 from rehue_client.errors import RehueError
-from rehue_client.picture import Options, Result, Source
-from rehue_client.plan import Step
+from rehue_client.outputs import Job
+from rehue_client.picture import Options, Result
+from rehue_client.sources import Source
 
 
 @dataclass
 class Batch:
-    """The work of one `rehue colorize`, and what has become of it so far."""
+    """The jobs of one `rehue colorize` and their outcomes so far."""
 
-    steps: list[Step]
+    jobs: list[Job]
     options: Options
     concurrency: int = 8
     resume: bool = False
-    done: int = 0
+    colorized: int = 0
     skipped: int = 0
     failures: list[tuple[Path, str]] = field(default_factory=list)
 
     async def run(self, client: AsyncClient) -> None:
-        """Colorizes what is to do and goes on after failures."""
-        todo: dict[Source, Step] = {step.source: step for step in self._todo()}
-        with _progress() as progress:
-            task = progress.add_task("colorizing", total=len(todo))
+        """Colorize all pending jobs; failures do not stop the others."""
+        pending: dict[Source, Job] = {job.source: job for job in self._select_pending()}
+        with _create_progress() as progress:
+            task = progress.add_task("colorizing", total=len(pending))
             results = client.colorize_many(
-                iter(todo), concurrency=self.concurrency, **vars(self.options)
+                iter(pending), concurrency=self.concurrency, **vars(self.options)
             )
             async with contextlib.aclosing(results):
                 async for result in results:
-                    await self._take(todo[result.source], result)
+                    await self._finish(pending[result.source], result)
                     progress.advance(task)
 
     def report(self, seconds: float) -> None:
-        """What was done, to standard output, and what was not, to standard error."""
+        """Print the counts to standard output and the failures to standard error."""
         skipped = f", {self.skipped} already there" if self.skipped else ""
         failed = f", {len(self.failures)} failed" if self.failures else ""
-        print(f"{self.done} colorized{skipped}{failed} in {seconds:.1f} s")
+        print(f"{self.colorized} colorized{skipped}{failed} in {seconds:.1f} s")
         console = Console(stderr=True, highlight=False, soft_wrap=True)
         for path, reason in self.failures:
             console.print(f"failed: {path}: {reason}", markup=False)
 
-    def _todo(self) -> Iterator[Step]:
-        for step in self.steps:
-            if step.problem is not None:
-                self.failures.append((step.source, step.problem))
-            elif self.resume and step.output.exists():
+    def _select_pending(self) -> Iterator[Job]:
+        for job in self.jobs:
+            if job.problem is not None:
+                self.failures.append((job.source, job.problem))
+            elif self.resume and job.output.exists():
                 self.skipped += 1
             else:
-                yield step
+                yield job
 
-    async def _take(self, step: Step, result: Result) -> None:
+    async def _finish(self, job: Job, result: Result) -> None:
         if result.picture is None:
-            self.failures.append((step.source, _sentence(result.error)))
+            self.failures.append((job.source, _describe_error(result.error)))
             return
         try:
-            # A slow disk must not hold up the answers that come in meanwhile.
-            await asyncio.to_thread(result.picture.save, step.output)
+            # In a thread, because a slow disk would block the event loop.
+            await asyncio.to_thread(result.picture.save, job.output)
         except OSError as error:
-            self.failures.append((step.source, f"cannot write {step.output}: {error.strerror}"))
+            self.failures.append((job.source, f"cannot write {job.output}: {error.strerror}"))
         else:
-            self.done += 1
+            self.colorized += 1
 
 
-def _sentence(error: RehueError | None) -> str:
+def _describe_error(error: RehueError | None) -> str:
     request = getattr(error, "request_id", None)
     return f"{error} (request {request})" if request else str(error)
 
 
-def _progress() -> Progress:
+def _create_progress() -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

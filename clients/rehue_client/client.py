@@ -1,4 +1,4 @@
-"""The client that waits: `Client`."""
+"""The synchronous client."""
 
 import contextvars
 import time
@@ -11,9 +11,10 @@ from rehue_client import tracing
 from rehue_client.errors import DeadlineExceeded, RehueError, ServiceError
 from rehue_client.grpc_transport import GrpcTransport
 from rehue_client.http_transport import HttpTransport
-from rehue_client.picture import Model, Options, Picture, Result, Source, read
+from rehue_client.picture import Model, Options, Picture, Result
 from rehue_client.retries import Call
 from rehue_client.session import Session
+from rehue_client.sources import Source, read_source
 from rehue_client.target import Target
 
 T = TypeVar("T")
@@ -21,9 +22,9 @@ Transport = GrpcTransport | HttpTransport
 
 
 class Client(Session[Transport]):
-    """Colorizes photographs on one server, or on the best of several.
+    """Synchronous client of one or several Rehue servers.
 
-    Safe to use from several threads. The arguments are `Session`'s.
+    Thread-safe. The arguments are those of `Session`.
 
     >>> with Client("grpc://127.0.0.1:9000") as client:
     ...     client.colorize("1912.jpg").save("1912-colour.jpg")
@@ -39,21 +40,22 @@ class Client(Session[Transport]):
         quality: int | None = None,
         timeout: float | None = None,
     ) -> Picture:
-        """One photograph in colour.
+        """Colorize one photograph.
 
         Args:
-            source: a path, the encoded image itself, or an open binary file.
+            source: a path, the encoded image as bytes, or a binary file open for reading.
             model: name of the model; None for the server's default.
-            strength: scales chroma, 0 to 2.
-            format: ``jpeg``, ``png``, ``webp``, ``tiff``, or ``auto``, as the input.
-            quality: of lossy formats, 1 to 100; None for the server's default.
-            timeout: seconds in all; None for the client's own.
+            strength: factor on chroma, 0 to 2.
+            format: ``jpeg``, ``png``, ``webp``, ``tiff``, or ``auto``: that of the
+                source.
+            quality: of JPEG and WebP, 1 to 100; None for the server's default.
+            timeout: seconds, retries included; None for the client's default.
 
         Raises:
-            RehueError: as drawn in `rehue_client.errors`.
+            RehueError: a subclass listed in `rehue_client.errors`.
         """
         options = Options(model=model, strength=strength, format=format, quality=quality)
-        return self._colorize(read(source), options, timeout)
+        return self._colorize_bytes(read_source(source), options, timeout)
 
     def colorize_many(
         self,
@@ -66,32 +68,33 @@ class Client(Session[Transport]):
         quality: int | None = None,
         timeout: float | None = None,
     ) -> Generator[Result, None, None]:
-        """Results as they come, for any number of photographs.
+        """Colorize any number of photographs; yield results in order of completion.
 
-        ``sources`` is read only as fast as there is room: at most ``concurrency``
-        photographs are under way or wait to be taken. ``timeout`` is for each.
-        Who stops early waits for those under way.
+        ``sources`` is consumed lazily: at most ``concurrency`` photographs are in
+        flight or waiting to be yielded. ``timeout`` applies to each photograph. If
+        you stop iterating early, closing the generator waits for requests in flight.
 
-        Each photograph is a call of its own rather than an item of one stream: a
-        stream lives on one server and dies with it, while calls are spread over
-        all servers and are retried one by one.
+        Each photograph is one unary call, not an item of a stream: a stream is bound
+        to one server and fails with it, but calls are spread over all servers and
+        retried one by one.
         """
         options = Options(model=model, strength=strength, format=format, quality=quality)
         pool = ThreadPoolExecutor(concurrency, thread_name_prefix="rehue")
-        return self._many(pool, sources, concurrency, options, timeout)
+        return self._yield_results(pool, sources, concurrency, options, timeout)
 
     def models(self, *, timeout: float | None = None) -> list[Model]:
-        """The models on offer; needs an HTTP target."""
-        return self._repeat(
-            self._listing(timeout), lambda transport, left: transport.models(timeout=left)
+        """List the models of the server; needs an HTTP target."""
+        return self._send_with_retries(
+            self._start_listing(timeout),
+            lambda transport, remaining: transport.models(timeout=remaining),
         )
 
     def ready(self, *, timeout: float = 5.0) -> bool:
-        """Whether one of the servers is ready to colorize; asks each once."""
-        return any(self._is_ready(target, timeout) for target in self._targets)
+        """Return whether at least one server is ready; each is asked once."""
+        return any(self._check_ready(target, timeout) for target in self._targets)
 
     def close(self) -> None:
-        for transport in self._drain():
+        for transport in self._remove_transports():
             transport.close()
 
     def __enter__(self) -> Self:
@@ -106,30 +109,30 @@ class Client(Session[Transport]):
         self.close()
 
     def _connect(self, target: Target) -> Transport:
-        kind = GrpcTransport if target.speaks_grpc else HttpTransport
+        kind = GrpcTransport if target.uses_grpc else HttpTransport
         return kind(target, api_key=self._api_key, tls=self._tls)
 
-    def _repeat(self, call: Call, send: Callable[[Transport, float | None], T]) -> T:
+    def _send_with_retries(self, call: Call, send: Callable[[Transport, float | None], T]) -> T:
         while True:
-            with call.attempt() as endpoint:
-                return send(self._transport(endpoint.target), call.remaining())
+            with call.start_attempt() as endpoint:
+                return send(self._get_transport(endpoint.target), call.get_remaining())
             time.sleep(call.pause)
 
-    def _colorize(self, image: bytes, options: Options, timeout: float | None) -> Picture:
-        with tracing.span("rehue.colorize"):
-            return self._repeat(
-                self._call(timeout),
-                lambda transport, left: transport.colorize(image, options, timeout=left),
+    def _colorize_bytes(self, image: bytes, options: Options, timeout: float | None) -> Picture:
+        with tracing.start_span("rehue.colorize"):
+            return self._send_with_retries(
+                self._start_call(timeout),
+                lambda transport, remaining: transport.colorize(image, options, timeout=remaining),
             )
 
-    def _result(self, source: Source, options: Options, timeout: float | None) -> Result:
+    def _colorize_one(self, source: Source, options: Options, timeout: float | None) -> Result:
         try:
-            picture = self._colorize(read(source), options, timeout)
+            picture = self._colorize_bytes(read_source(source), options, timeout)
         except RehueError as error:
             return Result(source=source, error=error)
         return Result(source=source, picture=picture)
 
-    def _many(
+    def _yield_results(
         self,
         pool: ThreadPoolExecutor,
         sources: Iterable[Source],
@@ -140,11 +143,11 @@ class Client(Session[Transport]):
         pending: set[Future[Result]] = set()
         try:
             for source in sources:
-                # In the caller's context, which holds the caller's span.
+                # Run in the caller's context, which holds the caller's span.
                 work = contextvars.copy_context().run
-                pending.add(pool.submit(work, self._result, source, options, timeout))
-                patience = None if len(pending) >= concurrency else 0
-                done, pending = wait(pending, patience, FIRST_COMPLETED)
+                pending.add(pool.submit(work, self._colorize_one, source, options, timeout))
+                wait_seconds = None if len(pending) >= concurrency else 0
+                done, pending = wait(pending, wait_seconds, FIRST_COMPLETED)
                 yield from (future.result() for future in done)
             while pending:
                 done, pending = wait(pending, None, FIRST_COMPLETED)
@@ -152,8 +155,8 @@ class Client(Session[Transport]):
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _is_ready(self, target: Target, timeout: float) -> bool:
+    def _check_ready(self, target: Target, timeout: float) -> bool:
         try:
-            return self._transport(target).ready(timeout=timeout)
+            return self._get_transport(target).ready(timeout=timeout)
         except (ServiceError, DeadlineExceeded):
             return False

@@ -1,4 +1,4 @@
-"""Which server to ask next: the least busy of those that are well."""
+"""Choice of the server for the next attempt."""
 
 import random
 import threading
@@ -9,26 +9,26 @@ from dataclasses import dataclass
 from rehue_client.errors import DeadlineExceeded, Overloaded, RehueError, Unavailable
 from rehue_client.target import Target
 
-FIRST_REST = 0.5  # seconds that a server which cannot be reached is left alone
-LONGEST_REST = 10.0  # after many failures in a row
+FIRST_COOLDOWN = 0.5  # seconds for which a server is avoided after its first failure
+LONGEST_COOLDOWN = 10.0  # after many failures in a row
 
 
 @dataclass(eq=False)
 class Endpoint:
-    """One server and how it has done of late."""
+    """One server and its recent state."""
 
     target: Target
-    busy: int = 0
-    failures: int = 0
-    rests_until: float = 0.0
+    in_flight: int = 0
+    failures: int = 0  # in a row
+    cooldown_end: float = 0.0  # time.monotonic()
 
-    def rest(self, now: float) -> float:
-        """Seconds for which it had better not be asked."""
-        return max(0.0, self.rests_until - now)
+    def cooldown(self, now: float) -> float:
+        """Seconds for which this server should still be avoided."""
+        return max(0.0, self.cooldown_end - now)
 
 
 class Endpoints:
-    """The servers of one client; safe to use from several threads."""
+    """The servers of one client. Thread-safe."""
 
     def __init__(self, targets: Iterable[Target]) -> None:
         self._endpoints = [Endpoint(target) for target in targets]
@@ -37,40 +37,43 @@ class Endpoints:
     def __iter__(self) -> Iterator[Endpoint]:
         return iter(self._endpoints)
 
-    def take(self, tried: Collection[Endpoint] = ()) -> Endpoint:
-        """The one to ask now; `release` gives it back.
+    def acquire(self, tried: Collection[Endpoint] = ()) -> Endpoint:
+        """Choose a server for one attempt. Call `release` when the attempt is over.
 
-        Rested ones before resting ones, then those that this call has not tried,
-        then the least busy; chance decides the rest, so that many clients do not
-        all begin with the first.
+        Prefers servers without a cooldown, then servers not in ``tried``, then the
+        one with the fewest requests in flight. Ties are broken at random, so that
+        many clients do not all start with the first server.
         """
         now = time.monotonic()
         with self._lock:
             endpoint = min(
                 self._endpoints,
-                key=lambda e: (e.rest(now), e in tried, e.busy, random.random()),
+                key=lambda e: (e.cooldown(now), e in tried, e.in_flight, random.random()),
             )
-            endpoint.busy += 1
+            endpoint.in_flight += 1
         return endpoint
 
     def release(self, endpoint: Endpoint) -> None:
         with self._lock:
-            endpoint.busy -= 1
+            endpoint.in_flight -= 1
 
-    def note(self, endpoint: Endpoint, error: RehueError | None) -> None:
-        """How a call to ``endpoint`` ended; a refusal too is a sign of life."""
+    def record_outcome(self, endpoint: Endpoint, error: RehueError | None) -> None:
+        """Update the server's cooldown after an attempt.
+
+        Errors that are not the server's (such as `InvalidImage`) count as success.
+        """
         now = time.monotonic()
         with self._lock:
             if isinstance(error, Overloaded):
-                endpoint.rests_until = now + (error.retry_after or 0.0)
+                endpoint.cooldown_end = now + (error.retry_after or 0.0)
             elif isinstance(error, (Unavailable, DeadlineExceeded)):
-                rest = min(LONGEST_REST, FIRST_REST * 2**endpoint.failures)
+                cooldown = min(LONGEST_COOLDOWN, FIRST_COOLDOWN * 2**endpoint.failures)
                 endpoint.failures = min(endpoint.failures + 1, 16)
-                endpoint.rests_until = now + max(rest, error.retry_after or 0.0)
+                endpoint.cooldown_end = now + max(cooldown, error.retry_after or 0.0)
             else:
                 endpoint.failures = 0
 
-    def others(self, tried: Collection[Endpoint]) -> bool:
-        """Whether a rested server is left that is not among ``tried``."""
+    def has_untried(self, tried: Collection[Endpoint]) -> bool:
+        """Return whether a server without a cooldown is not yet among ``tried``."""
         now = time.monotonic()
-        return any(e not in tried and not e.rest(now) for e in self._endpoints)
+        return any(e not in tried and not e.cooldown(now) for e in self._endpoints)

@@ -1,37 +1,38 @@
-"""What can go wrong, as one tree.
+"""The exceptions of the client.
 
 ::
 
     RehueError
-    ├── SourceError           the photograph could not be read on this side
-    ├── RequestError          refused as it stands, never sent again
-    │   ├── InvalidImage          not an image, broken or cut short
-    │   ├── ImageTooLarge         over the server's limit of bytes or pixels
-    │   ├── UnsupportedImage      a kind of image that is not read
-    │   ├── InvalidParameter      a parameter out of its range
+    ├── SourceError           the photograph could not be read on the client's side
+    ├── RequestError          the server refused the request; never retried
+    │   ├── InvalidImage          not an image, corrupt or truncated
+    │   ├── ImageTooLarge         over the limit of bytes or pixels
+    │   ├── UnsupportedImage      an image format that the server does not read
+    │   ├── InvalidParameter      a parameter is out of range
     │   ├── UnknownModel          the server has no such model
-    │   └── Unauthenticated       the key is missing or wrong
-    ├── ServiceError          the server's side, not the photograph's fault
-    │   ├── Overloaded            too much to do: sent again
-    │   ├── Unavailable           not reached, or not ready: sent again
-    │   ├── Internal              a fault of the server's own
-    │   └── ProtocolError         what answered does not speak this API
-    └── DeadlineExceeded      the time given was not enough
+    │   └── Unauthenticated       the API key is missing or wrong
+    ├── ServiceError          a problem of the server, not of the photograph
+    │   ├── Overloaded            too many requests; retried
+    │   ├── Unavailable           not reachable or not ready; retried
+    │   ├── Internal              an internal error of the server
+    │   └── ProtocolError         the answer is not Rehue's
+    └── DeadlineExceeded      the timeout has passed
 """
 
 from typing import ClassVar
 
 
 class RehueError(Exception):
-    """The root of everything that the client raises about a call.
+    """Base class of the client's exceptions.
 
     Attributes:
-        request_id: the server's name for the request, for its logs; if it gave one.
-        retry_after: seconds that the server asks to wait; if it said so.
+        request_id: the server's ID of the request, as in its logs; None if unknown.
+        retry_after: seconds that the server asks to wait; None if it does not.
+        retryable: whether the client retries the request.
     """
 
     reason: ClassVar[str] = ""
-    repeatable: ClassVar[bool] = False
+    retryable: ClassVar[bool] = False
 
     def __init__(
         self, message: str, *, request_id: str | None = None, retry_after: float | None = None
@@ -42,7 +43,7 @@ class RehueError(Exception):
 
 
 class SourceError(RehueError):
-    """The photograph could not be read on this side; nothing was sent."""
+    """The photograph could not be read; nothing was sent."""
 
 
 class RequestError(RehueError):
@@ -50,25 +51,25 @@ class RequestError(RehueError):
 
 
 class InvalidImage(RequestError):
-    """The bytes are not an image, or a broken or shortened one."""
+    """The data is not an image, or the image is corrupt or truncated."""
 
     reason = "INVALID_IMAGE"
 
 
 class ImageTooLarge(RequestError):
-    """The image is over the server's limit of bytes or of pixels."""
+    """The image exceeds the limit of bytes or pixels."""
 
     reason = "IMAGE_TOO_LARGE"
 
 
 class UnsupportedImage(RequestError):
-    """The server does not read this kind of image."""
+    """The server does not read this image format."""
 
     reason = "UNSUPPORTED_IMAGE"
 
 
 class InvalidParameter(RequestError):
-    """A parameter is out of its range."""
+    """A parameter is out of range."""
 
     reason = "INVALID_PARAMETER"
 
@@ -80,46 +81,46 @@ class UnknownModel(RequestError):
 
 
 class Unauthenticated(RequestError):
-    """The server asks for a key, and none or a wrong one was sent."""
+    """The server requires an API key, and none or a wrong one was sent."""
 
     reason = "UNAUTHENTICATED"
 
 
 class ServiceError(RehueError):
-    """The server could not do it; the photograph is not to blame."""
+    """The server failed; the photograph is not the cause."""
 
 
 class Overloaded(ServiceError):
-    """The server has more to do than it can take on."""
+    """The server has too many requests."""
 
     reason = "OVERLOADED"
-    repeatable = True
+    retryable = True
 
 
 class Unavailable(ServiceError):
-    """No server was reached, none was ready, or the connection broke."""
+    """No server was reachable, none was ready, or the connection broke."""
 
     reason = "UNAVAILABLE"
-    repeatable = True
+    retryable = True
 
 
 class Internal(ServiceError):
-    """The server reports a fault of its own."""
+    """The server reports an internal error."""
 
     reason = "INTERNAL"
 
 
 class ProtocolError(ServiceError):
-    """What answered does not speak this API: perhaps the wrong address."""
+    """The answer does not follow Rehue's API; the address may be wrong."""
 
 
 class DeadlineExceeded(RehueError):
-    """The time given to the call was not enough."""
+    """The call's timeout has passed."""
 
     reason = "DEADLINE_EXCEEDED"
 
 
-BY_REASON: dict[str, type[RehueError]] = {
+ERRORS_BY_REASON: dict[str, type[RehueError]] = {
     kind.reason: kind
     for kind in (
         InvalidImage,

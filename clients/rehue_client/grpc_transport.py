@@ -1,4 +1,4 @@
-"""The gRPC way to one server, with and without asyncio."""
+"""gRPC connections to one server, synchronous and asynchronous."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +10,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from rehue_client import tracing
 from rehue_client.errors import (
-    BY_REASON,
+    ERRORS_BY_REASON,
     DeadlineExceeded,
     ImageTooLarge,
     InvalidParameter,
@@ -26,30 +26,30 @@ from rehue_client.v1 import rehue_pb2
 
 COLORIZE = f"/{rehue_pb2.DESCRIPTOR.services_by_name['Colorizer'].full_name}/Colorize"
 
-# grpc.health.v1: an empty request asks for the server as a whole, and this is
-# the whole answer of one that serves. No need for its package as a dependency.
+# grpc.health.v1: an empty request asks about the whole server. These bytes are the
+# answer SERVING, so that the package grpcio-health-checking is not needed.
 HEALTH = "/grpc.health.v1.Health/Check"
 SERVING = b"\x08\x01"
 
 CHANNEL_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
-    # gRPC lets a channel that failed rest for up to two minutes, and tries a
-    # silent address for twenty seconds: retries here would meet a shut door.
+    # By default gRPC backs off for up to two minutes after a failed connection and
+    # waits twenty seconds for one. Retries in that time would fail at once.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 5_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),
-    # Finds a dead connection under a long call; servers count more than two
-    # such pings in five minutes as abuse, so none are sent in idle times.
+    # Detects a dead connection during a long call. Servers treat more than two such
+    # pings in five minutes without calls as abuse, so none are sent when idle.
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 10_000),
-    # Every client its own connections: several in one process spread their load.
+    # Connections are not shared between the clients of a process, to spread the load.
     ("grpc.use_local_subchannel_pool", 1),
 ]
 
-# What a status means that comes without our details: from a proxy, from gRPC
-# itself, or from a server that died under the call.
-KINDS: dict[grpc.StatusCode, type[RehueError]] = {
+# Errors for a status without Rehue's details: from a proxy, from gRPC itself, or
+# because the server died during the call.
+ERRORS_BY_STATUS: dict[grpc.StatusCode, type[RehueError]] = {
     grpc.StatusCode.UNAVAILABLE: Unavailable,
     grpc.StatusCode.ABORTED: Unavailable,
     grpc.StatusCode.CANCELLED: Unavailable,
@@ -64,14 +64,14 @@ KINDS: dict[grpc.StatusCode, type[RehueError]] = {
 
 
 class GrpcTransport:
-    """Asks one server over gRPC, and waits."""
+    """Synchronous gRPC connection."""
 
     def __init__(self, target: Target, *, api_key: str | None, tls: Tls) -> None:
         self._target = target
-        self._metadata = _metadata(api_key)
-        if target.encrypted:
+        self._metadata = _build_metadata(api_key)
+        if target.uses_tls:
             self._channel = grpc.secure_channel(
-                target.authority, _credentials(tls), CHANNEL_OPTIONS
+                target.authority, _load_credentials(tls), CHANNEL_OPTIONS
             )
         else:
             self._channel = grpc.insecure_channel(target.authority, CHANNEL_OPTIONS)
@@ -85,34 +85,34 @@ class GrpcTransport:
     def colorize(self, image: bytes, options: Options, *, timeout: float | None) -> Picture:
         try:
             answer = self._colorize(
-                _request(image, options), timeout=timeout, metadata=_traced(self._metadata)
+                _build_request(image, options), timeout=timeout, metadata=_add_trace(self._metadata)
             )
         except grpc.RpcError as error:
-            raise _error(error, self._target) from error
-        return _picture(answer)
+            raise _convert_error(error, self._target) from error
+        return _parse_picture(answer)
 
     def ready(self, *, timeout: float | None) -> bool:
         try:
             return self._health(b"", timeout=timeout, metadata=self._metadata) == SERVING
         except grpc.RpcError as error:
-            raise _error(error, self._target) from error
+            raise _convert_error(error, self._target) from error
 
-    def models(self, *, timeout: float | None) -> list[Model]:  # noqa: ARG002 (as over HTTP)
-        raise _no_list(self._target)
+    def models(self, *, timeout: float | None) -> list[Model]:  # noqa: ARG002 (same signature as over HTTP)
+        raise _listing_error(self._target)
 
     def close(self) -> None:
         self._channel.close()
 
 
 class AsyncGrpcTransport:
-    """Asks one server over gRPC from an event loop, the one that made it."""
+    """Asynchronous gRPC connection, bound to the event loop that created it."""
 
     def __init__(self, target: Target, *, api_key: str | None, tls: Tls) -> None:
         self._target = target
-        self._metadata = _metadata(api_key)
-        if target.encrypted:
+        self._metadata = _build_metadata(api_key)
+        if target.uses_tls:
             self._channel = grpc.aio.secure_channel(
-                target.authority, _credentials(tls), CHANNEL_OPTIONS
+                target.authority, _load_credentials(tls), CHANNEL_OPTIONS
             )
         else:
             self._channel = grpc.aio.insecure_channel(target.authority, CHANNEL_OPTIONS)
@@ -126,47 +126,47 @@ class AsyncGrpcTransport:
     async def colorize(self, image: bytes, options: Options, *, timeout: float | None) -> Picture:
         try:
             answer = await self._colorize(
-                _request(image, options), timeout=timeout, metadata=_traced(self._metadata)
+                _build_request(image, options), timeout=timeout, metadata=_add_trace(self._metadata)
             )
         except grpc.RpcError as error:
-            raise _error(error, self._target) from error
-        return _picture(answer)
+            raise _convert_error(error, self._target) from error
+        return _parse_picture(answer)
 
     async def ready(self, *, timeout: float | None) -> bool:
         try:
             return await self._health(b"", timeout=timeout, metadata=self._metadata) == SERVING
         except grpc.RpcError as error:
-            raise _error(error, self._target) from error
+            raise _convert_error(error, self._target) from error
 
-    async def models(self, *, timeout: float | None) -> list[Model]:  # noqa: ARG002 (as over HTTP)
-        raise _no_list(self._target)
+    async def models(self, *, timeout: float | None) -> list[Model]:  # noqa: ARG002 (same signature as over HTTP)
+        raise _listing_error(self._target)
 
     async def close(self) -> None:
         await self._channel.close()
 
 
-def _no_list(target: Target) -> ProtocolError:
-    return ProtocolError(f"{target}: models are listed over HTTP; give an http:// address")
+def _listing_error(target: Target) -> ProtocolError:
+    return ProtocolError(f"{target}: models are listed over HTTP only; use an http:// address")
 
 
-def _metadata(api_key: str | None) -> tuple[tuple[str, str | bytes], ...]:
+def _build_metadata(api_key: str | None) -> tuple[tuple[str, str | bytes], ...]:
     return (("authorization", f"Bearer {api_key}"),) if api_key else ()
 
 
-def _traced(
+def _add_trace(
     metadata: tuple[tuple[str, str | bytes], ...],
 ) -> tuple[tuple[str, str | bytes], ...]:
-    return (*metadata, *tracing.headers().items())
+    return (*metadata, *tracing.get_trace_headers().items())
 
 
-def _credentials(tls: Tls) -> grpc.ChannelCredentials:
+def _load_credentials(tls: Tls) -> grpc.ChannelCredentials:
     ca, key, certificate = (
         Path(path).read_bytes() if path else None for path in (tls.ca, tls.key, tls.certificate)
     )
     return grpc.ssl_channel_credentials(ca, key, certificate)
 
 
-def _request(image: bytes, options: Options) -> rehue_pb2.ColorizeRequest:
+def _build_request(image: bytes, options: Options) -> rehue_pb2.ColorizeRequest:
     return rehue_pb2.ColorizeRequest(
         image=image,
         model=options.model,
@@ -176,37 +176,37 @@ def _request(image: bytes, options: Options) -> rehue_pb2.ColorizeRequest:
     )
 
 
-def _picture(answer: rehue_pb2.ColorizeResponse) -> Picture:
+def _parse_picture(answer: rehue_pb2.ColorizeResponse) -> Picture:
     stages = {stage.name: value for stage, value in answer.timings.ListFields()}
     return Picture(
         data=answer.image,
         media_type=answer.media_type,
         model=answer.model,
         request_id=answer.request_id,
-        timings=Timings.of(stages),
+        timings=Timings.from_stages(stages),
     )
 
 
-def _error(error: grpc.RpcError, target: Target) -> RehueError:
-    status = _status(error.trailing_metadata() or ())
+def _convert_error(error: grpc.RpcError, target: Target) -> RehueError:
+    status = _parse_status(error.trailing_metadata() or ())
     if status is not None:
-        info, delay = _details(status)
-        if info.domain == "rehue" and info.reason in BY_REASON:
-            return BY_REASON[info.reason](
+        info, delay = _parse_details(status)
+        if info.domain == "rehue" and info.reason in ERRORS_BY_REASON:
+            return ERRORS_BY_REASON[info.reason](
                 status.message,
                 request_id=info.metadata.get("request_id"),
                 retry_after=delay,
             )
     text = error.details() or "no reason given"
-    # gRPC's own words for a message over the server's limit; it has no code for it.
+    # gRPC's text for a message over the server's limit; there is no code for it.
     if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and "message larger than max" in text:
         return ImageTooLarge(text)
-    kind = KINDS.get(error.code(), ProtocolError)
+    kind = ERRORS_BY_STATUS.get(error.code(), ProtocolError)
     return kind(f"{target}: {text} ({error.code().name})")
 
 
-def _status(metadata: Iterable[Any]) -> status_pb2.Status | None:
-    """The status in trailing metadata: pairs of a key and a text or bytes."""
+def _parse_status(metadata: Iterable[Any]) -> status_pb2.Status | None:
+    """Return the google.rpc.Status in trailing metadata (pairs of a key and str or bytes)."""
     for key, value in metadata:
         if key == "grpc-status-details-bin" and isinstance(value, bytes):
             try:
@@ -216,8 +216,8 @@ def _status(metadata: Iterable[Any]) -> status_pb2.Status | None:
     return None
 
 
-def _details(status: status_pb2.Status) -> tuple[error_details_pb2.ErrorInfo, float | None]:
-    """The reason and the seconds to wait, as far as the status holds them."""
+def _parse_details(status: status_pb2.Status) -> tuple[error_details_pb2.ErrorInfo, float | None]:
+    """Return the ErrorInfo and the seconds to wait, as far as the status has them."""
     info = error_details_pb2.ErrorInfo()
     retry = error_details_pb2.RetryInfo()
     delay = None

@@ -1,4 +1,4 @@
-"""The HTTP way to one server, with and without asyncio."""
+"""HTTP connections to one server, synchronous and asynchronous."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ import httpx
 
 from rehue_client import tracing
 from rehue_client.errors import (
-    BY_REASON,
+    ERRORS_BY_REASON,
     DeadlineExceeded,
     ImageTooLarge,
     InvalidParameter,
@@ -28,15 +28,15 @@ from rehue_client.errors import (
 from rehue_client.picture import Model, Options, Picture, Timings
 from rehue_client.target import Target, Tls
 
-CONNECT = 5.0  # seconds to reach a server before another is tried
-PROBLEM = "urn:rehue:problem:"
+CONNECT_TIMEOUT = 5.0  # seconds to connect before the attempt fails
+PROBLEM_TYPE_PREFIX = "urn:rehue:problem:"
 
-# As many connections as there are calls under way: callers set the bound.
+# One connection per call in flight; callers limit the calls.
 LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=15)
 
-# What a status means that comes without our problem document: from a proxy, or
-# from a server that died under the call.
-KINDS: dict[int, type[RehueError]] = {
+# Errors for a status without Rehue's problem document: from a proxy, or because the
+# server died during the call.
+ERRORS_BY_STATUS: dict[int, type[RehueError]] = {
     400: InvalidParameter,
     401: Unauthenticated,
     403: Unauthenticated,
@@ -52,64 +52,72 @@ KINDS: dict[int, type[RehueError]] = {
 
 
 class HttpTransport:
-    """Asks one server over HTTP, and waits."""
+    """Synchronous HTTP connection."""
 
     def __init__(self, target: Target, *, api_key: str | None, tls: Tls) -> None:
         self._target = target
         self._client = httpx.Client(
-            base_url=str(target), headers=_headers(api_key), limits=LIMITS, verify=_context(tls)
+            base_url=str(target),
+            headers=_build_headers(api_key),
+            limits=LIMITS,
+            verify=_create_ssl_context(tls),
         )
 
     def colorize(self, image: bytes, options: Options, *, timeout: float | None) -> Picture:
-        request = _colorize(self._client, image, options, timeout)
-        return _picture(self._send(request, timeout), self._target)
+        request = _build_colorize_request(self._client, image, options, timeout)
+        return _parse_picture(self._send(request, timeout), self._target)
 
     def models(self, *, timeout: float | None) -> list[Model]:
-        answer = self._send(_get(self._client, "/v1/models", timeout), timeout)
-        return _models(answer, self._target)
+        answer = self._send(_build_get_request(self._client, "/v1/models", timeout), timeout)
+        return _parse_models(answer, self._target)
 
     def ready(self, *, timeout: float | None) -> bool:
-        self._send(_get(self._client, "/readyz", timeout), timeout)
+        self._send(_build_get_request(self._client, "/readyz", timeout), timeout)
         return True
 
     def close(self) -> None:
         self._client.close()
 
     def _send(self, request: httpx.Request, timeout: float | None) -> "_Answer":
-        # httpx bounds each wait on the socket; a slow trickle needs the clock too.
+        # httpx limits each wait on the socket; slow trickles need a deadline for the whole.
         deadline = time.monotonic() + timeout if timeout is not None else float("inf")
         try:
             response = self._client.send(request, stream=True)
             with contextlib.closing(response):
                 body = bytearray()
-                for part in response.iter_bytes():
-                    body += part
+                for chunk in response.iter_bytes():
+                    body += chunk
                     if time.monotonic() > deadline:
-                        raise DeadlineExceeded(f"{self._target}: no whole answer in time")
+                        raise DeadlineExceeded(f"{self._target}: no complete answer in time")
         except httpx.TransportError as error:
-            raise _broken(error, self._target) from error
-        return _checked(_Answer(response.status_code, response.headers, bytes(body)), self._target)
+            raise _convert_error(error, self._target) from error
+        return _check_status(
+            _Answer(response.status_code, response.headers, bytes(body)), self._target
+        )
 
 
 class AsyncHttpTransport:
-    """Asks one server over HTTP from an event loop."""
+    """Asynchronous HTTP connection, bound to one event loop."""
 
     def __init__(self, target: Target, *, api_key: str | None, tls: Tls) -> None:
         self._target = target
         self._client = httpx.AsyncClient(
-            base_url=str(target), headers=_headers(api_key), limits=LIMITS, verify=_context(tls)
+            base_url=str(target),
+            headers=_build_headers(api_key),
+            limits=LIMITS,
+            verify=_create_ssl_context(tls),
         )
 
     async def colorize(self, image: bytes, options: Options, *, timeout: float | None) -> Picture:
-        request = _colorize(self._client, image, options, timeout)
-        return _picture(await self._send(request, timeout), self._target)
+        request = _build_colorize_request(self._client, image, options, timeout)
+        return _parse_picture(await self._send(request, timeout), self._target)
 
     async def models(self, *, timeout: float | None) -> list[Model]:
-        answer = await self._send(_get(self._client, "/v1/models", timeout), timeout)
-        return _models(answer, self._target)
+        answer = await self._send(_build_get_request(self._client, "/v1/models", timeout), timeout)
+        return _parse_models(answer, self._target)
 
     async def ready(self, *, timeout: float | None) -> bool:
-        await self._send(_get(self._client, "/readyz", timeout), timeout)
+        await self._send(_build_get_request(self._client, "/readyz", timeout), timeout)
         return True
 
     async def close(self) -> None:
@@ -120,10 +128,10 @@ class AsyncHttpTransport:
             async with asyncio.timeout(timeout):
                 response = await self._client.send(request)
         except TimeoutError as error:
-            raise DeadlineExceeded(f"{self._target}: no whole answer in time") from error
+            raise DeadlineExceeded(f"{self._target}: no complete answer in time") from error
         except httpx.TransportError as error:
-            raise _broken(error, self._target) from error
-        return _checked(
+            raise _convert_error(error, self._target) from error
+        return _check_status(
             _Answer(response.status_code, response.headers, response.content), self._target
         )
 
@@ -135,11 +143,11 @@ class _Answer:
     body: bytes
 
 
-def _headers(api_key: str | None) -> dict[str, str]:
+def _build_headers(api_key: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
 
-def _context(tls: Tls) -> ssl.SSLContext | bool:
+def _create_ssl_context(tls: Tls) -> ssl.SSLContext | bool:
     if tls == Tls():
         return True
     context = ssl.create_default_context(cafile=tls.ca)
@@ -148,7 +156,7 @@ def _context(tls: Tls) -> ssl.SSLContext | bool:
     return context
 
 
-def _colorize(
+def _build_colorize_request(
     client: httpx.Client | httpx.AsyncClient, image: bytes, options: Options, timeout: float | None
 ) -> httpx.Request:
     query: dict[str, str] = {"strength": f"{options.strength:g}", "format": options.format}
@@ -156,69 +164,75 @@ def _colorize(
         query["model"] = options.model
     if options.quality is not None:
         query["quality"] = str(options.quality)
-    headers = {"Content-Type": "application/octet-stream", **tracing.headers()}
+    headers = {"Content-Type": "application/octet-stream", **tracing.get_trace_headers()}
     if timeout is not None:
         headers["X-Request-Timeout"] = f"{timeout:.3f}"
     return client.build_request(
         "POST", "/v1/colorize",
-        params=query, content=image, headers=headers, timeout=_timeout(timeout),
+        params=query, content=image, headers=headers, timeout=_convert_timeout(timeout),
     )  # fmt: skip
 
 
-def _get(
+def _build_get_request(
     client: httpx.Client | httpx.AsyncClient, path: str, timeout: float | None
 ) -> httpx.Request:
-    return client.build_request("GET", path, timeout=_timeout(timeout))
+    return client.build_request("GET", path, timeout=_convert_timeout(timeout))
 
 
-def _timeout(timeout: float | None) -> httpx.Timeout:
-    return httpx.Timeout(timeout, connect=CONNECT if timeout is None else min(CONNECT, timeout))
+def _convert_timeout(timeout: float | None) -> httpx.Timeout:
+    return httpx.Timeout(
+        timeout, connect=CONNECT_TIMEOUT if timeout is None else min(CONNECT_TIMEOUT, timeout)
+    )
 
 
-def _picture(answer: _Answer, target: Target) -> Picture:
+def _parse_picture(answer: _Answer, target: Target) -> Picture:
     media_type = answer.headers.get("Content-Type", "nothing")
     if not media_type.startswith("image/"):
-        raise ProtocolError(f"{target} answered with {media_type} in place of a picture")
+        raise ProtocolError(f"{target} answered with {media_type} instead of an image")
     return Picture(
         data=answer.body,
         media_type=media_type,
         model=answer.headers.get("X-Rehue-Model", ""),
         request_id=answer.headers.get("X-Request-Id", ""),
-        timings=Timings.of(_server_timing(answer.headers.get("Server-Timing", ""))),
+        timings=Timings.from_stages(_parse_server_timing(answer.headers.get("Server-Timing", ""))),
     )
 
 
-def _server_timing(header: str) -> dict[str, float]:
-    """The milliseconds of ``decode;dur=1.2, infer;dur=30``."""
+def _parse_server_timing(header: str) -> dict[str, float]:
+    """Return milliseconds by stage from ``decode;dur=1.2, infer;dur=30``."""
     pairs = re.findall(r"(\w+);dur=(\d+(?:\.\d+)?)", header)
     return {name: float(duration) for name, duration in pairs}
 
 
-def _models(answer: _Answer, target: Target) -> list[Model]:
+def _parse_models(answer: _Answer, target: Target) -> list[Model]:
     try:
         return [
             Model(**{field.name: entry[field.name] for field in fields(Model)})
             for entry in json.loads(answer.body)["models"]
         ]
     except (ValueError, LookupError, TypeError) as error:
-        raise ProtocolError(f"{target} answered with no list of models") from error
+        raise ProtocolError(f"{target} did not answer with a list of models") from error
 
 
-def _checked(answer: _Answer, target: Target) -> _Answer:
+def _check_status(answer: _Answer, target: Target) -> _Answer:
     if answer.status == 200:
         return answer
-    problem = _problem(answer)
-    reason = str(problem.get("type", "")).removeprefix(PROBLEM).replace("-", "_").upper()
-    ours = reason in BY_REASON
-    kind = BY_REASON[reason] if ours else KINDS.get(answer.status, ProtocolError)
+    problem = _parse_problem(answer)
+    reason = (
+        str(problem.get("type", "")).removeprefix(PROBLEM_TYPE_PREFIX).replace("-", "_").upper()
+    )
+    is_ours = reason in ERRORS_BY_REASON
+    kind = (
+        ERRORS_BY_REASON[reason] if is_ours else ERRORS_BY_STATUS.get(answer.status, ProtocolError)
+    )
     raise kind(
-        str(problem["detail"]) if ours else f"{target} answered with HTTP {answer.status}",
+        str(problem["detail"]) if is_ours else f"{target} answered with HTTP {answer.status}",
         request_id=problem.get("request_id") or answer.headers.get("X-Request-Id"),
-        retry_after=_retry_after(answer.headers.get("Retry-After")),
+        retry_after=_parse_retry_after(answer.headers.get("Retry-After")),
     )
 
 
-def _problem(answer: _Answer) -> dict[str, Any]:
+def _parse_problem(answer: _Answer) -> dict[str, Any]:
     if not answer.headers.get("Content-Type", "").startswith("application/problem+json"):
         return {}
     try:
@@ -228,8 +242,8 @@ def _problem(answer: _Answer) -> dict[str, Any]:
     return problem if isinstance(problem, dict) else {}
 
 
-def _retry_after(header: str | None) -> float | None:
-    """Seconds to wait, from seconds or from a date (RFC 9110, 10.2.3)."""
+def _parse_retry_after(header: str | None) -> float | None:
+    """Return the seconds to wait, given as seconds or as a date (RFC 9110, 10.2.3)."""
     if header is None:
         return None
     if re.fullmatch(r"\d+(\.\d+)?", header):
@@ -238,8 +252,8 @@ def _retry_after(header: str | None) -> float | None:
     return None if date is None else max(0.0, email.utils.mktime_tz(date) - time.time())
 
 
-def _broken(error: httpx.TransportError, target: Target) -> RehueError:
-    # To be slow in connecting is the address's fault, and another may do better.
+def _convert_error(error: httpx.TransportError, target: Target) -> RehueError:
+    # A slow connection is a problem of this address: another server may be faster.
     if isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
-        return DeadlineExceeded(f"{target}: no whole answer in time")
+        return DeadlineExceeded(f"{target}: no complete answer in time")
     return Unavailable(f"{target}: {error or type(error).__name__}")

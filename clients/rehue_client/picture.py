@@ -1,22 +1,20 @@
-"""What goes in and what comes out: a source, a request, a picture."""
+"""Options of a request, and what the server returns."""
 
 import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import BinaryIO
 
-from rehue_client.errors import InvalidParameter, RehueError, SourceError
-
-Source = str | os.PathLike[str] | bytes | BinaryIO
+from rehue_client.errors import InvalidParameter, RehueError
+from rehue_client.sources import Source
 
 FORMATS = ("auto", "jpeg", "png", "webp", "tiff")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timings:
-    """What the server spent on each stage, in milliseconds."""
+    """Time that the server spent on each stage, in milliseconds."""
 
     decode: float = 0.0
     prepare: float = 0.0
@@ -25,8 +23,8 @@ class Timings:
     encode: float = 0.0
 
     @classmethod
-    def of(cls, stages: Mapping[str, float]) -> "Timings":
-        """From names and milliseconds; stages that are not known here are left out."""
+    def from_stages(cls, stages: Mapping[str, float]) -> "Timings":
+        """Create from milliseconds by stage; unknown stages are ignored."""
         return cls(**{f.name: stages[f.name] for f in fields(cls) if f.name in stages})
 
     @property
@@ -36,14 +34,14 @@ class Timings:
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A photograph in colour.
+    """A colorized photograph.
 
     Attributes:
         data: the encoded image.
         media_type: of ``data``, for example ``image/jpeg``.
         model: name and version, for example ``rehue/1``.
-        request_id: the server's name for the request.
-        timings: what the server spent on it.
+        request_id: the server's ID of the request.
+        timings: time that the server spent on it.
     """
 
     data: bytes = field(repr=False)
@@ -53,21 +51,21 @@ class Picture:
     timings: Timings
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Writes the image so that ``path`` never holds half of one."""
+        """Write the image to ``path``, atomically; creates missing folders."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".rehue-{secrets.token_hex(8)}")
+        temporary = path.with_name(f".rehue-{secrets.token_hex(8)}")
         try:
-            part.write_bytes(self.data)
-            part.replace(path)
+            temporary.write_bytes(self.data)
+            temporary.replace(path)
         finally:
-            part.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         return path
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One photograph of many: either its picture or the reason why there is none."""
+    """The outcome for one photograph of several: ``picture`` or ``error`` is set."""
 
     source: Source = field(repr=False)
     picture: Picture | None = None
@@ -76,7 +74,7 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How to colorize; the server's own defaults where a value is None."""
+    """Parameters of a request; None: the server's default."""
 
     model: str | None = None
     strength: float = 1.0
@@ -84,7 +82,7 @@ class Options:
     quality: int | None = None
 
     def __post_init__(self) -> None:
-        # Ranges are the server's to know; a format has to have a name on the wire.
+        # The server checks the ranges. The format is checked because the proto's enum needs it.
         if self.format not in FORMATS:
             raise InvalidParameter(f"format {self.format!r} is not one of {', '.join(FORMATS)}")
 
@@ -97,15 +95,3 @@ class Model:
     version: str
     state: str
     default: bool
-
-
-def read(source: Source) -> bytes:
-    """The bytes of a path, of a binary file from where it stands, or themselves."""
-    if isinstance(source, bytes):
-        return source
-    try:
-        if isinstance(source, (str, os.PathLike)):
-            return Path(source).read_bytes()
-        return source.read()
-    except OSError as error:
-        raise SourceError(f"cannot read {source}: {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""When to try again, where, and when to stop: decisions only, no waiting."""
+"""Retry decisions. The clients do the waiting."""
 
 import random
 import time
@@ -12,12 +12,19 @@ from rehue_client.errors import DeadlineExceeded, RehueError
 
 @dataclass(frozen=True, kw_only=True)
 class Retries:
-    """How often, and after what pauses, a call is tried again.
+    """How often a call is retried, and with which pauses.
 
-    Pauses double from ``first`` up to ``longest`` seconds, each cut by chance to
-    between a half and the whole, so that clients that failed together do not
-    come back together. What the server asks for (Retry-After) is added to them.
-    The defaults outlast a server's restart: about ten seconds in all.
+    Pauses double from ``first`` to ``longest`` seconds. Each is drawn at random
+    between half and all of that, so that clients that failed together do not retry
+    together. The server's Retry-After is added.
+
+    Args:
+        attempts: attempts per call, the first included.
+        first: longest pause after the first failure, in seconds.
+        longest: longest pause after any failure, in seconds.
+
+    Raises:
+        ValueError: a value is out of range.
     """
 
     attempts: int = 8
@@ -28,27 +35,27 @@ class Retries:
         if self.attempts < 1 or self.first < 0 or self.longest < self.first:
             raise ValueError(f"{self} needs attempts >= 1 and 0 <= first <= longest")
 
-    def pause(self, failures: int) -> float:
-        """Seconds to wait after that many failures in a row, from 1."""
-        # 2.0**64 is far beyond any `longest`; an endless power would overflow.
+    def draw_pause(self, failures: int) -> float:
+        """Return the seconds to wait after ``failures`` (at least 1) in a row."""
+        # The exponent is bounded because a large one overflows; 2**64 s is beyond any `longest`.
         longest = min(self.longest, self.first * 2.0 ** min(failures - 1, 64))
         return random.uniform(longest / 2, longest)
 
 
-USUAL = Retries()
+DEFAULT_RETRIES = Retries()
 
 
 class Call:
-    """One call of the caller's: its deadline and its tries so far.
+    """One call of the API: its deadline and its attempts so far.
 
-    The clients turn it into requests::
+    The clients use it like this::
 
         while True:
-            with call.attempt() as endpoint:
-                return send(endpoint, call.remaining())
+            with call.start_attempt() as endpoint:
+                return send(endpoint, call.get_remaining())
             sleep(call.pause)
 
-    An attempt lets an error through only when trying again cannot help.
+    The ``with`` block suppresses an error if the call should be retried.
     """
 
     def __init__(self, endpoints: Endpoints, retries: Retries, timeout: float | None) -> None:
@@ -59,53 +66,53 @@ class Call:
         self.failures = 0
         self.pause = 0.0
 
-    def remaining(self) -> float | None:
-        """Seconds left, or None where there is no deadline.
+    def get_remaining(self) -> float | None:
+        """Return the seconds left, or None if there is no deadline.
 
         Raises:
-            DeadlineExceeded: none are left.
+            DeadlineExceeded: the deadline has passed.
         """
         if self.deadline is None:
             return None
-        left = self.deadline - time.monotonic()
-        if left <= 0:
-            raise DeadlineExceeded("the time given to the call is over")
-        return left
+        remaining = self.deadline - time.monotonic()
+        if remaining <= 0:
+            raise DeadlineExceeded("the call's timeout has passed")
+        return remaining
 
-    def attempt(self) -> "Attempt":
+    def start_attempt(self) -> "Attempt":
         return Attempt(self)
 
-    def failed(self, error: RehueError) -> bool:
-        """Whether to try again; `pause` then says after how many seconds."""
+    def should_retry(self, error: RehueError) -> bool:
+        """Return whether to retry after ``error``; sets `pause` to the seconds to wait."""
         self.failures += 1
-        if not error.repeatable or self.failures >= self.retries.attempts:
+        if not error.retryable or self.failures >= self.retries.attempts:
             return False
-        if self.endpoints.others(self.tried):
+        if self.endpoints.has_untried(self.tried):
             self.pause = 0.0
             return True
         self.tried.clear()
-        self.pause = self.retries.pause(self.failures) + (error.retry_after or 0.0)
+        self.pause = self.retries.draw_pause(self.failures) + (error.retry_after or 0.0)
         return self.deadline is None or time.monotonic() + self.pause < self.deadline
 
 
 class Attempt:
-    """One try of a call; swallows the error that another try may mend."""
+    """One attempt of a call. Suppresses the error if the call should be retried."""
 
     def __init__(self, call: Call) -> None:
         self._call = call
 
     def __enter__(self) -> Endpoint:
-        self._endpoint = self._call.endpoints.take(self._call.tried)
+        self._endpoint = self._call.endpoints.acquire(self._call.tried)
         self._call.tried.append(self._endpoint)
         target = self._endpoint.target
-        self._span = tracing.span(
+        self._span = tracing.start_span(
             "rehue.attempt",
             {
                 "server.address": target.host,
                 "server.port": target.port,
                 "rehue.attempt": self._call.failures + 1,
             },
-            sends=True,
+            is_request=True,
         )
         self._span.__enter__()
         return self._endpoint
@@ -120,5 +127,5 @@ class Attempt:
         endpoints = self._call.endpoints
         endpoints.release(self._endpoint)
         if error is None or isinstance(error, RehueError):
-            endpoints.note(self._endpoint, error)
-        return isinstance(error, RehueError) and self._call.failed(error)
+            endpoints.record_outcome(self._endpoint, error)
+        return isinstance(error, RehueError) and self._call.should_retry(error)

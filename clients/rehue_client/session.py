@@ -1,4 +1,4 @@
-"""What both clients are made of: everything but the awaiting."""
+"""The part that `Client` and `AsyncClient` share."""
 
 import threading
 from abc import ABC, abstractmethod
@@ -6,34 +6,35 @@ from collections.abc import Iterable
 from typing import Generic, TypeVar
 
 from rehue_client.endpoints import Endpoints
-from rehue_client.retries import USUAL, Call, Retries
-from rehue_client.target import DEFAULT, Target, Tls
+from rehue_client.retries import DEFAULT_RETRIES, Call, Retries
+from rehue_client.target import DEFAULT_TARGET, Target, Tls
 
 T = TypeVar("T")
 
 
 class Session(ABC, Generic[T]):
-    """The servers of a client, a connection to each, and the way it calls them.
+    """The servers of a client and a connection to each.
 
     Args:
         targets: ``grpc://``, ``grpcs://``, ``http://`` or ``https://`` addresses.
-            Of several, the least busy is asked, and another when it fails.
-        api_key: for servers that ask for one.
-        timeout: seconds for one photograph, retries and pauses included; None: no end.
-        retries: how often and after what pauses a call is tried again.
+            Of several, the one with the fewest requests in flight is used, and
+            another one if it fails.
+        api_key: for servers that require one.
+        timeout: seconds for one photograph, retries and pauses included; None: no limit.
+        retries: how often and with which pauses a call is retried.
         tls: certificates for ``grpcs://`` and ``https://``.
 
     Raises:
-        ValueError: an address that is none.
+        ValueError: an address is not valid, or there is none.
     """
 
     def __init__(
         self,
-        targets: str | Iterable[str] = DEFAULT,
+        targets: str | Iterable[str] = DEFAULT_TARGET,
         *,
         api_key: str | None = None,
         timeout: float | None = 60.0,
-        retries: Retries = USUAL,
+        retries: Retries = DEFAULT_RETRIES,
         tls: Tls | None = None,
     ) -> None:
         urls = [targets] if isinstance(targets, str) else list(targets)
@@ -51,10 +52,10 @@ class Session(ABC, Generic[T]):
 
     @abstractmethod
     def _connect(self, target: Target) -> T:
-        """A new connection to one server."""
+        """Open a connection to one server."""
 
-    def _transport(self, target: Target) -> T:
-        """The connection to one server, made when it is first needed."""
+    def _get_transport(self, target: Target) -> T:
+        """Return the connection to one server; opened on first use."""
         with self._lock:
             if self._closed:
                 raise RuntimeError("this client is closed")
@@ -62,19 +63,19 @@ class Session(ABC, Generic[T]):
                 self._transports[target] = self._connect(target)
             return self._transports[target]
 
-    def _drain(self) -> list[T]:
-        """The connections to close; none are made after it."""
+    def _remove_transports(self) -> list[T]:
+        """Mark the client as closed and return the connections to close."""
         with self._lock:
             self._closed = True
             transports = list(self._transports.values())
             self._transports.clear()
         return transports
 
-    def _call(self, timeout: float | None) -> Call:
+    def _start_call(self, timeout: float | None) -> Call:
         return Call(self._endpoints, self._retries, self._timeout if timeout is None else timeout)
 
-    def _listing(self, timeout: float | None) -> Call:
-        """A call for the list of models, which only HTTP gives."""
-        http = [target for target in self._targets if not target.speaks_grpc]
+    def _start_listing(self, timeout: float | None) -> Call:
+        """Start a call for the list of models, which only HTTP offers."""
+        http = [target for target in self._targets if not target.uses_grpc]
         endpoints = Endpoints(http or self._targets)
         return Call(endpoints, self._retries, self._timeout if timeout is None else timeout)

@@ -1,15 +1,15 @@
-"""Where a server is: ``grpc://host:port`` and its three sisters."""
+"""Server addresses and TLS options."""
 
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-DEFAULT = "grpc://127.0.0.1:9000"
-PORTS = {"grpc": 9000, "grpcs": 443, "http": 80, "https": 443}
+DEFAULT_TARGET = "grpc://127.0.0.1:9000"
+DEFAULT_PORTS = {"grpc": 9000, "grpcs": 443, "http": 80, "https": 443}
 
 
 @dataclass(frozen=True)
 class Target:
-    """One address of a server.
+    """The address of one server.
 
     >>> Target.parse("grpc://photos.example:9000")
     Target(scheme='grpc', host='photos.example', port=9000, path='')
@@ -22,20 +22,28 @@ class Target:
 
     @classmethod
     def parse(cls, url: str) -> "Target":
+        """Parse a URL.
+
+        Raises:
+            ValueError: the scheme is unknown, the host is missing, or the URL has
+                credentials, a query, or (gRPC) a path.
+        """
         parts = urlsplit(url)
-        if parts.scheme not in PORTS or not parts.hostname or parts.username or parts.query:
-            raise ValueError(f"{url!r} is no server: expected {'://, '.join(PORTS)}://HOST:PORT")
+        if parts.scheme not in DEFAULT_PORTS or not parts.hostname or parts.username or parts.query:
+            raise ValueError(
+                f"{url!r} is not a server address: expected {'://, '.join(DEFAULT_PORTS)}://HOST:PORT"
+            )
         path = parts.path.rstrip("/")
         if path and parts.scheme.startswith("grpc"):
-            raise ValueError(f"{url!r}: a gRPC server has no path")
-        return cls(parts.scheme, parts.hostname, parts.port or PORTS[parts.scheme], path)
+            raise ValueError(f"{url!r}: a gRPC address has no path")
+        return cls(parts.scheme, parts.hostname, parts.port or DEFAULT_PORTS[parts.scheme], path)
 
     @property
-    def speaks_grpc(self) -> bool:
+    def uses_grpc(self) -> bool:
         return self.scheme.startswith("grpc")
 
     @property
-    def encrypted(self) -> bool:
+    def uses_tls(self) -> bool:
         return self.scheme in ("grpcs", "https")
 
     @property
@@ -49,12 +57,15 @@ class Target:
 
 @dataclass(frozen=True)
 class Tls:
-    """Certificates in PEM files; with none, the usual public authorities count.
+    """Paths of PEM files for ``grpcs://`` and ``https://``.
 
     Args:
-        ca: whom to trust in place of the public authorities.
-        certificate: our own certificate, where the server asks for one.
-        key: its private key.
+        ca: certificate authorities to trust. Default: the public ones.
+        certificate: client certificate, for servers that require one.
+        key: private key of ``certificate``.
+
+    Raises:
+        ValueError: only one of ``certificate`` and ``key`` is set.
     """
 
     ca: str | None = None
@@ -63,4 +74,4 @@ class Tls:
 
     def __post_init__(self) -> None:
         if (self.certificate is None) != (self.key is None):
-            raise ValueError("a TLS certificate and its key go together")
+            raise ValueError("a TLS client certificate needs its key, and a key its certificate")

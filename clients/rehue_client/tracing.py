@@ -1,7 +1,7 @@
-"""Spans in the caller's own traces, where the caller's process has OpenTelemetry.
+"""OpenTelemetry spans for the client's calls.
 
-The client does not depend on it: without the package nothing happens here, and
-without a tracer that the caller has set up, nothing but a look at that.
+OpenTelemetry is optional. Without the package these functions do nothing. With
+it, spans are recorded only if the calling process has configured a tracer.
 """
 
 import contextlib
@@ -10,28 +10,31 @@ from collections.abc import Iterator, Mapping
 try:
     from opentelemetry import propagate, trace
 except ImportError:
-    HERE = False
+    HAS_OPENTELEMETRY = False
 else:
-    HERE = True
+    HAS_OPENTELEMETRY = True
 
 
 @contextlib.contextmanager
-def span(
-    name: str, attributes: Mapping[str, str | int] | None = None, *, sends: bool = False
+def start_span(
+    name: str, attributes: Mapping[str, str | int] | None = None, *, is_request: bool = False
 ) -> Iterator[None]:
-    """A span around the block; ``sends``: it is the client's half of a request."""
-    if not HERE:
+    """Record the block as a span.
+
+    ``is_request``: the block sends a request, so the span has the kind CLIENT.
+    """
+    if not HAS_OPENTELEMETRY:
         yield
         return
-    kind = trace.SpanKind.CLIENT if sends else trace.SpanKind.INTERNAL
+    kind = trace.SpanKind.CLIENT if is_request else trace.SpanKind.INTERNAL
     tracer = trace.get_tracer("rehue_client")
     with tracer.start_as_current_span(name, kind=kind, attributes=attributes):
         yield
 
 
-def headers() -> dict[str, str]:
-    """What takes the current span to the server: traceparent, as W3C has it."""
+def get_trace_headers() -> dict[str, str]:
+    """Return the headers that carry the current span to the server (W3C traceparent)."""
     carrier: dict[str, str] = {}
-    if HERE:
+    if HAS_OPENTELEMETRY:
         propagate.inject(carrier)
     return carrier

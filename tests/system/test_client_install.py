@@ -1,4 +1,4 @@
-"""The base distribution alone: what it brings, what it leaves out, and that it works."""
+"""The base distribution alone: its dependencies, and that it works."""
 
 import shutil
 import subprocess
@@ -24,22 +24,24 @@ print(rehue_client.__file__)
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The programs of a fresh environment that holds nothing but the client."""
-    here = tmp_path_factory.mktemp("alone")
+    """Return the programs of a fresh environment with the client alone."""
+    folder = tmp_path_factory.mktemp("alone")
     uv = [str(Path(sys.executable).with_name("uv"))]
-    subprocess.run([*uv, "venv", "--quiet", "--python", sys.executable, here / "venv"], check=True)
-    pip = [*uv, "pip", "install", "--quiet", "--python", here / "venv" / "bin" / "python"]
+    subprocess.run(
+        [*uv, "venv", "--quiet", "--python", sys.executable, folder / "venv"], check=True
+    )
+    pip = [*uv, "pip", "install", "--quiet", "--python", folder / "venv" / "bin" / "python"]
     subprocess.run(
         [*pip, "--require-hashes", "-r", ROOT / "requirements" / "client.lock"], check=True
     )
-    # A copy, since building leaves a folder where it builds.
-    source = shutil.copytree(ROOT, here / "rehue", ignore=shutil.ignore_patterns(*LEFT_OUT))
+    # A copy, because building writes into the source folder.
+    source = shutil.copytree(ROOT, folder / "rehue", ignore=shutil.ignore_patterns(*LEFT_OUT))
     subprocess.run([*pip, "--no-deps", source], check=True)
-    return here / "venv" / "bin"
+    return folder / "venv" / "bin"
 
 
 def run(*command: object, cwd: Path, code: int = 0) -> str:
-    # Nothing of this environment leaks in: no PYTHONPATH, no settings.
+    # An empty environment: no PYTHONPATH, no settings.
     done = subprocess.run(
         [str(word) for word in command],
         cwd=cwd, env={}, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -48,22 +50,22 @@ def run(*command: object, cwd: Path, code: int = 0) -> str:
     return done.stdout
 
 
-def test_neither_ray_nor_tensorflow_nor_triton_comes_with_it(alone: Path, tmp_path: Path) -> None:
+def test_heavy_packages_are_not_installed(alone: Path, tmp_path: Path) -> None:
     assert str(alone.parent) in run(alone / "python", "-c", PROBE, cwd=tmp_path)
 
 
-def test_serving_says_what_it_needs(alone: Path, tmp_path: Path) -> None:
-    said = run(alone / "rehue", "serve", cwd=tmp_path, code=2)
-    assert "pip install 'rehue[serve]'" in said
-    assert "Traceback" not in said
+def test_serve_names_its_extra(alone: Path, tmp_path: Path) -> None:
+    output = run(alone / "rehue", "serve", cwd=tmp_path, code=2)
+    assert "pip install 'rehue[serve]'" in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
 def test_it_colorizes(alone: Path, server: Server, tmp_path: Path, protocol: str) -> None:
     url = server.http_url if protocol == "http" else server.grpc_url
-    said = run(
+    output = run(
         alone / "rehue", "colorize", PHOTO, "-o", tmp_path / "out.png",
         "--format", "png", "--server", url, cwd=tmp_path,
     )  # fmt: skip
-    assert "1 colorized in" in said
+    assert "1 colorized in" in output
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")

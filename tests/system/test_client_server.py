@@ -33,12 +33,12 @@ COFFEE = PHOTOS / "skimage_coffee.jpg"
 Colorize = Callable[..., Picture]
 
 
-def waiting(url: str, source: object = COFFEE, **options: object) -> Picture:
+def colorize_sync(url: str, source: object = COFFEE, **options: object) -> Picture:
     with Client(url) as client:
         return client.colorize(source, **options)
 
 
-def awaiting(url: str, source: object = COFFEE, **options: object) -> Picture:
+def colorize_async(url: str, source: object = COFFEE, **options: object) -> Picture:
     async def run() -> Picture:
         async with AsyncClient(url) as client:
             return await client.colorize(source, **options)
@@ -46,7 +46,7 @@ def awaiting(url: str, source: object = COFFEE, **options: object) -> Picture:
     return asyncio.run(run())
 
 
-@pytest.fixture(params=[waiting, awaiting])
+@pytest.fixture(params=[colorize_sync, colorize_async])
 def colorize(request: pytest.FixtureRequest) -> Colorize:
     return request.param
 
@@ -56,21 +56,21 @@ def url(request: pytest.FixtureRequest, server: Server) -> str:
     return server.http_url if request.param == "http" else server.grpc_url
 
 
-def opened(picture: Picture) -> Image.Image:
+def open_picture(picture: Picture) -> Image.Image:
     return Image.open(io.BytesIO(picture.data))
 
 
-def encoded(image: Image.Image, format: str, **options: object) -> bytes:
+def encode_image(image: Image.Image, format: str, **options: object) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format, **options)
     return buffer.getvalue()
 
 
-def test_photograph_comes_back_in_colour_and_at_its_size(colorize: Colorize, url: str) -> None:
+def test_photograph_is_colorized_at_its_size(colorize: Colorize, url: str) -> None:
     picture = colorize(url)
     with Image.open(COFFEE) as source:
-        assert opened(picture).size == source.size
-    pixels = np.asarray(opened(picture).convert("RGB"), np.int16)
+        assert open_picture(picture).size == source.size
+    pixels = np.asarray(open_picture(picture).convert("RGB"), np.int16)
     assert np.ptp(pixels, axis=2).mean() > 1
     assert picture.media_type == "image/jpeg"
     assert picture.model.startswith("rehue/")
@@ -79,19 +79,19 @@ def test_photograph_comes_back_in_colour_and_at_its_size(colorize: Colorize, url
     assert all(value > 0 for value in stages.values()), stages
 
 
-def test_options_do_what_they_say(colorize: Colorize, url: str) -> None:
+def test_options_have_their_effect(colorize: Colorize, url: str) -> None:
     picture = colorize(url, model="seed", strength=0.0, format="png")
     assert picture.model.startswith("seed/")
-    assert (picture.media_type, opened(picture).format) == ("image/png", "PNG")
-    pixels = np.asarray(opened(picture).convert("RGB"), np.int16)
+    assert (picture.media_type, open_picture(picture).format) == ("image/png", "PNG")
+    pixels = np.asarray(open_picture(picture).convert("RGB"), np.int16)
     assert np.ptp(pixels, axis=2).max() <= 1  # no chroma is left
     small, large = (colorize(url, format="jpeg", quality=quality) for quality in (20, 95))
     assert len(small.data) < len(large.data) / 2
 
 
-def test_both_protocols_give_the_same_picture(server: Server) -> None:
+def test_both_protocols_return_the_same_picture(server: Server) -> None:
     over_http, over_grpc = (
-        waiting(url, format="png") for url in (server.http_url, server.grpc_url)
+        colorize_sync(url, format="png") for url in (server.http_url, server.grpc_url)
     )
     assert over_http.data == over_grpc.data
 
@@ -102,15 +102,15 @@ def test_both_protocols_give_the_same_picture(server: Server) -> None:
         (b"", {}, InvalidImage),
         (b"no picture at all", {}, InvalidImage),
         (COFFEE.read_bytes()[:9000], {}, InvalidImage),
-        (encoded(Image.new("L", (8, 8)), "GIF"), {}, UnsupportedImage),
-        (encoded(Image.new("1", (60_000, 60_000)), "PNG"), {}, ImageTooLarge),
+        (encode_image(Image.new("L", (8, 8)), "GIF"), {}, UnsupportedImage),
+        (encode_image(Image.new("1", (60_000, 60_000)), "PNG"), {}, ImageTooLarge),
         (COFFEE, {"strength": 2.5}, InvalidParameter),
         (COFFEE, {"quality": 0}, InvalidParameter),
         (COFFEE, {"model": "nobody"}, UnknownModel),
     ],
     ids=["empty", "text", "cut short", "GIF", "bomb", "strength", "quality", "model"],
 )
-def test_refusals_arrive_as_themselves(
+def test_each_refusal_has_its_error(
     colorize: Colorize,
     url: str,
     source: object,
@@ -124,7 +124,7 @@ def test_refusals_arrive_as_themselves(
     assert caught.value.request_id
 
 
-def test_time_that_is_over_is_over(colorize: Colorize, url: str) -> None:
+def test_timeout_raises(colorize: Colorize, url: str) -> None:
     with pytest.raises(DeadlineExceeded):
         colorize(url, timeout=0.005)
 
@@ -156,10 +156,10 @@ def test_command_on_a_folder(server: Server, url: str, tmp_path: Path) -> None:
         assert picture.mode == "RGB"
 
 
-def test_page_is_served_and_asks_nobody_else(server: Server) -> None:
+def test_page_is_served_and_loads_nothing_from_elsewhere(server: Server) -> None:
     page = httpx.get(server.http_url).text
     assert "Drop a photograph here" in page
-    # The one foreign address is a name, not a place: SVG's namespace.
+    # The only other address is SVG's namespace, which is not fetched.
     assert set(re.findall(r"""(?:https?:|["'(])//[^\s"'>)]+""", page)) == {
         "http://www.w3.org/2000/svg"
     }

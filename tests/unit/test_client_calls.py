@@ -1,7 +1,4 @@
-"""The SDK against servers that misbehave on demand.
-
-Over both protocols, and with both clients: the one that waits and the one of asyncio.
-"""
+"""The SDK against scripted servers, over both protocols and with both clients."""
 
 import asyncio
 import contextlib
@@ -41,13 +38,13 @@ BUSY = Plain(503, grpc.StatusCode.UNAVAILABLE)
 Colorize = Callable[..., Picture]
 
 
-def waiting(targets: str | list[str], source: object = PHOTO, **options: object) -> Picture:
+def colorize_sync(targets: str | list[str], source: object = PHOTO, **options: object) -> Picture:
     client_options = {k: options.pop(k) for k in ("api_key", "retries") if k in options}
     with Client(targets, **client_options) as client:
         return client.colorize(source, **options)
 
 
-def awaiting(targets: str | list[str], source: object = PHOTO, **options: object) -> Picture:
+def colorize_async(targets: str | list[str], source: object = PHOTO, **options: object) -> Picture:
     client_options = {k: options.pop(k) for k in ("api_key", "retries") if k in options}
 
     async def run() -> Picture:
@@ -57,7 +54,7 @@ def awaiting(targets: str | list[str], source: object = PHOTO, **options: object
     return asyncio.run(run())
 
 
-@pytest.fixture(params=[waiting, awaiting])
+@pytest.fixture(params=[colorize_sync, colorize_async])
 def colorize(request: pytest.FixtureRequest) -> Colorize:
     return request.param
 
@@ -75,26 +72,26 @@ def scripted() -> Iterator[Scripted]:
 
 @pytest.fixture
 def url(scripted: Scripted, protocol: str) -> str:
-    return url_of(scripted, protocol)
+    return get_url(scripted, protocol)
 
 
-def url_of(scripted: Scripted, protocol: str) -> str:
+def get_url(scripted: Scripted, protocol: str) -> str:
     return scripted.http_url if protocol == "http" else scripted.grpc_url
 
 
-def free_port() -> int:
+def find_free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
 
 
 @contextlib.contextmanager
-def answering(answer: Callable[[socket.socket], None]) -> Iterator[int]:
-    """A port that takes connections and answers the first bytes with ``answer``."""
+def serve_raw(answer: Callable[[socket.socket], None]) -> Iterator[int]:
+    """Listen on a port, and call ``answer`` with each connection after its first byte."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def accept() -> None:
-        # Until the listener is closed; clients that hang up are no matter.
+        # Until the listener is closed. Clients that hang up are ignored.
         while listener.fileno() != -1:
             with contextlib.suppress(OSError):
                 connection, _ = listener.accept()
@@ -112,7 +109,7 @@ def answering(answer: Callable[[socket.socket], None]) -> Iterator[int]:
         thread.join()
 
 
-def test_everything_asked_for_arrives_and_everything_answered_comes_back(
+def test_request_and_response_are_complete(
     colorize: Colorize, url: str, scripted: Scripted
 ) -> None:
     picture = colorize(
@@ -129,16 +126,14 @@ def test_everything_asked_for_arrives_and_everything_answered_comes_back(
     assert picture.timings.total == 21.5
 
 
-def test_what_is_not_asked_for_is_left_to_the_server(
-    colorize: Colorize, url: str, scripted: Scripted
-) -> None:
+def test_defaults_are_left_to_the_server(colorize: Colorize, url: str, scripted: Scripted) -> None:
     colorize(url)
     [seen] = scripted.seen
     assert {"model", "quality"}.isdisjoint(seen.options)
     assert seen.authorization is None
 
 
-def test_sources_of_each_kind_are_read(colorize: Colorize, url: str, scripted: Scripted) -> None:
+def test_each_kind_of_source_is_read(colorize: Colorize, url: str, scripted: Scripted) -> None:
     image = PHOTO.read_bytes()
     with PHOTO.open("rb") as file:
         for source in (image, PHOTO, str(PHOTO), file):
@@ -158,19 +153,19 @@ def test_unknown_format_is_not_sent(colorize: Colorize, url: str, scripted: Scri
 
 
 @pytest.mark.parametrize("code", CODES)
-def test_each_code_has_its_error(
+def test_each_reason_has_its_error(
     colorize: Colorize, url: str, scripted: Scripted, code: str
 ) -> None:
     scripted.script = [Refusal(code)]
     with pytest.raises(RehueError) as caught:
         colorize(url, retries=Retries(attempts=1))
-    assert type(caught.value) is errors.BY_REASON[code]
+    assert type(caught.value) is errors.ERRORS_BY_REASON[code]
     assert str(caught.value) == "as the test says"
     assert caught.value.request_id == "r-1"
 
 
 @pytest.mark.parametrize("code", sorted(set(CODES) - {"OVERLOADED", "UNAVAILABLE"}))
-def test_what_cannot_succeed_is_sent_once(
+def test_final_errors_are_not_retried(
     colorize: Colorize, url: str, scripted: Scripted, code: str
 ) -> None:
     scripted.script = [Refusal(code)]
@@ -180,7 +175,7 @@ def test_what_cannot_succeed_is_sent_once(
 
 
 @pytest.mark.parametrize("code", ["OVERLOADED", "UNAVAILABLE"])
-def test_pause_asked_for_is_kept(
+def test_retry_after_is_respected(
     colorize: Colorize, url: str, scripted: Scripted, code: str
 ) -> None:
     scripted.script = [Refusal(code, retry_after=1)]
@@ -192,7 +187,7 @@ def test_pause_asked_for_is_kept(
     assert second.timeout <= first.timeout - 0.9
 
 
-def test_date_to_come_back_is_kept(colorize: Colorize, scripted: Scripted) -> None:
+def test_retry_after_as_a_date_is_respected(colorize: Colorize, scripted: Scripted) -> None:
     date = email.utils.formatdate(time.time() + 2, usegmt=True)
     scripted.script = [
         Plain(503, grpc.StatusCode.UNAVAILABLE, headers=(("Retry-After", date),)),
@@ -213,7 +208,7 @@ def test_no_pause_goes_past_the_deadline(colorize: Colorize, url: str, scripted:
     assert len(scripted.seen) == 1
 
 
-def test_errors_without_details_are_tried_again(
+def test_errors_without_details_are_retried(
     colorize: Colorize, url: str, scripted: Scripted
 ) -> None:
     scripted.script = [BUSY, Plain(502, grpc.StatusCode.INTERNAL), None]
@@ -221,7 +216,7 @@ def test_errors_without_details_are_tried_again(
     assert len(scripted.seen) == 3
 
 
-def test_tries_end(colorize: Colorize, url: str, scripted: Scripted) -> None:
+def test_attempts_are_limited(colorize: Colorize, url: str, scripted: Scripted) -> None:
     scripted.always = lambda image: BUSY
     with pytest.raises(Unavailable):
         colorize(url, retries=Retries(attempts=3, first=0.01, longest=0.01))
@@ -258,16 +253,20 @@ def test_message_over_the_servers_limit_is_too_large(
     assert len(scripted.seen) == 1
 
 
-def test_stranger_is_recognized(colorize: Colorize, url: str, scripted: Scripted) -> None:
+def test_foreign_server_is_a_protocol_error(
+    colorize: Colorize, url: str, scripted: Scripted
+) -> None:
     scripted.script = [Plain(404, grpc.StatusCode.UNIMPLEMENTED, "what?")]
     with pytest.raises(ProtocolError):
         colorize(url)
     assert len(scripted.seen) == 1
 
 
-def test_page_in_place_of_a_picture_is_no_picture(colorize: Colorize, scripted: Scripted) -> None:
+def test_answer_that_is_not_an_image_is_a_protocol_error(
+    colorize: Colorize, scripted: Scripted
+) -> None:
     scripted.script = [Plain(200, grpc.StatusCode.OK, "<html>")]
-    with pytest.raises(ProtocolError, match="text/plain in place of a picture"):
+    with pytest.raises(ProtocolError, match="text/plain instead of an image"):
         colorize(scripted.http_url)
 
 
@@ -289,22 +288,22 @@ def test_deadline_holds_when_the_answer_trickles(colorize: Colorize) -> None:
             connection.sendall(b".")
             time.sleep(0.05)
 
-    with answering(trickle) as port:
+    with serve_raw(trickle) as port:
         start = time.monotonic()
         with pytest.raises(DeadlineExceeded):
             colorize(f"http://127.0.0.1:{port}", timeout=0.5)
         assert time.monotonic() - start < 1.5
 
 
-def test_nobody_there_is_unavailable(colorize: Colorize, protocol: str) -> None:
+def test_refused_connection_is_unavailable(colorize: Colorize, protocol: str) -> None:
     quick = Retries(attempts=2, first=0.01, longest=0.01)
     with pytest.raises(Unavailable, match=r"127\.0\.0\.1"):
-        colorize(f"{protocol}://127.0.0.1:{free_port()}", retries=quick)
+        colorize(f"{protocol}://127.0.0.1:{find_free_port()}", retries=quick)
 
 
-def test_server_that_starts_late_is_found(colorize: Colorize, protocol: str) -> None:
+def test_call_waits_for_a_server_that_starts_late(colorize: Colorize, protocol: str) -> None:
     scripted = Scripted()
-    ports = {f"{protocol}_port": free_port()}
+    ports = {f"{protocol}_port": find_free_port()}
     done = threading.Event()
 
     def late() -> None:
@@ -325,7 +324,7 @@ def test_server_that_starts_late_is_found(colorize: Colorize, protocol: str) -> 
 def test_dropped_connections_go_to_another_server(
     colorize: Colorize, url: str, scripted: Scripted, protocol: str
 ) -> None:
-    with answering(lambda connection: None) as port:
+    with serve_raw(lambda connection: None) as port:
         start = time.monotonic()
         for _ in range(4):
             colorize([f"{protocol}://127.0.0.1:{port}", url])
@@ -333,21 +332,19 @@ def test_dropped_connections_go_to_another_server(
     assert len(scripted.seen) == 4
 
 
-def test_failing_server_is_left_alone(scripted: Scripted, protocol: str, url: str) -> None:
+def test_failing_server_is_avoided(scripted: Scripted, protocol: str, url: str) -> None:
     with serve(Scripted(always=lambda image: BUSY)) as failing:
-        with Client([url_of(failing, protocol), url]) as client:
+        with Client([get_url(failing, protocol), url]) as client:
             for _ in range(20):
                 client.colorize(PHOTO)
         assert len(scripted.seen) == 20
         assert len(failing.seen) <= 2
 
 
-def test_the_quick_server_gets_more_of_the_load(
-    scripted: Scripted, protocol: str, url: str
-) -> None:
+def test_faster_server_gets_more_of_the_load(scripted: Scripted, protocol: str, url: str) -> None:
     with serve(Scripted(always=lambda image: Slow(0.3))) as slow:
         scripted.always = lambda image: Slow(0.02)
-        with Client([url_of(slow, protocol), url]) as client:
+        with Client([get_url(slow, protocol), url]) as client:
             results = list(client.colorize_many([PHOTO] * 40, concurrency=8))
     assert all(result.picture for result in results)
     assert len(scripted.seen) + len(slow.seen) == 40
@@ -355,13 +352,13 @@ def test_the_quick_server_gets_more_of_the_load(
     assert 1 <= len(slow.seen) <= 12
 
 
-def test_overloaded_server_gives_its_work_to_another(
+def test_overloaded_server_is_avoided(
     colorize: Colorize, scripted: Scripted, protocol: str, url: str
 ) -> None:
     with serve(Scripted(always=lambda image: Refusal("OVERLOADED", retry_after=20))) as full:
         start = time.monotonic()
         for _ in range(3):
-            colorize([url_of(full, protocol), url])
+            colorize([get_url(full, protocol), url])
         assert time.monotonic() - start < 3
     assert len(scripted.seen) == 3
 
@@ -377,7 +374,7 @@ def test_ready(protocol: str, url: str, scripted: Scripted) -> None:
         scripted.ready = False
         assert not client.ready()
         assert not asyncio.run(ready())
-    with Client([f"{protocol}://127.0.0.1:{free_port()}"]) as client:
+    with Client([f"{protocol}://127.0.0.1:{find_free_port()}"]) as client:
         assert not client.ready()
 
 
@@ -393,14 +390,14 @@ def test_models(scripted: Scripted) -> None:
         client.models()
 
 
-def test_closed_client_says_so(url: str) -> None:
+def test_closed_client_raises(url: str) -> None:
     client = Client(url)
     client.close()
     with pytest.raises(RuntimeError, match="closed"):
         client.colorize(PHOTO)
 
 
-def test_bad_key_of_a_server_is_named() -> None:
+def test_invalid_address_is_named() -> None:
     for target in (
         "127.0.0.1:9000",
         "ftp://host",
@@ -412,10 +409,10 @@ def test_bad_key_of_a_server_is_named() -> None:
             Client(target)
 
 
-def test_broken_picture_of_the_caller_is_not_the_servers_fault(
+def test_invalid_image_does_not_count_against_the_server(
     colorize: Colorize, url: str, scripted: Scripted
 ) -> None:
-    """A refusal does not send a server to rest."""
+    """An invalid photograph does not cause a cooldown."""
     scripted.script = [Refusal("INVALID_IMAGE")]
     with Client(url) as client:
         with pytest.raises(InvalidImage):
@@ -423,16 +420,16 @@ def test_broken_picture_of_the_caller_is_not_the_servers_fault(
         assert client.colorize(PHOTO).data
 
 
-def public(kind: type) -> dict[str, inspect.Signature]:
+def get_signatures(kind: type) -> dict[str, inspect.Signature]:
     names = {"__init__", *(name for name in dir(kind) if not name.startswith("_"))}
     return {name: inspect.signature(getattr(kind, name)) for name in names}
 
 
-def test_both_clients_have_the_same_words() -> None:
-    waiting, awaiting = public(Client), public(AsyncClient)
-    assert waiting.keys() == awaiting.keys()
-    for name in waiting:
-        ours, theirs = waiting[name].parameters, awaiting[name].parameters
+def test_both_clients_have_the_same_signatures() -> None:
+    sync_api, async_api = get_signatures(Client), get_signatures(AsyncClient)
+    assert sync_api.keys() == async_api.keys()
+    for name in sync_api:
+        ours, theirs = sync_api[name].parameters, async_api[name].parameters
         assert list(ours) == list(theirs), name
         for word in ours:
             assert ours[word].kind == theirs[word].kind, (name, word)

@@ -1,4 +1,4 @@
-"""`rehue colorize` and its kin, as a user runs them."""
+"""The `rehue` command as a user runs it."""
 
 import shutil
 import signal
@@ -13,25 +13,25 @@ import grpc
 import pytest
 from scripted import Action, Plain, Refusal, Scripted, Slow, serve
 
-from rehue_client import command
+from rehue_client import __version__, command
 
 PHOTOS = Path(__file__).parents[1] / "photos"
 COFFEE = PHOTOS / "skimage_coffee.jpg"
 
 
-def fate(image: bytes) -> Action:
+def choose_action(image: bytes) -> Action:
     return Refusal("INVALID_IMAGE") if image.startswith(b"bad") else None
 
 
 @pytest.fixture
 def scripted() -> Iterator[Scripted]:
-    with serve(Scripted(always=fate)) as server:
+    with serve(Scripted(always=choose_action)) as server:
         yield server
 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """A folder with two photographs, one of them deep, one broken one, and a text."""
+    """A folder with two photographs (one in a subfolder), an invalid one and a text file."""
     folder = tmp_path / "photos"
     (folder / "1912" / "summer").mkdir(parents=True)
     shutil.copy(COFFEE, folder / "a.jpg")
@@ -42,11 +42,11 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def files(folder: Path) -> list[str]:
+def list_files(folder: Path) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
 
-def run(scripted: Scripted, *arguments: object) -> int:
+def run_colorize(scripted: Scripted, *arguments: object) -> int:
     return command.main(["colorize", *map(str, arguments), "--server", scripted.grpc_url])
 
 
@@ -54,93 +54,96 @@ def test_folder_keeps_its_tree_and_failures_are_listed(
     scripted: Scripted, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    assert run(scripted, photos, "-o", out) == 1
-    assert files(out) == ["1912/summer/b.JPEG", "a.jpg"]
+    assert run_colorize(scripted, photos, "-o", out) == 1
+    assert list_files(out) == ["1912/summer/b.JPEG", "a.jpg"]
     assert (out / "a.jpg").read_bytes() == COFFEE.read_bytes()
-    said = capsys.readouterr()
-    assert said.out.startswith("2 colorized, 1 failed in ")
-    assert f"failed: {photos / 'bad.png'}: as the test says (request r-1)" in said.err
+    captured = capsys.readouterr()
+    assert captured.out.startswith("2 colorized, 1 failed in ")
+    assert f"failed: {photos / 'bad.png'}: as the test says (request r-1)" in captured.err
 
 
 def test_single_file_into_a_file(scripted: Scripted, tmp_path: Path) -> None:
-    assert run(scripted, COFFEE, "-o", tmp_path / "new" / "coffee.png", "--format", "png") == 0
-    assert files(tmp_path) == ["new/coffee.png"]
+    assert (
+        run_colorize(scripted, COFFEE, "-o", tmp_path / "new" / "coffee.png", "--format", "png")
+        == 0
+    )
+    assert list_files(tmp_path) == ["new/coffee.png"]
     assert scripted.seen[0].options["format"] == "png"
 
 
 def test_format_gives_the_suffix(scripted: Scripted, tmp_path: Path) -> None:
-    assert run(scripted, COFFEE, "-o", tmp_path / "out", "--format", "tiff") == 0
-    assert files(tmp_path) == ["out/skimage_coffee.tif"]
+    assert run_colorize(scripted, COFFEE, "-o", tmp_path / "out", "--format", "tiff") == 0
+    assert list_files(tmp_path) == ["out/skimage_coffee.tif"]
 
 
-def test_resume_skips_what_is_there(
+def test_resume_skips_existing_outputs(
     scripted: Scripted, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (photos / "bad.png").unlink()
     out = tmp_path / "out"
     out.mkdir()
     (out / "a.jpg").write_bytes(b"done before")
-    assert run(scripted, photos, "-o", out, "--resume") == 0
+    assert run_colorize(scripted, photos, "-o", out, "--resume") == 0
     assert (out / "a.jpg").read_bytes() == b"done before"
     assert len(scripted.seen) == 1
     assert "1 colorized, 1 already there in" in capsys.readouterr().out
-    assert run(scripted, photos, "-o", out) == 0
+    assert run_colorize(scripted, photos, "-o", out) == 0
     assert (out / "a.jpg").read_bytes() == COFFEE.read_bytes()
 
 
-def test_source_is_never_written_over(
+def test_source_is_never_overwritten(
     scripted: Scripted, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = {name: (photos / name).read_bytes() for name in files(photos)}
-    assert run(scripted, photos, "-o", photos) == 1
+    before = {name: (photos / name).read_bytes() for name in list_files(photos)}
+    assert run_colorize(scripted, photos, "-o", photos) == 1
     (tmp_path / "link").symlink_to(photos)
-    assert run(scripted, photos / "a.jpg", "-o", tmp_path / "link") == 1
-    assert run(scripted, photos / "a.jpg", "-o", photos / "a.jpg") == 1
-    assert {name: (photos / name).read_bytes() for name in files(photos)} == before
-    assert "is a source and is never written over" in capsys.readouterr().err
+    assert run_colorize(scripted, photos / "a.jpg", "-o", tmp_path / "link") == 1
+    assert run_colorize(scripted, photos / "a.jpg", "-o", photos / "a.jpg") == 1
+    assert {name: (photos / name).read_bytes() for name in list_files(photos)} == before
+    assert "is a source and is never overwritten" in capsys.readouterr().err
     assert not scripted.seen
 
 
-def test_two_pictures_never_go_to_one_file(
+def test_two_outputs_are_never_the_same_file(
     scripted: Scripted, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.jpg").write_bytes(name.encode())
-    assert run(scripted, tmp_path / "one", tmp_path / "two", "-o", tmp_path / "out") == 1
+    assert run_colorize(scripted, tmp_path / "one", tmp_path / "two", "-o", tmp_path / "out") == 1
     assert (tmp_path / "out" / "a.jpg").read_bytes() == b"one"
-    assert "already the place of" in capsys.readouterr().err
+    assert "already the output of" in capsys.readouterr().err
 
 
-def test_pictures_of_an_earlier_run_are_no_sources(scripted: Scripted, photos: Path) -> None:
+def test_outputs_of_an_earlier_run_are_not_sources(scripted: Scripted, photos: Path) -> None:
     (photos / "bad.png").unlink()
     for _ in range(2):
-        assert run(scripted, photos, "-o", photos / "colour") == 0
-    assert files(photos / "colour") == ["1912/summer/b.JPEG", "a.jpg"]
+        assert run_colorize(scripted, photos, "-o", photos / "colour") == 0
+    assert list_files(photos / "colour") == ["1912/summer/b.JPEG", "a.jpg"]
 
 
 def test_photograph_named_twice_is_colorized_once(
     scripted: Scripted, photos: Path, tmp_path: Path
 ) -> None:
     (photos / "bad.png").unlink()
-    assert run(scripted, photos, photos / "a.jpg", "-o", tmp_path / "out") == 0
+    assert run_colorize(scripted, photos, photos / "a.jpg", "-o", tmp_path / "out") == 0
     assert len(scripted.seen) == 2
 
 
 def test_file_that_is_missing_is_a_failure_among_others(
     scripted: Scripted, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(scripted, "nowhere.jpg", COFFEE, "-o", tmp_path) == 1
-    said = capsys.readouterr()
-    assert "1 colorized, 1 failed" in said.out
-    assert "nowhere.jpg: No such file" in said.err
+    assert run_colorize(scripted, "nowhere.jpg", COFFEE, "-o", tmp_path) == 1
+    captured = capsys.readouterr()
+    assert "1 colorized, 1 failed" in captured.out
+    assert "nowhere.jpg: No such file" in captured.err
 
 
 def test_output_that_cannot_be_written_is_a_failure(
     scripted: Scripted, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "out").write_text("a file")
-    assert run(scripted, COFFEE, "-o", tmp_path / "out") == 1
+    assert run_colorize(scripted, COFFEE, "-o", tmp_path / "out") == 1
     assert "cannot write" in capsys.readouterr().err
 
 
@@ -150,16 +153,16 @@ def test_options_and_key_are_sent(
     key = tmp_path / "key"
     key.write_text("from a file\n")
     options = ["--model", "seed", "--strength", "1.5", "--quality", "70", "--format", "jpeg"]
-    assert run(scripted, COFFEE, "-o", tmp_path, *options, "--api-key-file", key) == 0
+    assert run_colorize(scripted, COFFEE, "-o", tmp_path, *options, "--api-key-file", key) == 0
     monkeypatch.setenv("REHUE_API_KEY", "from the environment")
-    assert run(scripted, COFFEE, "-o", tmp_path) == 0
+    assert run_colorize(scripted, COFFEE, "-o", tmp_path) == 0
     first, second = scripted.seen
     assert first.options == {"model": "seed", "strength": "1.5", "quality": "70", "format": "jpeg"}
     assert first.authorization == "Bearer from a file"
     assert second.authorization == "Bearer from the environment"
 
 
-def test_server_of_the_environment(
+def test_server_from_the_environment(
     scripted: Scripted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REHUE_SERVER", f"{scripted.http_url}, {scripted.grpc_url}")
@@ -167,7 +170,9 @@ def test_server_of_the_environment(
     assert len(scripted.seen) == 1
 
 
-def test_no_server_is_said_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_server_is_reported_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     start = time.monotonic()
     server = ["--server", "grpc://127.0.0.1:1"]
     assert command.main(["colorize", str(COFFEE), "-o", str(tmp_path), *server]) == 2
@@ -176,17 +181,23 @@ def test_no_server_is_said_at_once(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        (["--server", "ftp://x"], "'ftp://x' is no server"),
+        (["--server", "ftp://x"], "'ftp://x' is not a server address"),
         (["--api-key-file", "/nowhere"], "No such file"),
     ],
 )
-def test_wrong_use_is_said(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+def test_invalid_options_are_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     assert command.main(["colorize", str(COFFEE), "-o", str(tmp_path), *arguments]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
+
+
+def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        command.main(["--version"])
+    assert capsys.readouterr().out == f"rehue {__version__}\n"
 
 
 def test_models_are_listed(scripted: Scripted, capsys: pytest.CaptureFixture[str]) -> None:
@@ -194,7 +205,7 @@ def test_models_are_listed(scripted: Scripted, capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().out.split() == ["rehue", "1", "READY", "default"]
 
 
-def test_ctrl_c_ends_with_130_and_resume_goes_on(
+def test_ctrl_c_exits_with_130_and_resume_continues(
     scripted: Scripted, photos: Path, tmp_path: Path
 ) -> None:
     for number in range(8):
@@ -206,23 +217,23 @@ def test_ctrl_c_ends_with_130_and_resume_goes_on(
         [sys.executable, "-m", "rehue_client", *arguments, "--server", scripted.grpc_url],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    wait_for(lambda: len(files(tmp_path / "out")) == 4)
+    wait_for(lambda: len(list_files(tmp_path / "out")) == 4)
     process.send_signal(signal.SIGINT)
     start = time.monotonic()
     out, err = process.communicate(timeout=60)
     assert (process.returncode, time.monotonic() - start < 3) == (130, True)
     assert "4 colorized in" in out
     assert "Traceback" not in err
-    assert len(files(tmp_path / "out")) == 4  # no halves, no leftovers
+    assert len(list_files(tmp_path / "out")) == 4  # no partial and no temporary files
     scripted.always = None
-    assert run(scripted, photos, "-o", tmp_path / "out", "--resume") == 0
-    assert len(files(tmp_path / "out")) == 10
+    assert run_colorize(scripted, photos, "-o", tmp_path / "out", "--resume") == 0
+    assert len(list_files(tmp_path / "out")) == 10
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 15) -> None:
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, "timed out"
         time.sleep(0.05)
 
 
@@ -230,14 +241,14 @@ def test_failing_server_does_not_stop_the_command(
     scripted: Scripted, photos: Path, tmp_path: Path
 ) -> None:
     scripted.always = lambda image: Plain(403, grpc.StatusCode.PERMISSION_DENIED)
-    assert run(scripted, photos, "-o", tmp_path / "out") == 1
+    assert run_colorize(scripted, photos, "-o", tmp_path / "out") == 1
     assert len(scripted.seen) == 3
     assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture
 def extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """An installed package with a command whose own needs are not installed."""
+    """Install packages with commands whose dependencies are missing."""
     (tmp_path / "heavy_package.py").write_text("import a_library_that_is_not_here\n")
     (tmp_path / "lazy_package.py").write_text(
         "def add_commands(subparsers):\n"
@@ -260,33 +271,33 @@ def extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     ("arguments", "name"),
     [(["heavy", "--port", "1"], "heavy"), (["lazy"], "lazily"), (["lighter"], "light")],
 )
-def test_command_whose_extra_is_left_out_says_what_to_install(
+def test_command_without_its_extra_says_what_to_install(
     extra: str, capsys: pytest.CaptureFixture[str], arguments: list[str], name: str
 ) -> None:
     assert command.main(arguments) == 2
-    said = capsys.readouterr().err
-    assert extra in said
-    assert f"pip install 'rehue[{name}]'" in said
+    output = capsys.readouterr().err
+    assert extra in output
+    assert f"pip install 'rehue[{name}]'" in output
 
 
-def test_help_names_what_is_left_out(extra: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_names_missing_extras(extra: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         command.main(["--help"])
-    said = capsys.readouterr().out
-    assert "rehue[heavy]" in said
-    assert "colorize photographs and folders" in said
+    output = capsys.readouterr().out
+    assert "rehue[heavy]" in output
+    assert "colorize photographs and folders" in output
 
 
-def test_module_of_ours_that_is_missing_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_module_of_our_own_is_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = EntryPoint("serve", "rehue_serve.nowhere:add_commands", "rehue.commands")
     monkeypatch.setattr(command, "entry_points", lambda group: [entry])
     with pytest.raises(ModuleNotFoundError, match="rehue_serve"):
         command.main(["--help"])
 
 
-def test_empty_folder_is_said(
+def test_empty_folder_is_reported(
     scripted: Scripted, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty").mkdir()
-    assert run(scripted, tmp_path / "empty", "-o", tmp_path / "out") == 2
+    assert run_colorize(scripted, tmp_path / "empty", "-o", tmp_path / "out") == 2
     assert "no photographs found" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Many photographs: bounded, lazy, and each with its own fate."""
+"""`colorize_many`: bounded, lazy, one outcome per photograph."""
 
 import asyncio
 import contextlib
@@ -14,14 +14,14 @@ from rehue_client import AsyncClient, Client, InvalidImage, Result, Retries, Sou
 QUICK = Retries(first=0.01, longest=0.05)
 
 
-def fate(image: bytes) -> Action:
-    """A photograph's content says what becomes of it."""
+def choose_action(image: bytes) -> Action:
+    """Refuse photographs whose content begins with ``bad``."""
     return Refusal("INVALID_IMAGE") if image.startswith(b"bad") else Slow(0.02)
 
 
 @pytest.fixture
 def scripted() -> Iterator[Scripted]:
-    with serve(Scripted(always=fate)) as server:
+    with serve(Scripted(always=choose_action)) as server:
         yield server
 
 
@@ -30,12 +30,12 @@ def url(scripted: Scripted, request: pytest.FixtureRequest) -> str:
     return scripted.http_url if request.param == "http" else scripted.grpc_url
 
 
-def waiting(url: str, sources: object, **options: object) -> list[Result]:
+def collect_sync(url: str, sources: object, **options: object) -> list[Result]:
     with Client(url, retries=QUICK) as client:
         return list(client.colorize_many(sources, **options))
 
 
-def awaiting(url: str, sources: object, **options: object) -> list[Result]:
+def collect_async(url: str, sources: object, **options: object) -> list[Result]:
     async def run() -> list[Result]:
         async with AsyncClient(url, retries=QUICK) as client:
             return [result async for result in client.colorize_many(sources, **options)]
@@ -43,26 +43,26 @@ def awaiting(url: str, sources: object, **options: object) -> list[Result]:
     return asyncio.run(run())
 
 
-@pytest.fixture(params=[waiting, awaiting])
+@pytest.fixture(params=[collect_sync, collect_async])
 def many(request: pytest.FixtureRequest) -> Callable[..., list[Result]]:
     return request.param
 
 
-def numbered(count: int) -> list[bytes]:
+def make_photos(count: int) -> list[bytes]:
     return [b"photo %d" % number for number in range(count)]
 
 
 def test_every_photograph_comes_back_once(
     many: Callable[..., list[Result]], url: str, scripted: Scripted
 ) -> None:
-    results = many(url, numbered(30), concurrency=5, strength=0.5)
-    assert sorted(result.source for result in results) == sorted(numbered(30))
+    results = many(url, make_photos(30), concurrency=5, strength=0.5)
+    assert sorted(result.source for result in results) == sorted(make_photos(30))
     assert all(result.picture.data == result.source for result in results)
     assert scripted.most_at_once <= 5
     assert {seen.options["strength"] for seen in scripted.seen} == {"0.5"}
 
 
-def test_failures_do_not_end_the_rest(
+def test_failures_do_not_stop_the_others(
     many: Callable[..., list[Result]], url: str, scripted: Scripted
 ) -> None:
     sources = [b"photo 1", b"bad", "nowhere.jpg", b"photo 2"]
@@ -79,44 +79,44 @@ def test_each_photograph_is_retried_on_its_own(
 ) -> None:
     scripted.always = None
     scripted.script = [Refusal("UNAVAILABLE") for _ in range(6)]
-    assert all(result.picture for result in many(url, numbered(10), concurrency=3))
+    assert all(result.picture for result in many(url, make_photos(10), concurrency=3))
     assert len(scripted.seen) == 16
 
 
-def test_sources_are_read_only_as_fast_as_there_is_room(url: str) -> None:
-    taken = []
+def test_sources_are_consumed_lazily(url: str) -> None:
+    consumed = []
 
     def endless() -> Iterator[bytes]:
         for number in range(10**9):
-            taken.append(number)
+            consumed.append(number)
             yield b"photo %d" % number
 
     with Client(url) as client:
         results = client.colorize_many(endless(), concurrency=4)
         for _ in range(10):
             next(results)
-            assert len(taken) <= 20
+            assert len(consumed) <= 20
         results.close()
-        read = len(taken)
+        read = len(consumed)
         time.sleep(0.1)
-        assert len(taken) == read
+        assert len(consumed) == read
 
 
-def test_asynchronous_sources_are_taken(url: str) -> None:
+def test_asynchronous_sources_are_accepted(url: str) -> None:
     async def sources() -> AsyncIterator[bytes]:
-        for image in numbered(5):
+        for image in make_photos(5):
             await asyncio.sleep(0)
             yield image
 
-    assert len(awaiting(url, sources())) == 5
+    assert len(collect_async(url, sources())) == 5
 
 
-def test_closing_early_cancels_what_is_under_way(url: str, scripted: Scripted) -> None:
+def test_closing_early_cancels_requests_in_flight(url: str, scripted: Scripted) -> None:
     scripted.always = lambda image: Slow(5) if image != b"photo 0" else None
 
     async def run() -> None:
         async with AsyncClient(url) as client:
-            results = client.colorize_many(numbered(100), concurrency=4)
+            results = client.colorize_many(make_photos(100), concurrency=4)
             async with contextlib.aclosing(results):
                 async for _ in results:
                     break
@@ -127,20 +127,20 @@ def test_closing_early_cancels_what_is_under_way(url: str, scripted: Scripted) -
     assert len(scripted.seen) <= 5
 
 
-def test_fault_in_the_callers_iterable_is_the_callers(url: str) -> None:
+def test_exception_in_the_callers_iterable_is_raised(url: str) -> None:
     def broken() -> Iterator[bytes]:
         yield b"photo"
-        raise LookupError("the caller's own")
+        raise LookupError("raised by the caller")
 
     threads = threading.active_count()
-    with pytest.raises(LookupError, match="the caller's own"):
-        waiting(url, broken())
+    with pytest.raises(LookupError, match="raised by the caller"):
+        collect_sync(url, broken())
     assert threading.active_count() <= threads + 1
-    with pytest.raises(LookupError, match="the caller's own"):
-        awaiting(url, broken())
+    with pytest.raises(LookupError, match="raised by the caller"):
+        collect_async(url, broken())
 
 
-def test_no_concurrency_is_refused_at_once(url: str) -> None:
+def test_concurrency_of_zero_is_refused(url: str) -> None:
     with Client(url) as client, pytest.raises(ValueError, match="greater than 0"):
         client.colorize_many([], concurrency=0)
     with pytest.raises(ValueError, match="at least 1"):
