@@ -8,6 +8,8 @@ import json
 import logging
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +42,11 @@ def add_commands(subparsers: Any) -> None:
     _add_models(check)
     check.add_argument("--seconds", type=float, default=3.0, help="of one measurement")
     check.add_argument("--out", type=Path, default=Path("results/gpu-check.json"))
+    check.add_argument(
+        "--triton", metavar="HOST:PORT",
+        help="build and measure nothing: compare what the Triton at this gRPC address answers with "
+        "the ONNX files, on any machine",
+    )  # fmt: skip
     check.set_defaults(run=gpu_check, cache=None, extra="plan")
 
 
@@ -107,6 +114,8 @@ def gpu_check(arguments: argparse.Namespace, on: "Callable[[], Runner] | None" =
     from rehue_training.plan import gpu_check, plans, tensorrt
     from rehue_training.plan.cuda import CudaFailed, NoGpu
 
+    if arguments.triton:
+        return compare_triton(arguments)
     effort = gpu_check.Effort(seconds=arguments.seconds)
     code = 0
     _say_what_is_done()
@@ -123,6 +132,35 @@ def gpu_check(arguments: argparse.Namespace, on: "Callable[[], Runner] | None" =
         return _end(NO_GPU, f"{error}. {gpu_check.NEEDS}")
     except (tensorrt.BuildFailed, CudaFailed, ValueError, OSError) as error:
         return _end(FAILED, f"the check did not end: {error}")
+    return code
+
+
+def compare_triton(arguments: argparse.Namespace) -> int:
+    """Runs `rehue gpu-check --triton`; prints a line for each model and writes the result."""
+    from rehue_training.plan import triton_check
+    from rehue_training.plan.served_model import find_served_models
+
+    options = _options(arguments)
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    result: dict[str, Any] = {"date": date, "triton": arguments.triton, "models": {}}
+    code = 0
+    try:
+        photographs = options.photographs()
+        for model in find_served_models(arguments.repository, arguments.models):
+            try:
+                found = triton_check.compare_triton(
+                    arguments.triton, model, photographs, options.tolerance
+                )
+            except triton_check.WrongAnswers as error:
+                code, entry = REFUSED, {"refused": str(error)}
+                print(error, file=sys.stderr, flush=True)
+            else:
+                entry = asdict(found)
+                print(f"{model.name} through Triton: {found}", flush=True)
+            result["models"][model.name] = entry
+            _kept(result, arguments.out)
+    except (triton_check.TritonUnreachable, ValueError, OSError) as error:
+        return _end(FAILED, f"the comparison did not end: {error}")
     return code
 
 

@@ -1,0 +1,219 @@
+"""`rehue gpu-check --triton`: what a running Triton answers beside the ONNX file.
+
+With a real Triton on the CPU, and with a scripted one that answers as broken backends do.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+import numpy as np
+import onnxruntime
+import pytest
+from conftest import MODELS
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from rehue_client.command import main
+from rehue_serve.embedded import EmbeddedTriton
+from rehue_training.plan import parity, triton_check
+from rehue_training.plan.parity import TOLERANCE
+from rehue_training.plan.served_model import load_served_model
+from rehue_training.plan.triton_check import (
+    BATCHES,
+    CALLS,
+    WrongAnswers,
+    choose_batches,
+    compare_triton,
+    vary_inputs,
+)  # fmt: skip
+
+PHOTOGRAPHS = parity.photographs()
+Answer = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass
+class ScriptedTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
+    """Triton's Infer alone: `answer` turns each call's lightness into ab."""
+
+    answer: Answer
+    batches: list[int] = field(default_factory=list)
+    url: str = ""
+
+    def ModelInfer(self, request: service_pb2.ModelInferRequest, context: object) -> object:
+        shape = tuple(request.inputs[0].shape)
+        self.batches.append(shape[0])
+        counts = np.frombuffer(request.raw_input_contents[0], np.uint8).reshape(shape)
+        ab = self.answer(counts)
+        output = service_pb2.ModelInferResponse.InferOutputTensor(
+            name="ab", datatype="FP16", shape=ab.shape
+        )
+        return service_pb2.ModelInferResponse(
+            model_name=request.model_name, outputs=[output], raw_output_contents=[ab.tobytes()]
+        )
+
+
+@contextmanager
+def serve(answer: Answer) -> Iterator[ScriptedTriton]:
+    scripted = ScriptedTriton(answer)
+    server = grpc.server(ThreadPoolExecutor(1), options=[("grpc.max_receive_message_length", -1)])
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(scripted, server)
+    scripted.url = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    try:
+        yield scripted
+    finally:
+        server.stop(None).wait()
+
+
+@pytest.fixture(scope="module")
+def network() -> Answer:
+    session = onnxruntime.InferenceSession(MODELS / "rehue" / "1" / "model.onnx")
+    seen: dict[bytes, np.ndarray] = {}  # the same dozen photographs come again and again
+
+    def colour(photograph: np.ndarray) -> np.ndarray:
+        key = photograph.tobytes()
+        if key not in seen:
+            seen[key] = session.run(["ab"], {"lightness": photograph[None]})[0][0]
+        return seen[key]
+
+    return lambda counts: np.stack([colour(photograph) for photograph in counts])
+
+
+def check(url: str, out: Path, *models: str) -> int:
+    place = ["--repository", str(MODELS), "--out", str(out)]
+    return main(["gpu-check", "--triton", url, *place, *models])
+
+
+def test_a_triton_that_answers_rightly_passes(
+    network: Answer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serve(network) as triton:
+        assert check(triton.url, tmp_path / "check.json", "rehue") == 0
+    assert triton.batches == [size for size in BATCHES for _ in range(CALLS)]
+    assert (
+        "rehue through Triton: 48 calls in batches of 1, 5, 17, 32: ab " in capsys.readouterr().out
+    )
+    found = json.loads((tmp_path / "check.json").read_text())["models"]["rehue"]
+    assert (found["calls"], found["batches"]) == (48, [1, 5, 17, 32])
+    assert found["ab_mean"] < 0.01
+
+
+def answer_late(network: Answer, calls: int) -> Answer:
+    """Each answer is that of an earlier call, once there is one."""
+    made: list[np.ndarray] = []
+
+    def answer(counts: np.ndarray) -> np.ndarray:
+        made.append(network(counts))
+        return made[-1 - calls] if len(made) > calls else made[-1]
+
+    return answer
+
+
+def answer_from_wrong_graphs(network: Answer, instances: int) -> Answer:
+    """As tensorrt_backend with CUDA graphs and an output copy stream (docs/plans.md).
+
+    A graph belongs to an event set (of 3) and reads and writes the buffer (of 2) that it was
+    captured on; inputs are copied to, and answers taken from, another one half of the time.
+    """
+    inputs: list[list[np.ndarray | None]] = [[None, None] for _ in range(instances)]
+    outputs: list[list[np.ndarray | None]] = [[None, None] for _ in range(instances)]
+    executions = 0
+
+    def answer(counts: np.ndarray) -> np.ndarray:
+        nonlocal executions
+        instance, k = executions % instances, executions // instances
+        executions += 1
+        captured = (k % 3) % 2
+        inputs[instance][k % 2] = counts
+        read = inputs[instance][captured]
+        outputs[instance][captured] = None if read is None else network(read)
+        found = outputs[instance][k % 2]
+        right = network(counts)
+        return right if found is None or found.shape != right.shape else found
+
+    return answer
+
+
+@pytest.mark.parametrize("size", BATCHES)
+@pytest.mark.parametrize("late", [1, 2])
+def test_answers_to_earlier_calls_are_refused(
+    network: Answer, late: int, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At each batch size by itself."""
+    monkeypatch.setattr(triton_check, "choose_batches", lambda largest: (size,))
+    with (
+        serve(answer_late(network, late)) as triton,
+        pytest.raises(
+            WrongAnswers, match=rf"at a batch of {size}, call {late + 1}, ab is .* to call 1$"
+        ),
+    ):
+        compare_triton(triton.url, load_served_model(MODELS / "rehue"), PHOTOGRAPHS, TOLERANCE)
+
+
+@pytest.mark.parametrize("instances", [1, 2])
+def test_the_fault_of_tensorrts_backend_is_refused(
+    network: Answer, instances: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serve(answer_from_wrong_graphs(network, instances)) as triton:
+        assert check(triton.url, tmp_path / "check.json", "rehue") == 3
+    told = capsys.readouterr().err
+    assert "rehue through Triton is refused: at a batch of 1, call " in told
+    assert "it is the answer to call " in told
+    assert "refused" in json.loads((tmp_path / "check.json").read_text())["models"]["rehue"]
+
+
+def test_colours_that_are_off_are_refused(network: Answer) -> None:
+    with (
+        serve(lambda counts: network(counts) * np.float16(1.5)) as triton,
+        pytest.raises(WrongAnswers, match=r"call 1, ab is .* \(at most 6 is allowed\)$"),
+    ):
+        compare_triton(triton.url, load_served_model(MODELS / "rehue"), PHOTOGRAPHS, TOLERANCE)
+
+
+def test_no_numbers_are_refused(network: Answer) -> None:
+    with (
+        serve(lambda counts: network(counts) * np.float16(np.nan)) as triton,
+        pytest.raises(WrongAnswers, match="call 1, ab is nan"),
+    ):
+        compare_triton(triton.url, load_served_model(MODELS / "rehue"), PHOTOGRAPHS, TOLERANCE)
+
+
+def test_photographs_without_colour_compare_nothing() -> None:
+    gray = [np.full((256, 256, 3), 128, np.uint8)]
+    with pytest.raises(ValueError, match="too alike to tell their answers apart"):
+        compare_triton("127.0.0.1:1", load_served_model(MODELS / "rehue"), gray, TOLERANCE)
+
+
+@pytest.mark.parametrize("count", [1, 3, 20])
+def test_no_two_inputs_are_alike(count: int) -> None:
+    prepared = np.random.default_rng(0).integers(0, 256, (count, 1, 24, 24), np.uint8)
+    assert len({one.tobytes() for one in vary_inputs(prepared)}) == CALLS
+
+
+def test_batches_are_those_that_the_model_allows() -> None:
+    assert [choose_batches(largest) for largest in (1, 8, 32, 64)] == [
+        (1,), (1, 5, 8), (1, 5, 17, 32), (1, 5, 17, 32, 64),
+    ]  # fmt: skip
+
+
+def test_a_real_triton_passes(
+    triton: EmbeddedTriton, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The CPU's, which takes batches of 8 at most."""
+    repository = tmp_path / "models"
+    shutil.copytree(MODELS / "rehue", repository / "rehue")
+    config = repository / "rehue" / "configs" / "gpu.pbtxt"
+    config.write_text(config.read_text().replace("max_batch_size: 32", "max_batch_size: 8"))
+    place = ["--repository", str(repository), "--out", str(tmp_path / "check.json")]
+    assert main(["gpu-check", "--triton", triton.url, *place]) == 0
+    assert "rehue through Triton: 36 calls in batches of 1, 5, 8" in capsys.readouterr().out
+
+
+def test_no_triton_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check("127.0.0.1:1", tmp_path / "check.json", "rehue") == 1
+    assert "Triton does not answer for rehue" in capsys.readouterr().err
