@@ -14,9 +14,9 @@ from ray import serve
 from ray.serve.config import HTTPOptions
 
 from rehue_core.colorize import ModelSpec, Tensor
-from rehue_serve import tensors
 from rehue_serve.embedded import EmbeddedTriton
 from rehue_serve.endpoints import Endpoint, Endpoints
+from rehue_serve.inference import infer_batch
 from rehue_serve.server import OBJECT_STORE_BYTES
 from rehue_serve.triton import TritonClient
 from running import ROOT, saturate, stand_in
@@ -54,7 +54,7 @@ def rays(endpoint: Endpoint, spec: ModelSpec, wait: float) -> Infer:
         max_batch_size=spec.max_batch, batch_wait_timeout_s=wait, max_concurrent_batches=CALLS
     )
     async def infer(inputs: list[Tensor]) -> list[Tensor]:
-        return list((await tensors.infer(endpoint, spec, inputs, timeout=60)).values)
+        return list((await infer_batch(endpoint, spec, inputs, timeout=60)).outputs)
 
     return infer
 
@@ -70,7 +70,7 @@ class Measured:
                 Endpoints([url], model="rehue", limit=limit), default_model="rehue"
             )
             await triton.start()
-            spec = await triton.get_model_spec("rehue")
+            spec = await triton.models.get_spec("rehue")
             (endpoint,) = triton.endpoints.list_all()
             ways = {"each alone": alone(triton, spec)}
             if limit == CALLS:

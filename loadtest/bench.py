@@ -149,7 +149,7 @@ def bare(model: str, seconds: float, sessions: int) -> float:
 async def through_triton(model: str, url: str, seconds: float) -> float:
     triton = TritonClient(Endpoints([url], model=model, limit=2), default_model=model)
     await triton.start()
-    spec = await triton.get_model_spec(model)
+    spec = await triton.models.get_spec(model)
     loop = asyncio.get_running_loop()
     input = np.random.default_rng(0).integers(0, 256, (1, spec.height, spec.width), np.uint8)
 

@@ -1,9 +1,9 @@
-"""Tritons: where they are, which of them are well, and which to ask next.
+"""The Tritons: their addresses, their health, and which one to call next.
 
-gRPC's own means do not do here: Triton's health service has no Watch, and its
-retries stop at a server that says goodbye (tried: 72 of 305 requests failed
-when one of two was killed). So every endpoint is probed, ejected as soon as a
-call or a probe fails, and let back in when a probe succeeds.
+gRPC's own health checks and retries are not enough: Triton's health service has no Watch, and
+gRPC does not retry calls to a server that shuts down (measured: 72 of 305 requests failed when
+one of two was killed). So every endpoint is probed, ejected as soon as a call or a probe fails,
+and used again when a probe succeeds.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ import random
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
@@ -22,18 +23,18 @@ from rehue_serve import metrics
 log = logging.getLogger(__name__)
 
 PROBE_INTERVAL = 0.5  # seconds between two probes of an endpoint
-PROBE_TIMEOUT = 2.0  # a frozen server is found after FAILED_PROBES of these
+PROBE_TIMEOUT = 2.0  # seconds; FAILED_PROBES of these find a frozen server
 FAILED_PROBES = 2  # in a row; a refused connection counts at once
 RESOLVE_INTERVAL = 5.0  # seconds between two look-ups of a name
-LONGEST_EJECTION = 5.0  # seconds that a server which answers errors stays away
-REST = 0.05  # seconds that a server with a full queue is left alone
+MAX_ERROR_PAUSE = 5.0  # seconds without calls to a server that answers with errors
+FULL_PAUSE = 0.05  # seconds without calls to a server whose queue is full
 
 CHANNEL_OPTIONS = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
-    # Back within a second of a server's return; gRPC would wait up to two minutes.
+    # Reconnect within a second of a server's return; gRPC's default is up to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 1000),  # for which one try to connect goes on
+    ("grpc.min_reconnect_backoff_ms", 1000),  # also the timeout of one attempt to connect
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.use_local_subchannel_pool", 1),  # so that a new channel is a new connection
 ]
@@ -41,16 +42,16 @@ CHANNEL_OPTIONS = [
 
 @dataclass(eq=False)
 class Endpoint:
-    """One Triton and what is known of it."""
+    """One Triton and its state."""
 
     address: str
-    limit: int  # calls under way at most
+    limit: int  # calls in flight at most
     healthy: bool = False
-    failures: int = 0  # calls in a row that it answered with errors
-    away_until: float = 0.0  # loop time; for its errors
-    rests_until: float = 0.0  # loop time; for its full queue
-    calls: set[asyncio.Future[object]] = field(default_factory=set)
-    outstanding: int = 0
+    errors: int = 0  # calls in a row that it answered with errors
+    no_calls_before: float = 0.0  # loop time; after errors
+    full_until: float = 0.0  # loop time; its queue is full
+    calls: set[asyncio.Future[Any]] = field(default_factory=set)  # to cancel on ejection
+    in_flight: int = 0  # calls, from `acquire` to `release`
 
     def __post_init__(self) -> None:
         self.connect()
@@ -64,6 +65,13 @@ class Endpoints:
     """The set of Tritons that serve one default model."""
 
     def __init__(self, urls: Iterable[str], *, model: str, limit: int) -> None:
+        """Create the set; `start` connects it.
+
+        Args:
+            urls: ``host:port``, or ``dns:host:port`` for every address of a name.
+            model: an endpoint that serves it is healthy.
+            limit: calls in flight to one endpoint at most.
+        """
         self._urls = tuple(urls)
         self._model = model
         self._limit = limit
@@ -73,7 +81,7 @@ class Endpoints:
         self._resolver: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Resolves and probes once, then goes on in the background."""
+        """Resolve and probe once, then continue in the background."""
         await self._resolve()
         self._resolver = asyncio.create_task(self._keep_resolving())
 
@@ -82,74 +90,72 @@ class Endpoints:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.gather(*(one.channel.close() for one in self._all.values()))
+        await asyncio.gather(*(endpoint.channel.close() for endpoint in self._all.values()))
 
     def list_all(self) -> list[Endpoint]:
         return list(self._all.values())
 
     def list_available(self) -> list[Endpoint]:
-        """Those that may be asked now.
+        """Return the endpoints that may be called now.
 
-        Where all answer errors, all may be asked: waiting would help nobody, and so the
-        first that is well again is found at once.
+        If all of them answer with errors, all may be called: waiting would help nobody, and
+        the first that recovers is found at once.
         """
         now = asyncio.get_running_loop().time()
-        healthy = [one for one in self._all.values() if one.healthy]
-        well = [one for one in healthy if now >= one.away_until] or healthy
-        return [one for one in well if now >= one.rests_until]
+        healthy = [endpoint for endpoint in self._all.values() if endpoint.healthy]
+        good = [endpoint for endpoint in healthy if now >= endpoint.no_calls_before] or healthy
+        return [endpoint for endpoint in good if now >= endpoint.full_until]
 
     async def acquire(self) -> Endpoint | None:
-        """A place at the available endpoint with the fewest calls under way.
+        """Reserve a call at the available endpoint with the fewest calls in flight.
 
-        Waits while all are at their limit. None when no endpoint is healthy.
+        Waits while all are at their limit. None if no endpoint is healthy.
         """
         while True:
             self._changed.clear()
-            if not any(one.healthy for one in self._all.values()):
+            if not any(endpoint.healthy for endpoint in self._all.values()):
                 return None
-            if free := self._free():
-                return self._least_busy(free)
+            if candidates := self._list_below_limit():
+                return _reserve_least_busy(candidates)
             with contextlib.suppress(TimeoutError):
-                # The timeout ends rests and ejections, which no event announces.
-                await asyncio.wait_for(self._changed.wait(), REST)
+                # The timeout is for pauses, whose end sets no event.
+                await asyncio.wait_for(self._changed.wait(), FULL_PAUSE)
 
-    def spare(self, other: Endpoint) -> Endpoint | None:
-        """A place at the least busy available endpoint but ``other``, if there is one now."""
-        free = [one for one in self._free() if one is not other]
-        return self._least_busy(free) if free else None
+    def try_acquire_other(self, endpoint: Endpoint) -> Endpoint | None:
+        """Reserve a call at another endpoint than this one. None if none has capacity now."""
+        others = [other for other in self._list_below_limit() if other is not endpoint]
+        return _reserve_least_busy(others) if others else None
 
-    def _free(self) -> list[Endpoint]:
-        return [one for one in self.list_available() if one.outstanding < one.limit]
-
-    def _least_busy(self, free: list[Endpoint]) -> Endpoint:
-        best = min(free, key=lambda one: (one.outstanding, random.random()))
-        best.outstanding += 1
-        return best
+    def _list_below_limit(self) -> list[Endpoint]:
+        return [
+            endpoint for endpoint in self.list_available() if endpoint.in_flight < endpoint.limit
+        ]
 
     def release(self, endpoint: Endpoint) -> None:
-        endpoint.outstanding -= 1
+        """Give back what `acquire` or `try_acquire_other` reserved."""
+        endpoint.in_flight -= 1
         self._changed.set()
 
-    def succeeded(self, endpoint: Endpoint) -> None:
-        endpoint.failures = 0
-        endpoint.away_until = 0.0
+    def record_success(self, endpoint: Endpoint) -> None:
+        endpoint.errors = 0
+        endpoint.no_calls_before = 0.0
 
-    def full(self, endpoint: Endpoint) -> None:
-        """Its queue is full: leaves it alone for a moment."""
-        endpoint.rests_until = asyncio.get_running_loop().time() + REST
+    def pause(self, endpoint: Endpoint) -> None:
+        """Stop calling an endpoint for a moment, because its queue is full."""
+        endpoint.full_until = asyncio.get_running_loop().time() + FULL_PAUSE
 
-    def erred(self, endpoint: Endpoint, reason: str) -> None:
-        """It answers, but with errors: keeps away from it, longer each time."""
-        if not endpoint.failures:
-            log.error("triton %s answers errors: %s", endpoint.address, reason)
-        endpoint.failures = min(endpoint.failures + 1, 16)
-        pause = min(LONGEST_EJECTION, 0.1 * 2**endpoint.failures)
-        endpoint.away_until = asyncio.get_running_loop().time() + pause
+    def record_error(self, endpoint: Endpoint, reason: str) -> None:
+        """Stop calling an endpoint that answers with errors, longer after each one in a row."""
+        if not endpoint.errors:
+            log.error("triton %s answers with errors: %s", endpoint.address, reason)
+        endpoint.errors = min(endpoint.errors + 1, 16)
+        pause = min(MAX_ERROR_PAUSE, 0.1 * 2**endpoint.errors)
+        endpoint.no_calls_before = asyncio.get_running_loop().time() + pause
 
     def eject(self, endpoint: Endpoint, reason: str) -> None:
-        """It is gone, stopping or frozen: until a probe succeeds, nobody asks it.
+        """Stop calling an endpoint that is gone, stopping or frozen, until a probe succeeds.
 
-        Calls under way are cancelled, so that they can be made elsewhere.
+        Calls in flight are cancelled, so that they can be retried elsewhere.
         """
         if endpoint.healthy:
             log.warning("triton %s ejected: %s", endpoint.address, reason)
@@ -164,28 +170,28 @@ class Endpoints:
             await self._resolve()
 
     async def _resolve(self) -> None:
-        found: set[str] = set()
+        addresses: set[str] = set()
         for url in self._urls:
             if not url.startswith("dns:"):
-                found.add(url)
+                addresses.add(url)
                 continue
             try:
-                found |= await _look_up(url)
+                addresses |= await resolve_addresses(url)
             except OSError as error:
-                # A name server's bad moment must not empty the list.
+                # A name server's failure must not empty the list.
                 log.warning("cannot resolve %s: %s", url, error)
-                found |= self._all.keys()
-        new = [Endpoint(address, self._limit) for address in found - self._all.keys()]
-        for one in new:
-            self._all[one.address] = one
-            self._probes[one.address] = asyncio.create_task(self._keep_probing(one))
-        # Those that come are ready before others go: a name may change all of its addresses.
-        await asyncio.gather(*map(self._probe, new))
-        for address in self._all.keys() - found:
+                addresses |= self._all.keys()
+        added = [Endpoint(address, self._limit) for address in addresses - self._all.keys()]
+        for endpoint in added:
+            self._all[endpoint.address] = endpoint
+            self._probes[endpoint.address] = asyncio.create_task(self._keep_probing(endpoint))
+        # Probe new ones before others are removed: a name may change all of its addresses.
+        await asyncio.gather(*map(self._probe, added))
+        for address in self._all.keys() - addresses:
             self._probes.pop(address).cancel()
-            gone = self._all.pop(address)
-            self.eject(gone, "its name no longer lists it")
-            await gone.channel.close()
+            removed = self._all.pop(address)
+            self.eject(removed, "its name no longer lists it")
+            await removed.channel.close()
 
     async def _keep_probing(self, endpoint: Endpoint) -> None:
         failed = 0
@@ -198,8 +204,10 @@ class Endpoints:
             metrics.healthy(endpoint.address, endpoint.healthy)
 
     async def _reconnect(self, endpoint: Endpoint) -> None:
-        """A silent connection may be dead: after a cut in the network TCP tries again later
-        and later, up to two minutes after the network is back.
+        """Replace a silent connection.
+
+        After a network failure TCP retransmits at growing intervals, so that the old
+        connection could stay silent for two minutes after the network is back.
         """
         old = endpoint.channel
         endpoint.connect()
@@ -208,12 +216,12 @@ class Endpoints:
     async def _probe(self, endpoint: Endpoint) -> bool:
         request = service_pb2.ModelReadyRequest(name=self._model)
         try:
-            answer = await endpoint.stub.ModelReady(request, timeout=PROBE_TIMEOUT)
+            response = await endpoint.stub.ModelReady(request, timeout=PROBE_TIMEOUT)
         except grpc.aio.AioRpcError as error:
             if error.code() == grpc.StatusCode.UNAVAILABLE:
                 self.eject(endpoint, error.details() or "unavailable")
             return False
-        if not answer.ready:
+        if not response.ready:
             self.eject(endpoint, f"model {self._model} is not ready")
             return False
         if not endpoint.healthy:
@@ -223,11 +231,17 @@ class Endpoints:
         return True
 
 
-async def _look_up(url: str) -> set[str]:
-    """The addresses behind ``dns:host:port``."""
+def _reserve_least_busy(endpoints: list[Endpoint]) -> Endpoint:
+    best = min(endpoints, key=lambda endpoint: (endpoint.in_flight, random.random()))
+    best.in_flight += 1
+    return best
+
+
+async def resolve_addresses(url: str) -> set[str]:
+    """Resolve ``dns:host:port`` to ``address:port`` for every address of the host."""
     host, _, port = url.removeprefix("dns:").rpartition(":")
-    found = await asyncio.get_running_loop().getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
+    results = await asyncio.get_running_loop().getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
     return {
-        f"[{where[0]}]:{port}" if family == socket.AF_INET6 else f"{where[0]}:{port}"
-        for family, _, _, _, where in found
+        f"[{address[0]}]:{port}" if family == socket.AF_INET6 else f"{address[0]}:{port}"
+        for family, _, _, _, address in results
     }

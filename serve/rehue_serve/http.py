@@ -147,7 +147,7 @@ def _add_rest(app: FastAPI, service: Service) -> None:
     async def models(request: Request) -> dict[str, object]:
         """The models, their versions and state."""
         service.authenticate(request.headers.get("authorization"))
-        return {"models": await service.triton.list_models()}
+        return {"models": await service.triton.models.list_models()}
 
 
 def _timeout(request: Request) -> float | None:

@@ -195,7 +195,7 @@ class Service:
 
     async def _colorize(self, data: bytes, parameters: Parameters, deadline: float) -> Colorized:
         settings = self.settings
-        spec = await self.triton.get_model_spec(parameters.model or settings.model)
+        spec = await self.triton.models.get_spec(parameters.model or settings.model)
         timings: dict[str, float] = {}
         header, image = images.open_image(
             data, max_bytes=settings.max_bytes, max_pixels=settings.max_pixels

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tritons import SleepingTriton
 
-import rehue_serve.triton
+import rehue_serve.models
 from rehue_serve import endpoints
 from rehue_serve.endpoints import Endpoints
 from rehue_serve.errors import Unavailable
@@ -26,7 +26,7 @@ async def asking(*urls: str, limit: int = 2) -> AsyncIterator[tuple[Endpoints, I
     asked = Endpoints(urls, model="rehue", limit=limit)
     triton = TritonClient(asked, default_model="rehue")
     await triton.start()
-    spec = await triton.get_model_spec("rehue")
+    spec = await triton.models.get_spec("rehue")
     input = np.zeros((1, spec.height, spec.width), np.uint8)
     loop = asyncio.get_running_loop()
     try:
@@ -66,7 +66,7 @@ async def test_name_is_looked_up_again(
 
 
 async def test_name_is_every_address_behind_it() -> None:
-    found = await endpoints._look_up("dns:localhost:8001")
+    found = await endpoints.resolve_addresses("dns:localhost:8001")
     assert found <= {"127.0.0.1:8001", "[::1]:8001"}
     assert found
 
@@ -78,7 +78,7 @@ async def test_calls_under_way_stay_within_the_limit(sleepers: list[SleepingTrit
         async with asking(sleepers[0].url, limit=2) as (asked, infer):
             work = [asyncio.create_task(infer()) for _ in range(40)]
             while not all(one.done() for one in work):
-                most = max(most, *(one.outstanding for one in asked.list_all()))
+                most = max(most, *(one.in_flight for one in asked.list_all()))
                 await asyncio.sleep(0.01)
             await asyncio.gather(*work)
     finally:
@@ -129,7 +129,7 @@ async def test_frozen_triton_cancels_nobody(
     sleepers: list[SleepingTriton], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its connection is given up under calls that wait for a model's configuration."""
-    monkeypatch.setattr(rehue_serve.triton, "SPEC_AGE", 0.0)
+    monkeypatch.setattr(rehue_serve.models, "SPEC_MAX_AGE", 0.0)
     monkeypatch.setattr(endpoints, "PROBE_TIMEOUT", 0.3)
     urls = [one.url for one in sleepers]
     asked = TritonClient(Endpoints(urls, model="rehue", limit=2), default_model="rehue")
@@ -138,7 +138,7 @@ async def test_frozen_triton_cancels_nobody(
     try:
         work = []
         for _ in range(60):
-            work.append(asyncio.create_task(asked.get_model_spec("rehue")))
+            work.append(asyncio.create_task(asked.models.get_spec("rehue")))
             await asyncio.sleep(0.05)
         specs = await asyncio.gather(*work)
         assert all(spec == specs[0] for spec in specs)

@@ -242,7 +242,7 @@ async def test_slow_call_is_hedged(system: System) -> None:
     client = TritonClient(endpoints, default_model="rehue", hedge=0.9)
     await client.start()
     loop = asyncio.get_running_loop()
-    spec = await client.get_model_spec("rehue")
+    spec = await client.models.get_spec("rehue")
     input = np.zeros((1, spec.height, spec.width), np.uint8)
     try:
         for _ in range(100):  # from these it learns what is usual

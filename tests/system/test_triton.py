@@ -49,7 +49,7 @@ def picture(spec: object, seed: int) -> np.ndarray:
 
 
 async def colours(triton: TritonClient, seed: int = 0, seconds: float = 60.0) -> np.ndarray:
-    spec = await triton.get_model_spec("rehue")
+    spec = await triton.models.get_spec("rehue")
     return (await triton.infer(spec, picture(spec, seed), soon(seconds)))[0]
 
 
@@ -61,7 +61,7 @@ async def test_output_is_the_onnx_files(
     """Photographs that share calls each get their own colours, as ONNX Runtime alone has them."""
     session = onnxruntime.InferenceSession(MODELS / name / "1" / "model.onnx")
     async with client(triton.url, shared_memory=shared_memory) as there:
-        spec = await there.spec(name)
+        spec = await there.models.get_spec(name)
         inputs = [picture(spec, seed) for seed in range(11)]
         answers = await asyncio.gather(*(there.infer(spec, one, soon(60)) for one in inputs))
     for input, (output, version) in zip(inputs, answers, strict=True):
@@ -92,18 +92,18 @@ def test_configurations_agree(name: str) -> None:
 async def test_unknown_model(triton: EmbeddedTriton) -> None:
     async with client(triton.url) as there:
         with pytest.raises(UnknownModel, match="nothing"):
-            await there.spec("nothing")
+            await there.models.get_spec("nothing")
 
 
 async def test_models_are_listed(triton: EmbeddedTriton) -> None:
     async with client(triton.url) as there:
-        models = await there.models()
+        models = await there.models.list_models()
     assert [(one["name"], one["state"]) for one in models] == [(name, "READY") for name in NAMES]
 
 
 async def test_deadline_ends_the_wait(triton: EmbeddedTriton) -> None:
     async with client(triton.url) as there:
-        await there.spec("rehue")
+        await there.models.get_spec("rehue")
         with pytest.raises(DeadlineExceeded):
             await colours(there, seconds=0.002)
 
@@ -112,7 +112,7 @@ async def test_nobody_there_is_said_at_once() -> None:
     async with client("127.0.0.1:9") as there:
         assert not there.ready
         with pytest.raises(Unavailable) as caught:
-            await there.spec("rehue")
+            await there.models.get_spec("rehue")
         assert caught.value.retry_after
 
 

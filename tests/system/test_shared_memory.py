@@ -15,7 +15,7 @@ from test_triton import client, colours
 from tritonclient.grpc import service_pb2
 from tritons import SleepingTriton
 
-from rehue_serve import tensors
+from rehue_serve import shared_memory
 from rehue_serve.embedded import EmbeddedTriton
 from rehue_serve.endpoints import Endpoint
 from rehue_serve.errors import DeadlineExceeded
@@ -37,14 +37,14 @@ asyncio.run(main())
 
 
 def files() -> set[str]:
-    return {path.name for path in tensors.FOLDER.glob(f"{tensors.PREFIX}*")}
+    return {path.name for path in shared_memory.FOLDER.glob(f"{shared_memory.PREFIX}*")}
 
 
 async def regions(there: TritonClient) -> set[str]:
     """Files that Triton has mapped."""
     stub = there.endpoints.list_all()[0].stub
     answer = await stub.SystemSharedMemoryStatus(service_pb2.SystemSharedMemoryStatusRequest())
-    return {name for name in answer.regions if name.startswith(tensors.PREFIX)}
+    return {name for name in answer.regions if name.startswith(shared_memory.PREFIX)}
 
 
 async def test_nothing_is_left_at_the_end(triton: EmbeddedTriton) -> None:
@@ -110,14 +110,14 @@ async def test_triton_that_was_started_again_shares_again(tmp_path: Path) -> Non
 async def test_files_that_another_call_forgets_meanwhile_are_made_anew(
     triton: EmbeddedTriton, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look = tensors._left_behind
+    look = shared_memory._list_stale_regions
     async with client(triton.url, shared_memory=True) as there:
 
         async def forgotten(endpoint: Endpoint) -> list[str]:
             there._memory.forget(endpoint)
             return await look(endpoint)
 
-        monkeypatch.setattr(tensors, "_left_behind", forgotten)
+        monkeypatch.setattr(shared_memory, "_list_stale_regions", forgotten)
         assert isinstance(await colours(there, seconds=5), np.ndarray)
         assert await regions(there)
 
@@ -139,18 +139,18 @@ async def test_file_that_triton_may_still_write_into_is_not_used_again(tmp_path:
 
 
 async def test_nothing_is_shared_across_hosts() -> None:
-    memory = tensors.SharedMemory()
+    memory = shared_memory.SharedMemory()
     for address in ("192.0.2.1:8001", "triton:8001", "[2001:db8::1]:8001"):
         endpoint = Endpoint(address, 2)
-        assert await memory.take(endpoint, None) is None
+        assert await memory.acquire(endpoint, None) is None
         await endpoint.channel.close()
 
 
 def test_sweep_leaves_what_is_in_use() -> None:
-    mine = tensors.Shared(100)
-    (tensors.FOLDER / f"{tensors.PREFIX}dead").write_bytes(b"x")
-    tensors.sweep()
+    mine = shared_memory.SharedFile(100)
+    (shared_memory.FOLDER / f"{shared_memory.PREFIX}dead").write_bytes(b"x")
+    shared_memory.remove_stale_files()
     assert mine.name in files()
-    assert f"{tensors.PREFIX}dead" not in files()
+    assert f"{shared_memory.PREFIX}dead" not in files()
     mine.remove()
     assert mine.name not in files()
