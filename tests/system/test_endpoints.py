@@ -52,7 +52,7 @@ async def test_name_is_looked_up_again(
             raise listed
         return listed
 
-    monkeypatch.setattr(endpoints, "_look_up", look_up)
+    monkeypatch.setattr(endpoints, "resolve_addresses", look_up)
     monkeypatch.setattr(endpoints, "RESOLVE_INTERVAL", 0.1)
     async with asking("dns:triton:8001") as (asked, infer):
         for now in ({first, second}, {second}, OSError("try again"), {first}):
