@@ -5,17 +5,14 @@ samples, colorizes them with the SDK over gRPC, and writes an HTML page and a
 contact sheet.
 """
 
-import contextlib
 import csv
 import html
-import os
 import shutil
 import signal
 import string
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,32 +21,21 @@ from rich.console import Console
 from rich.progress import track
 
 from rehue_client import Client, Picture, RehueError
-from rehue_serve.ports import claim_free_ports
+from rehue_serve.testing.servers import Server, ServerFailed, start_server
 
 ROOT = Path(__file__).parent.parent
 PHOTOS = ROOT / "tests" / "photos"
 TEMPLATE = Path(__file__).with_name("demo.html")
 DEMO = ROOT / "demo"
-
-START_TIMEOUT = 180.0  # seconds; Triton and Ray Serve start slowly on a loaded machine
-STOP_TIMEOUT = 60.0  # seconds for requests in flight and for Ray to stop
-LOG_TAIL = 20  # lines of the server's log to print if it does not start
+LOG = DEMO / "server.log"
+ADVICE = f"""What to do: fix the error above. `make serve` starts the server alone. Its whole log
+is in {LOG}. If the installation was interrupted, run `make clean demo`."""
 
 console = Console(highlight=False)
 
 
 class DemoFailed(RuntimeError):
-    """The demo cannot go on; the message says what to do."""
-
-
-@dataclass(frozen=True)
-class Server:
-    """A running `rehue serve`."""
-
-    process: subprocess.Popen[bytes]
-    log: Path
-    http_url: str
-    grpc_url: str
+    """A photograph was not colorized."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +59,10 @@ def main() -> int:
     start = time.monotonic()
     try:
         samples = make_gray_copies()
-        with start_server(DEMO / "server.log") as server:
-            colorize_start = time.monotonic()
-            pictures = colorize_samples(server, samples)
-            seconds = time.monotonic() - colorize_start
-    except (DemoFailed, RehueError) as error:
+        pictures, seconds = serve_and_colorize(samples)
+    except (DemoFailed, RehueError, ServerFailed) as error:
         # No wrapping or markup: the message contains paths and brackets.
-        console.print(f"The demo failed. {error}", markup=False, soft_wrap=True)
+        console.print(f"The demo failed. {error}\n{ADVICE}", markup=False, soft_wrap=True)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -110,55 +93,33 @@ def make_gray_copies() -> list[Sample]:
     return [Sample(row["file"], row["source"], row["licence"]) for row in rows]
 
 
-@contextlib.contextmanager
-def start_server(log: Path) -> Iterator[Server]:
-    """Start `rehue serve`, wait until it is ready, and stop it at the end."""
-    http, grpc, metrics = claim_free_ports(3)
-    environment = os.environ | {
-        "REHUE_HOST": "127.0.0.1",
-        "REHUE_HTTP_PORT": str(http),
-        "REHUE_GRPC_PORT": str(grpc),
-        "REHUE_METRICS_PORT": str(metrics),
-        "REHUE_API_KEYS_FILE": "",
-    }
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "rehue_client", "serve"],
-            env=environment, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-    server = Server(process, log, f"http://127.0.0.1:{http}", f"grpc://127.0.0.1:{grpc}")
-    try:
-        wait_until_ready(server)
-        yield server
-    finally:
-        stop_server(server)
-
-
-def wait_until_ready(server: Server) -> None:
-    """Wait until the server is ready over both protocols; print its progress.
+def serve_and_colorize(samples: list[Sample]) -> tuple[dict[str, Picture], float]:
+    """Start the server and colorize the samples: pictures by file name, and seconds.
 
     Raises:
-        DemoFailed: the server exited, or is not ready in time.
+        ServerFailed: the server exited, or is not ready in time.
+        DemoFailed: a photograph was not colorized.
     """
-    deadline = time.monotonic() + START_TIMEOUT
     shown = ""
-    with (
-        Client(server.http_url) as http,
-        Client(server.grpc_url) as grpc,
-        console.status("starting the server") as status,
-    ):
-        while not (http.ready() and grpc.ready()):
-            if server.process.poll() is not None:
-                raise DemoFailed(f"`rehue serve` exited.\n{describe_log(server)}")
-            if time.monotonic() > deadline:
-                raise DemoFailed(
-                    f"The server is not ready after {START_TIMEOUT:.0f} s.\n{describe_log(server)}"
-                )
-            if (message := read_progress(server.log)) != shown:
+    with console.status("starting the server") as status:
+
+        def show_progress() -> None:
+            nonlocal shown
+            if (message := read_progress(LOG)) != shown:
                 shown = message
                 console.print(shown)
                 status.update(shown)
-            time.sleep(0.2)
+
+        server = start_server(LOG, directory=ROOT, host="127.0.0.1", api_keys_file="")
+        try:
+            server.wait_until_ready(show_progress)
+            status.stop()
+            start = time.monotonic()
+            return colorize_samples(server, samples), time.monotonic() - start
+        finally:
+            status.update("stopping the server")
+            status.start()
+            stop_server(server)
 
 
 def read_progress(log: Path) -> str:
@@ -168,33 +129,12 @@ def read_progress(log: Path) -> str:
     return messages[-1] if messages else "starting the server"
 
 
-def describe_log(server: Server) -> str:
-    """Return the end of the server's log and what to do next."""
-    lines = server.log.read_text(errors="replace").splitlines()[-LOG_TAIL:]
-    return "\n".join(
-        [
-            "The end of its log:",
-            *(f"  {line}" for line in lines),
-            "What to do: fix the error above. `make serve` starts the server alone. The whole log",
-            f"is in {server.log}. If the installation was interrupted, run `make clean demo`.",
-        ]
-    )
-
-
 def stop_server(server: Server) -> None:
-    """Send SIGTERM and wait; kill the server if it does not stop in time."""
-    if server.process.poll() is not None:
-        return
-    with console.status("stopping the server"):
-        server.process.terminate()
-        try:
-            server.process.wait(STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            server.process.kill()
-            server.process.wait()
-            console.print(
-                f"[yellow]The server did not stop within {STOP_TIMEOUT:.0f} s and was killed.[/]"
-            )
+    """Stop the server; report it if it had to be killed."""
+    try:
+        server.stop()
+    except subprocess.TimeoutExpired:
+        console.print("[yellow]The server did not stop in time and was killed.[/]")
 
 
 def colorize_samples(server: Server, samples: list[Sample]) -> dict[str, Picture]:
@@ -206,7 +146,7 @@ def colorize_samples(server: Server, samples: list[Sample]) -> dict[str, Picture
         for result in track(results, "colorizing", total=len(paths), console=console):
             name = Path(str(result.source)).name
             if result.picture is None:
-                raise DemoFailed(f"{name}: {result.error}\n{describe_log(server)}")
+                raise DemoFailed(f"{name}: {result.error}")
             result.picture.save(DEMO / "after" / name)
             pictures[name] = result.picture
     return pictures

@@ -18,8 +18,9 @@ from rehue_serve.embedded import EmbeddedTriton
 from rehue_serve.endpoints import Endpoint, Endpoints
 from rehue_serve.inference import infer_batch
 from rehue_serve.server import OBJECT_STORE_BYTES
+from rehue_serve.testing.tritons import run_sleeping_triton
 from rehue_serve.triton import TritonClient
-from running import ROOT, saturate, stand_in
+from running import ROOT, saturate
 
 SECONDS = (
     0.02  # of a stand-in for a batch of up to 8, as a GPU takes little longer for 8 than for 1
@@ -112,7 +113,7 @@ def compare(seconds: float) -> dict[str, dict[str, dict[str, float]]]:
     tables = {}
     with replica() as measured:
         for name, batcher in BATCHERS.items():
-            with stand_in(SECONDS, batcher=batcher) as triton:
+            with run_sleeping_triton(SECONDS, batcher=batcher) as triton:
                 title = f"{SECONDS * 1000:.0f} ms a call, Triton's batcher {name}"
                 tables[title] = measured.ways.remote(triton.url, seconds).result()
         with EmbeddedTriton(ROOT / "model_repository", models=("rehue",)) as triton:

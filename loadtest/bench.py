@@ -39,9 +39,10 @@ import chain
 import scaling
 from rehue_serve.embedded import EmbeddedTriton
 from rehue_serve.endpoints import Endpoints
+from rehue_serve.testing.servers import run_server
 from rehue_serve.triton import TritonClient
 from report import machine
-from running import ROOT, photograph, saturate, sender, served
+from running import ROOT, photograph, saturate, sender
 
 BATCH = 8
 CONCURRENCY = 32  # enough to keep every stage busy
@@ -64,10 +65,10 @@ def main() -> int:
         photo = photograph(512, 512)
         with (
             EmbeddedTriton(ROOT / "model_repository") as triton,
-            served([triton.url]) as (_, urls),
+            run_server(triton_urls=triton.url) as server,
         ):
             for model in arguments.models:
-                tables |= measure(model, photo, triton.url, urls, seconds, rounds)
+                tables |= measure(model, photo, triton.url, server.urls, seconds, rounds)
     if "chain" in arguments.only:
         tables["Lab chain, decode to encode, one thread"] = chain.lab_chain(rounds)
         around = chain.around_the_network(seconds)

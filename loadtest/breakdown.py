@@ -12,7 +12,9 @@ import servers
 from chain import MODEL, OUTPUT, cpu_ms
 from rehue_core import colorize, lab
 from rehue_serve import images
-from running import photograph, saturate, sender, served, stand_in
+from rehue_serve.testing.servers import run_server
+from rehue_serve.testing.tritons import run_sleeping_triton
+from running import photograph, saturate, sender
 
 CONCURRENCY = 16
 OFTEN = 200  # times that each stage is run
@@ -54,10 +56,12 @@ def processes(seconds: float) -> dict[str, dict[str, float]]:
     The network answers at once, in a real Triton.
     """
     photo = photograph(512, 512)
-    with stand_in(0) as triton, served([triton.url]) as (pid, urls):
+    with run_sleeping_triton(0) as triton, run_server(triton_urls=triton.url) as server:
         columns = {
-            protocol: asyncio.run(_processes(protocol, url, photo, seconds, (pid, triton.pid)))
-            for protocol, url in urls.items()
+            protocol: asyncio.run(
+                _processes(protocol, url, photo, seconds, (server.pid, triton.pid))
+            )
+            for protocol, url in server.urls.items()
         }
     names = sorted(columns["http"], key=columns["http"].__getitem__, reverse=True)
     return {name: {protocol: one[name] for protocol, one in columns.items()} for name in names}

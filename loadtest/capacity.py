@@ -23,8 +23,10 @@ from dataclasses import asdict, dataclass
 from openloop import OUT, ROOT
 from rehue_client import Client
 from rehue_core import spec
+from rehue_serve.testing.servers import Server, run_server
+from rehue_serve.testing.tritons import run_sleeping_triton
 from report import as_json, machine
-from running import photograph, saturate, sender, served, stand_in
+from running import photograph, saturate, sender
 from servers import use
 
 BATCH = 8
@@ -63,21 +65,23 @@ def measure(stand_ins: int, batch_seconds: float, cores: set[int], seconds: floa
     """The chain on these cores, in front of so many Tritons that sleep so long for a batch."""
     photo = photograph(512, 512, gray=True)
     with contextlib.ExitStack() as stack:
-        urls = [stack.enter_context(stand_in(batch_seconds)).url for _ in range(stand_ins)]
-        pid, addresses = stack.enter_context(on(cores, urls))
-        with Client(f"grpc://{addresses['grpc']}") as client:
+        urls = [
+            stack.enter_context(run_sleeping_triton(batch_seconds)).url for _ in range(stand_ins)
+        ]
+        server = stack.enter_context(run_server_on(cores, urls))
+        with Client(server.grpc_url) as client:
             received = len(client.colorize(photo).data)
-        rate, cpu = asyncio.run(load(addresses["grpc"], pid, photo, seconds))
-        return Measured(rate, cpu, use([pid]).memory, len(photo), received)
+        rate, cpu = asyncio.run(load(server.grpc_url, server.pid, photo, seconds))
+        return Measured(rate, cpu, use([server.pid]).memory, len(photo), received)
 
 
 @contextlib.contextmanager
-def on(cores: set[int], triton_urls: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+def run_server_on(cores: set[int], triton_urls: Sequence[str]) -> Iterator[Server]:
     """`rehue serve` on these cores."""
-    mine = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cores)  # and so of all that starts now
-    with served(triton_urls) as server:
-        os.sched_setaffinity(0, mine)
+    usual = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)  # child processes inherit it
+    with run_server(triton_urls=",".join(triton_urls)) as server:
+        os.sched_setaffinity(0, usual)
         yield server
 
 

@@ -21,8 +21,10 @@ import servers
 from rehue_core import colorize, lab, spec
 from rehue_serve import images
 from rehue_serve.endpoints import Endpoints
+from rehue_serve.testing.servers import run_server
+from rehue_serve.testing.tritons import run_sleeping_triton
 from rehue_serve.triton import TritonClient
-from running import ROOT, photograph, saturate, sender, served, stand_in
+from running import ROOT, photograph, saturate, sender
 
 SIZES = {
     "512 px": (512, 512),
@@ -119,10 +121,10 @@ def resident(name: str) -> int:
 def around_the_network(seconds: float) -> dict[str, dict[str, float]]:
     """The whole system with a network that answers at once: CPU of all server processes."""
     rows: dict[str, dict[str, float]] = {}
-    with stand_in(0) as triton, served([triton.url]) as (pid, urls):
+    with run_sleeping_triton(0) as triton, run_server(triton_urls=triton.url) as server:
 
         def used() -> float:
-            return servers.use([pid, triton.pid]).cpu
+            return servers.use([server.pid, triton.pid]).cpu
 
         for name in SERVED:
             width, height = SIZES[name]
@@ -130,7 +132,7 @@ def around_the_network(seconds: float) -> dict[str, dict[str, float]]:
             for kind in ("colour", "gray"):
                 photo = photograph(width, height, gray=kind == "gray")
                 theirs = cpu_ms(skimages, photo, often)
-                for protocol, url in urls.items():
+                for protocol, url in server.urls.items():
                     many = 16 if width < 2000 else 4
                     rate, cpu = asyncio.run(load(protocol, url, photo, seconds, many, used))
                     rows[f"{name} {kind} {protocol}"] = {
@@ -145,7 +147,7 @@ def around_the_network(seconds: float) -> dict[str, dict[str, float]]:
 
 def tensors_to_triton(seconds: float) -> dict[str, dict[str, float]]:
     """Network inputs to a Triton that answers at once and back: CPU here and in Triton."""
-    with stand_in(0) as triton:
+    with run_sleeping_triton(0) as triton:
 
         def used() -> float:
             return time.process_time() + servers.use([triton.pid]).cpu

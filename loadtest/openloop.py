@@ -34,9 +34,9 @@ import onnxruntime
 from rehue_client import AsyncClient, RehueError, Retries
 from rehue_serve import processes
 from rehue_serve.ports import claim_free_ports
+from rehue_serve.testing.servers import wait_for_answer
 from report import as_json, log_scale, machine
 from samples import squares
-from servers import wait_for
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "results" / "loadtest"
@@ -287,7 +287,7 @@ async def overhead(seconds: float) -> dict[str, object]:
         ),
     )
     try:
-        await asyncio.to_thread(wait_for, f"http://127.0.0.1:{http}/", echo)
+        await asyncio.to_thread(wait_for_answer, f"http://127.0.0.1:{http}/", echo)
         for url in (f"grpc://127.0.0.1:{grpc}", f"http://127.0.0.1:{http}"):
             async with client(url) as work:
                 await arrive(work, photographs, 20, 1)

@@ -43,10 +43,10 @@ from openloop import OUT, ROOT, TIMEOUT, Cell, Work, arrive
 from rehue_serve import processes
 from rehue_serve.embedded import EmbeddedTriton
 from rehue_serve.ports import claim_free_ports
+from rehue_serve.testing.servers import run_server, wait_for_answer
 from report import as_json, machine
-from running import served
 from samples import squares
-from servers import Use, use, wait_for
+from servers import Use, use
 
 PEERS = Path(__file__).with_name("peers")
 CONCURRENCY = 32
@@ -81,8 +81,8 @@ class Row:
 
 @contextlib.asynccontextmanager
 async def rehue() -> AsyncIterator[Work]:
-    with served([]) as (_, urls):
-        async with posts(urls["http"]) as work:
+    with run_server() as server:
+        async with posts(server.http_url) as work:
             yield work
 
 
@@ -143,7 +143,7 @@ async def started(command: Sequence[str], url: str) -> AsyncIterator[None]:
         start_new_session=True,
     )
     try:
-        await asyncio.to_thread(wait_for, url, process)
+        await asyncio.to_thread(wait_for_answer, url, process)
         yield
     finally:
         left = psutil.Process(process.pid).children(recursive=True)

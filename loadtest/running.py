@@ -2,27 +2,15 @@
 
 import asyncio
 import contextlib
-import os
-import shutil
-import signal
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import aiohttp
 import cv2
 import grpc
-from google.protobuf import text_format
-from tritonclient.grpc import model_config_pb2
 
 from rehue_client.v1 import rehue_pb2, rehue_pb2_grpc
-from rehue_serve import processes
-from rehue_serve.embedded import EmbeddedTriton
-from rehue_serve.ports import claim_free_ports
-from servers import wait_for
 
 ROOT = Path(__file__).parents[1]
 Send = Callable[[], Awaitable[None]]  # one photograph, there and back
@@ -37,56 +25,6 @@ def photograph(width: int, height: int, *, gray: bool = False) -> bytes:
         pixels, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
     )
     return bytes(cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes())
-
-
-@contextlib.contextmanager
-def stand_in(seconds: float, *, batcher: str | None = "") -> Iterator[EmbeddedTriton]:
-    """A real Triton whose model ``rehue`` takes so long for a batch of up to 8, and no CPU.
-
-    ``batcher``: the configuration's ``dynamic_batching``; None: every call runs by itself.
-    """
-    with tempfile.TemporaryDirectory() as directory:
-        text = (ROOT / "model_repository/rehue/configs/cpu.pbtxt").read_text()
-        config = text_format.Parse(text, model_config_pb2.ModelConfig())
-        config.backend, config.default_model_filename = "python", "model.py"
-        config.parameters["seconds"].string_value = str(seconds)
-        del config.model_warmup[:]
-        config.ClearField("dynamic_batching")
-        if batcher is not None:
-            text_format.Parse(batcher, config.dynamic_batching)
-            config.dynamic_batching.SetInParent()
-        version = Path(directory) / "rehue" / "1"
-        version.mkdir(parents=True)
-        shutil.copy(Path(__file__).with_name("instant.py"), version / "model.py")
-        (version.parent / "config.pbtxt").write_text(text_format.MessageToString(config))
-        with EmbeddedTriton(Path(directory)) as triton:
-            yield triton
-
-
-@contextlib.contextmanager
-def served(triton_urls: Sequence[str], **settings: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """``rehue serve`` on free ports, on Tritons that run already: its pid, and its addresses."""
-    http, rpc, metrics = claim_free_ports(3)
-    environment = os.environ | {
-        "REHUE_HTTP_PORT": str(http),
-        "REHUE_GRPC_PORT": str(rpc),
-        "REHUE_METRICS_PORT": str(metrics),
-        "REHUE_TRITON_URLS": ",".join(triton_urls),
-        **settings,
-    }
-    rehue = Path(sys.executable).parent / "rehue"
-    process = subprocess.Popen(
-        processes.bind_to_parent([rehue, "serve"]),
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,  # a line a photograph
-    )
-    try:
-        wait_for(f"http://127.0.0.1:{http}/readyz", process)
-        yield process.pid, {"http": f"http://127.0.0.1:{http}", "grpc": f"127.0.0.1:{rpc}"}
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait()
 
 
 @contextlib.asynccontextmanager
@@ -110,7 +48,9 @@ async def sender(protocol: str, url: str, photo: bytes, model: str = "") -> Asyn
             yield send
     else:
         options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
-        async with grpc.aio.insecure_channel(url, options=options) as channel:
+        async with grpc.aio.insecure_channel(
+            url.removeprefix("grpc://"), options=options
+        ) as channel:
             stub = rehue_pb2_grpc.ColorizerStub(channel)  # type: ignore[no-untyped-call]
             request = rehue_pb2.ColorizeRequest(image=photo, model=model)
 

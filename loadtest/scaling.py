@@ -7,7 +7,9 @@ import statistics
 
 import servers
 from chain import load
-from running import photograph, served, stand_in
+from rehue_serve.testing.servers import run_server
+from rehue_serve.testing.tritons import run_sleeping_triton
+from running import photograph
 
 SECONDS = 0.25  # for a batch of up to 8: 32 photographs a second each, 128 of four
 BATCH = 8
@@ -21,11 +23,11 @@ def scale(seconds: float, rounds: int) -> dict[str, dict[str, float]]:
     photo = photograph(512, 512)
     rows: dict[str, dict[str, float]] = {}
     with contextlib.ExitStack() as stack:
-        urls = [stack.enter_context(stand_in(SECONDS)).url for _ in range(max(COUNTS))]
+        urls = [stack.enter_context(run_sleeping_triton(SECONDS)).url for _ in range(max(COUNTS))]
         for count in COUNTS:
-            with served(urls[:count], REHUE_MAX_REQUESTS="256") as (pid, ways):
-                use = functools.partial(_cpu, pid)
-                for protocol, url in ways.items():
+            with run_server(triton_urls=",".join(urls[:count]), max_requests="256") as server:
+                use = functools.partial(_cpu, server.pid)
+                for protocol, url in server.urls.items():
                     under_way = WAITING * count
                     taken = [
                         asyncio.run(load(protocol, url, photo, seconds, under_way, use))

@@ -1,30 +1,10 @@
-"""Servers that measurements start: waiting for them, and what they cost."""
+"""CPU time and memory of processes."""
 
 import contextlib
-import subprocess
-import time
-import urllib.request
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import psutil
-
-START_TIMEOUT = 180.0  # seconds
-
-
-def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
-    """Until the URL answers 200.
-
-    Raises:
-        SystemExit: the process ended, or START_TIMEOUT passed.
-    """
-    deadline = time.monotonic() + START_TIMEOUT
-    while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310
-            if answer.status == 200:
-                return
-        time.sleep(0.2)
-    raise SystemExit(f"{process.args!r} did not answer at {url}")
 
 
 @dataclass(frozen=True)

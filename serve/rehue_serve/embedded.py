@@ -19,6 +19,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from rehue_serve import processes
 from rehue_serve.ports import claim_free_ports
@@ -78,7 +79,7 @@ class EmbeddedTriton:
     def alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    def __enter__(self) -> "EmbeddedTriton":
+    def __enter__(self) -> Self:
         try:
             self.start()
         except BaseException:

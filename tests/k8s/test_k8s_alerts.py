@@ -17,12 +17,13 @@ import httpx
 import promql_parser
 import pytest
 import yaml
-from conftest import PHOTOS, Server
+from paths import PHOTOS
 from prometheus_client.parser import text_string_to_metric_families
 from rendered import ROOT, only
 from test_k8s_watching import GPU, OTHERS, Selectors, exported, expressions, queries, rules
 
 from rehue_serve.embedded import EmbeddedTriton
+from rehue_serve.testing.servers import Server
 
 MADE_UP = Path(__file__).with_name("k8s_alerts.yaml")
 PLACES = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

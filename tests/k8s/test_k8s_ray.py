@@ -21,16 +21,17 @@ import httpx
 import psutil
 import pytest
 import yaml
-from conftest import START_TIMEOUT, ask_ray, kill_all
 from ray.core.generated import ray_client_pb2
+from ray_node import call_ray, kill_node
 from rendered import Object, main, only, pods
 from rendered import settings as variables
-from tritons import SleepingTriton
 
 from rehue_client import Client
 from rehue_serve.ports import claim_free_ports
 from rehue_serve.server import build_ray_environment
 from rehue_serve.settings import Settings
+from rehue_serve.testing.servers import START_TIMEOUT
+from rehue_serve.testing.tritons import SleepingTriton
 
 RAY = Path(sys.executable).with_name("ray")
 PING = ray_client_pb2.ClusterInfoRequest(type="PING").SerializeToString()
@@ -120,7 +121,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
                 start_new_session=True,
             )
         stack.callback(process.wait)
-        stack.callback(kill_all, psutil.Process(process.pid))
+        stack.callback(kill_node, psutil.Process(process.pid))
         made = Node(process, base / "log", ports, token, key)
         ready = main(pods("production")["ray-head"])["readinessProbe"]["httpGet"]
         made.wait(ready["port"], ready["path"])
@@ -168,14 +169,14 @@ def test_nobody_deploys_without_the_token(node: Node, token: str) -> None:
     assert {answer.status_code for answer in answers} == {403 if token else 401}
     for port, call in RPCS.items():
         with pytest.raises(grpc.RpcError) as caught:
-            ask_ray(f"127.0.0.1:{node.ports[port]}", *call, token)
+            call_ray(f"127.0.0.1:{node.ports[port]}", *call, token)
         assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED, port
 
 
 def test_who_has_the_token_is_answered(node: Node) -> None:
     """So what is refused above is refused for the token."""
     for port, call in RPCS.items():
-        assert ask_ray(f"127.0.0.1:{node.ports[port]}", *call, node.token), port
+        assert call_ray(f"127.0.0.1:{node.ports[port]}", *call, node.token), port
 
 
 @pytest.mark.parametrize("overlay", ["gpu", "production"])

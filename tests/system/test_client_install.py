@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Server
+
+from rehue_serve.testing.servers import Server
 
 ROOT = Path(__file__).parents[2]
 PHOTO = Path(__file__).parents[1] / "photos" / "skimage_coffee.jpg"

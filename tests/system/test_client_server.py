@@ -11,7 +11,6 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from conftest import Server
 from PIL import Image
 
 from rehue_client import (
@@ -26,6 +25,7 @@ from rehue_client import (
     UnknownModel,
     UnsupportedImage,
 )
+from rehue_serve.testing.servers import Server
 
 PHOTOS = Path(__file__).parents[1] / "photos"
 COFFEE = PHOTOS / "skimage_coffee.jpg"

@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import numpy as np
 import pytest
-from tritons import SleepingTriton
 
 import rehue_serve.models
 from rehue_serve import endpoints
 from rehue_serve.endpoints import Endpoints
 from rehue_serve.errors import Unavailable
+from rehue_serve.testing.tritons import SleepingTriton
 from rehue_serve.triton import RETRY_RESERVE, TritonClient
 
 Infer = Callable[[], Awaitable[object]]
@@ -72,7 +72,7 @@ async def test_name_is_every_address_behind_it() -> None:
 
 
 async def test_calls_under_way_stay_within_the_limit(sleepers: list[SleepingTriton]) -> None:
-    sleepers[0].pace(0.1)
+    sleepers[0].set_batch_seconds(0.1)
     most = 0
     try:
         async with asking(sleepers[0].url, limit=2) as (asked, infer):
@@ -82,15 +82,15 @@ async def test_calls_under_way_stay_within_the_limit(sleepers: list[SleepingTrit
                 await asyncio.sleep(0.01)
             await asyncio.gather(*work)
     finally:
-        sleepers[0].pace(0.02)
+        sleepers[0].set_batch_seconds()
     assert most == 2
 
 
 async def test_busy_triton_is_asked_less(sleepers: list[SleepingTriton]) -> None:
     """The one with the fewest calls under way is asked, so a slow one gets fewer."""
     slow, quick = sleepers
-    before = [triton.answered() for triton in (slow, quick)]
-    slow.pace(0.5)
+    before = [triton.count_photographs() for triton in (slow, quick)]
+    slow.set_batch_seconds(0.5)
     try:
         async with asking(slow.url, quick.url, limit=64) as (_, infer):
             work = []
@@ -99,9 +99,10 @@ async def test_busy_triton_is_asked_less(sleepers: list[SleepingTriton]) -> None
                 await asyncio.sleep(0.025)
             await asyncio.gather(*work)
     finally:
-        slow.pace(0.02)
+        slow.set_batch_seconds()
     by_slow, by_quick = (
-        triton.answered() - earlier for triton, earlier in zip((slow, quick), before, strict=True)
+        triton.count_photographs() - earlier
+        for triton, earlier in zip((slow, quick), before, strict=True)
     )
     assert by_quick > 3 * by_slow
 
@@ -109,9 +110,9 @@ async def test_busy_triton_is_asked_less(sleepers: list[SleepingTriton]) -> None
 async def test_dying_cluster_is_not_stampeded(sleepers: list[SleepingTriton]) -> None:
     """Where every call fails, calls made again end with the budget, far from four a photograph."""
     photographs = 60
-    before = sum(triton.erred() for triton in sleepers)
+    before = sum(triton.count_failed_calls() for triton in sleepers)
     for triton in sleepers:
-        triton.broken.touch()
+        triton.start_failing()
     try:
         async with asking(*(triton.url for triton in sleepers)) as (_, infer):
             for _ in range(photographs):
@@ -120,8 +121,8 @@ async def test_dying_cluster_is_not_stampeded(sleepers: list[SleepingTriton]) ->
                 assert caught.value.retry_after
     finally:
         for triton in sleepers:
-            triton.broken.unlink()
-    calls = sum(triton.erred() for triton in sleepers) - before
+            triton.stop_failing()
+    calls = sum(triton.count_failed_calls() for triton in sleepers) - before
     assert photographs < calls <= photographs + RETRY_RESERVE
 
 
@@ -151,7 +152,7 @@ async def test_probes_find_what_is_not_ready(sleepers: list[SleepingTriton]) -> 
     """Nobody has to lose a call to it first."""
     async with asking(*(triton.url for triton in sleepers)) as (asked, _):
         assert len(asked.list_available()) == 2
-        sleepers[0].unload()
+        sleepers[0].unload_model()
         try:
             began = time.monotonic()
             while len(asked.list_available()) == 2:
@@ -159,7 +160,7 @@ async def test_probes_find_what_is_not_ready(sleepers: list[SleepingTriton]) -> 
                 await asyncio.sleep(0.05)
             assert {one.address for one in asked.list_available()} == {sleepers[1].url}
         finally:
-            sleepers[0].load()
+            sleepers[0].load_model()
         while len(asked.list_available()) < 2:
             assert time.monotonic() - began < 60
             await asyncio.sleep(0.05)

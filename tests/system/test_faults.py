@@ -21,16 +21,18 @@ import httpx
 import numpy as np
 import psutil
 import pytest
-from conftest import PHOTOS, Server, System, start_server
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from load import ONCE, Load, offered
+from paths import PHOTOS
 from PIL import Image
-from tritons import SleepingTriton
+from systems import System
 
 from rehue_client import Client, Overloaded, Unavailable
 from rehue_client.retries import Retries
 from rehue_serve.embedded import EmbeddedTriton
 from rehue_serve.endpoints import Endpoints
+from rehue_serve.testing.servers import Server, start_server
+from rehue_serve.testing.tritons import SleepingTriton
 from rehue_serve.triton import TritonClient
 
 RATE = 30  # photographs a second, over gRPC and HTTP in turn
@@ -84,21 +86,21 @@ def unloaded(system: System, which: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def erring(system: System, which: int) -> Iterator[None]:
-    system.tritons[which].broken.touch()
+    system.tritons[which].start_failing()
     try:
         yield
     finally:
-        system.tritons[which].broken.unlink()
+        system.tritons[which].stop_failing()
 
 
 @contextlib.contextmanager
 def cut_off(system: System, which: int) -> Iterator[None]:
     assert which == 1
-    system.wire.cut()
+    system.proxy.cut()
     try:
         yield
     finally:
-        system.wire.mend()
+        system.proxy.restore()
 
 
 Fault = Callable[[System, int], AbstractContextManager[None]]
@@ -114,8 +116,8 @@ def test_fault_of_one_of_two_tritons_costs_nothing(
         with fault(system, 1):
             time.sleep(20 if long else 3)
         began = time.monotonic()
-        before = system.tritons[1].answered()
-        while system.tritons[1].answered() <= before:
+        before = system.tritons[1].count_photographs()
+        while system.tritons[1].count_photographs() <= before:
             assert time.monotonic() - began < (BACK if fault is not erring else 2 * BACK)
             time.sleep(0.1)
         back = time.monotonic() - began
@@ -153,11 +155,11 @@ def test_no_triton_is_said_and_its_return_is_seen(
 
 def test_killed_replica_costs_nothing(system: System, small: bytes) -> None:
     """What was on its way is sent again by the SDK; nothing else needs to be."""
-    before = system.replicas()
+    before = system.list_replicas()
     with Load(system.urls, small, RATE, retries=Retries()) as load:
         time.sleep(1)
         os.kill(min(before), signal.SIGKILL)
-        wait_until(lambda: len(system.replicas() - {min(before)}) == 2)
+        wait_until(lambda: len(system.list_replicas() - {min(before)}) == 2)
         time.sleep(1)
     print(f"\nreplica killed: {load.counts}")
     assert load.counts == {"ok": len(load.outcomes)}, set(map(str, load.errors))
@@ -175,8 +177,8 @@ serve.run(app.application(settings.load()), name=app.NAME, route_prefix="/")
 
 def test_redeployment_costs_nothing(system: System, small: bytes) -> None:
     """Every replica is replaced while photographs come."""
-    before = system.replicas()
-    (gcs,) = system.processes("gcs_server ")
+    before = system.list_replicas()
+    (gcs,) = system.list_processes("gcs_server ")
     (port,) = {one.laddr.port for one in gcs.net_connections() if one.status == psutil.CONN_LISTEN}
     settings = {"REHUE_REPLICAS": "2", "REHUE_MAX_REQUESTS": "32"}
     with Load(system.urls, small, RATE, retries=Retries()) as load:
@@ -187,10 +189,10 @@ def test_redeployment_costs_nothing(system: System, small: bytes) -> None:
             check=True,
             timeout=120,
         )
-        wait_until(lambda: not before & system.replicas())
+        wait_until(lambda: not before & system.list_replicas())
         time.sleep(1)
     print(f"\nredeployed: {load.counts}")
-    assert len(system.replicas()) == 2
+    assert len(system.list_replicas()) == 2
     assert load.counts == {"ok": len(load.outcomes)}, set(map(str, load.errors))
 
 
@@ -202,16 +204,16 @@ def test_overload_is_refused_and_costs_no_goodput(system: System, small: bytes, 
     if not long:
         pytest.skip("measures speed: make test-faults")
     for triton in system.tritons:
-        triton.pace(0.25)  # eight photographs: 64 a second in all
+        triton.set_batch_seconds(0.25)  # eight photographs: 64 a second in all
     seconds = 20
     try:
         peak, _ = offered(system.urls, small, rate=64 * 1.05, seconds=seconds)
-        memory = sum(one.memory_info().rss for one in system.processes())
+        memory = sum(one.memory_info().rss for one in system.list_processes())
         good, load = offered(system.urls, small, rate=64 * 2, seconds=seconds)
-        grown = sum(one.memory_info().rss for one in system.processes()) - memory
+        grown = sum(one.memory_info().rss for one in system.list_processes()) - memory
     finally:
         for triton in system.tritons:
-            triton.pace(0.02)
+            triton.set_batch_seconds()
     refused = sorted(one.seconds for one in load.outcomes if one.error)
     accepted = sorted(one.seconds for one in load.outcomes if not one.error)
     late, bound = refused[int(0.99 * len(refused))], accepted[int(0.99 * len(accepted))]
@@ -247,13 +249,13 @@ async def test_slow_call_is_hedged(system: System) -> None:
     try:
         for _ in range(100):  # from these it learns what is usual
             await client.infer(spec, input, loop.time() + 30)
-        system.tritons[1].pace(3)
+        system.tritons[1].set_batch_seconds(3)
         began = loop.time()
         for _ in range(10):
             await client.infer(spec, input, loop.time() + 30)
         assert loop.time() - began < 3
     finally:
-        system.tritons[1].pace(0.02)
+        system.tritons[1].set_batch_seconds()
         await client.close()
 
 
@@ -264,8 +266,8 @@ def test_stop_finishes_what_is_under_way(
     server = start_server(tmp_path / "log", triton_urls=sleepers[0].url)
     urls = [server.grpc_url, server.http_url]
     try:
-        server.wait()
-        sleepers[0].pace(1)
+        server.wait_until_ready()
+        sleepers[0].set_batch_seconds(1)
         with read_slowly(server) as rest, Load(urls, small, rate=10) as load:
             time.sleep(1.5)
             server.process.send_signal(signal.SIGTERM)
@@ -276,7 +278,7 @@ def test_stop_finishes_what_is_under_way(
             rest()
             assert server.process.wait(60) == 0
     finally:
-        sleepers[0].pace(0.02)
+        sleepers[0].set_batch_seconds()
         if server.process.poll() is None:
             server.stop()
     first = min(one.due for one in load.outcomes if one.error)
@@ -289,7 +291,7 @@ def test_stop_finishes_what_is_under_way(
     assert all(one.error for one in late)
     assert all(one.seconds < 1 for one in late)
     assert answers == {"readyz": 503, "photograph": 503, "health": NOT_SERVING}
-    assert "Traceback" not in server.log.read_text()
+    assert "Traceback" not in server.read_log()
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ import hypothesis
 import psutil
 import pytest
 import schemathesis
-from conftest import PHOTOS, Server
+from paths import PHOTOS
 from PIL import Image
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
@@ -25,6 +25,7 @@ from test_images import encoded
 from rehue_client.v1 import rehue_pb2
 from rehue_serve import images
 from rehue_serve.errors import RehueError
+from rehue_serve.testing.servers import Server
 
 COUNT = 10_000
 LIMITS = {"max_bytes": 1_000_000, "max_pixels": 1_000_000}

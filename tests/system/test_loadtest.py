@@ -21,7 +21,7 @@ import httpx
 import numpy as np
 import pytest
 import triton_client
-from conftest import ROOT, Server
+from paths import ROOT
 from PIL import Image
 
 import capacity
@@ -32,6 +32,7 @@ from rehue_client import Client
 from rehue_client.v1 import rehue_pb2, rehue_pb2_grpc
 from rehue_serve.embedded import EmbeddedTriton
 from rehue_serve.ports import claim_free_ports
+from rehue_serve.testing.servers import Server
 from samples import mixed, squares
 
 LOCUST = [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest" / "locustfile.py")]

@@ -13,14 +13,15 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from conftest import PHOTOS, kill_all
 from load import Load
-from tritons import SleepingTriton
+from paths import PHOTOS
+from ray_node import kill_node
 
 from rehue_client.retries import Retries
 from rehue_serve.ports import claim_free_ports
 from rehue_serve.server import build_ray_environment
 from rehue_serve.settings import Settings
+from rehue_serve.testing.tritons import SleepingTriton
 
 RAY = str(Path(sys.executable).parent / "ray")
 
@@ -78,7 +79,7 @@ def nodes(tmp_path: Path, long: bool) -> Iterator[tuple[Settings, psutil.Process
             )
             node = psutil.Process(process.pid)
             stack.callback(process.wait)
-            stack.callback(kill_all, node)
+            stack.callback(kill_node, node)
             return node
 
         start(
@@ -123,7 +124,7 @@ def test_loss_of_a_node_costs_nothing(nodes: tuple[Settings, psutil.Process]) ->
     urls = [http, f"grpc://127.0.0.1:{settings.grpc_port}"]
     with Load(urls, photo, rate=15, retries=Retries()) as load:
         time.sleep(2)
-        kill_all(worker)
+        kill_node(worker)
         time.sleep(30)
     print(f"\nnode lost: {load.counts}")
     assert load.counts == {"ok": len(load.outcomes)}, set(map(str, load.errors))

@@ -5,10 +5,11 @@ import subprocess
 import sys
 
 import psutil
-from conftest import Server, System
+from systems import System
 from test_serve_command import run
 
 from rehue_serve import ports
+from rehue_serve.testing.servers import Server
 
 CLAIM = (
     "from rehue_serve.ports import claim_free_ports; "

@@ -13,10 +13,11 @@ import grpc
 import httpx
 import psutil
 import pytest
-from conftest import Server, ask_ray, start_server
 from PIL import Image
+from ray_node import call_ray
 
 from rehue_serve.embedded import EmbeddedTriton
+from rehue_serve.testing.servers import Server, start_server
 
 REHUE = str(Path(sys.executable).parent / "rehue")
 
@@ -29,7 +30,7 @@ def run(**settings: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_line_to_try_works_as_printed(server: Server, tmp_path: Path) -> None:
-    line = next(line for line in server.log.read_text().splitlines() if "curl" in line)
+    line = next(line for line in server.read_log().splitlines() if "curl" in line)
     words = shlex.split(line.removeprefix("Try:"))
     words[words.index("-o") + 1] = str(tmp_path / "colour.jpg")
     if shutil.which("curl") is None:
@@ -49,7 +50,7 @@ def test_nobody_else_gives_its_ray_work(server: Server) -> None:
     )
 
     def nodes(token: str) -> bytes:
-        return ask_ray(address, "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo", b"", token)
+        return call_ray(address, "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo", b"", token)
 
     with pytest.raises(grpc.RpcError) as caught:
         nodes("a" * 64)
@@ -65,7 +66,7 @@ def test_stop_leaves_nothing(
     own = number != signal.SIGINT
     server = start_server(tmp_path / "log", **({} if own else {"triton_urls": triton.url}))
     try:
-        server.wait()
+        server.wait_until_ready()
         started = psutil.Process(server.process.pid).children(recursive=True)
         names = {process.name() for process in started}
         assert {"raylet", "haproxy"} <= names
@@ -80,7 +81,7 @@ def test_stop_leaves_nothing(
         for port in server.ports.values():
             with socket.socket() as probe:
                 assert probe.connect_ex(("127.0.0.1", port)) != 0
-        text = server.log.read_text()
+        text = server.read_log()
         assert "curl -fsS" in text
         assert "Traceback" not in text
         assert "WARNING" not in text
@@ -93,7 +94,7 @@ def test_stop_leaves_nothing(
 def test_front_ends_what_a_killed_server_leaves(tmp_path: Path, triton: EmbeddedTriton) -> None:
     server = start_server(tmp_path / "log", triton_urls=triton.url)
     try:
-        server.wait()
+        server.wait_until_ready()
         (behind,) = psutil.Process(server.process.pid).children()
         started = [behind, *behind.children(recursive=True)]
         behind.kill()

@@ -10,18 +10,19 @@ import grpc
 import httpx
 import numpy as np
 import pytest
-from conftest import PHOTOS, Server
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
+from paths import PHOTOS
 from PIL import Image
 from skimage import color
 from test_images import BAD, encoded
 
 from rehue_client.v1 import rehue_pb2, rehue_pb2_grpc
 from rehue_serve.errors import GRPC_STATUS, HTTP_STATUS, RehueError
+from rehue_serve.testing.servers import Server
 
 STAGES = ["decode", "prepare", "infer", "color", "encode"]
 

@@ -14,13 +14,13 @@ import pytest
 from PIL import Image
 from skimage.color import lab2rgb, rgb2lab
 from test_images import encoded
-from tritons import SleepingTriton
 
 from rehue_serve import http, images
 from rehue_serve.embedded import EmbeddedTriton
 from rehue_serve.endpoints import Endpoints
 from rehue_serve.service import Service
 from rehue_serve.settings import Settings
+from rehue_serve.testing.tritons import SleepingTriton
 from rehue_serve.triton import TritonClient
 
 
@@ -81,7 +81,7 @@ async def test_retry_after_is_how_long_photographs_take(
     sleepers: list[SleepingTriton], photo: bytes
 ) -> None:
     """So that a client that comes back then finds those gone that were in its way."""
-    sleepers[0].pace(1.5)  # of a call; the photographs go in one or two
+    sleepers[0].set_batch_seconds(1.5)  # of a call; the photographs go in one or two
     try:
         async with served(sleepers[0].url, max_requests=4) as client:
             for _ in range(2):
@@ -89,7 +89,7 @@ async def test_retry_after_is_how_long_photographs_take(
                     *(client.post("/v1/colorize", content=photo) for _ in range(5))
                 )
     finally:
-        sleepers[0].pace(0.02)
+        sleepers[0].set_batch_seconds()
     (refused,) = (one for one in answers if one.status_code == 429)
     assert 2 <= int(refused.headers["retry-after"]) <= 4
 

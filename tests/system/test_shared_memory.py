@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from test_triton import client, colours
 from tritonclient.grpc import service_pb2
-from tritons import SleepingTriton
 
 from rehue_serve import shared_memory
 from rehue_serve.embedded import EmbeddedTriton
 from rehue_serve.endpoints import Endpoint
 from rehue_serve.errors import DeadlineExceeded
+from rehue_serve.testing.tritons import SleepingTriton
 from rehue_serve.triton import TritonClient
 
 # Shares memory with the Triton at argv[1], says so, and waits to be killed.
@@ -127,10 +127,10 @@ async def test_file_that_triton_may_still_write_into_is_not_used_again(tmp_path:
         async with client(triton.url, shared_memory=True) as there:
             await colours(there)
             before = await regions(there)
-            triton.pace(1.0)
+            triton.set_batch_seconds(1.0)
             with pytest.raises(DeadlineExceeded):
                 await colours(there, seconds=0.3)
-            triton.pace(0.02)
+            triton.set_batch_seconds()
             assert isinstance(await colours(there), np.ndarray)
             assert not before & files()
             while before & await regions(there):  # until Triton is done with it

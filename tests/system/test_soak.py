@@ -17,9 +17,10 @@ import httpx
 import numpy as np
 import psutil
 import pytest
-from conftest import PHOTOS, System
 from load import Load, offered
+from paths import PHOTOS
 from PIL import Image
+from systems import System
 
 LIMIT = 64  # photographs a second of two Tritons at 0.25 s for eight; seen: about 50
 BAD = 4  # a second, beside the good ones
@@ -45,7 +46,7 @@ def bad_requests(photo: bytes) -> list[Callable[[httpx.Client], httpx.Response]]
 
 @pytest.mark.timeout(0)
 def test_nothing_piles_up(system: System, request: pytest.FixtureRequest) -> None:
-    (raylet,) = system.processes("raylet/raylet")
+    (raylet,) = system.list_processes("raylet/raylet")
     assert "narenas:1" in raylet.environ()["MALLOC_CONF"]  # or it grows by 11 MiB an hour
     seconds = float(request.config.getoption("--soak-seconds"))
     out = io.BytesIO()
@@ -53,7 +54,7 @@ def test_nothing_piles_up(system: System, request: pytest.FixtureRequest) -> Non
     photo = out.getvalue()
     bad: Counter[int] = Counter()
     for triton in system.tritons:
-        triton.pace(8 * len(system.tritons) / LIMIT)
+        triton.set_batch_seconds(8 * len(system.tritons) / LIMIT)
     try:
         rate = 0.4 * LIMIT
         if seconds >= 300:
@@ -63,12 +64,12 @@ def test_nothing_piles_up(system: System, request: pytest.FixtureRequest) -> Non
             until = time.monotonic() + seconds
             refusals = pool.submit(send_bad, system.server.http_url, photo, until, bad)
             before = shared_memory(system)
-            table = watch(system.processes(), until)
+            table = watch(system.list_processes(), until)
             after = shared_memory(system)
             refusals.result()
     finally:
         for triton in system.tritons:
-            triton.pace(0.02)
+            triton.set_batch_seconds()
     print(f"\nsoak, {seconds:.0f} s at {rate:.1f}/s: good {load.counts}, bad {dict(bad)}")
     print(report(table), f"\n\nregions of shared memory: {before}, {after}")
     # A moment's crowd may be refused; nothing else may happen to a good photograph.
@@ -95,7 +96,7 @@ def send_bad(url: str, photo: bytes, until: float, statuses: "Counter[int]") -> 
 
 def shared_memory(system: System) -> int:
     """Regions of shared memory that the system's processes hold."""
-    paths = {one.path for process in system.processes() for one in process.memory_maps()}
+    paths = {one.path for process in system.list_processes() for one in process.memory_maps()}
     return sum(path.startswith("/dev/shm") for path in paths)
 
 

@@ -11,18 +11,19 @@ import grpc
 import httpx
 import pytest
 from collector import Collector, Span, collecting
-from conftest import ROOT, Server, start_server
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from paths import ROOT
 
 from rehue_client import AsyncClient, Client, InvalidImage, Unauthenticated
 from rehue_client.v1 import rehue_pb2, rehue_pb2_grpc
 from rehue_serve import metrics, tracing
 from rehue_serve.service import STAGES
 from rehue_serve.settings import Settings
+from rehue_serve.testing.servers import Server, start_server
 
 KEY = "the-key-of-these-tests"
 CALL = "inference.GRPCInferenceService/ModelInfer"
@@ -47,7 +48,7 @@ def watched(collector: Collector, tmp_path_factory: pytest.TempPathFactory) -> I
             directory / "log", log_format="json", api_keys_file=str(directory / "keys")
         )
         try:
-            running.wait()
+            running.wait_until_ready()
             yield running
         finally:
             running.stop()
@@ -187,10 +188,10 @@ def test_triton_sends_its_spans_as_often_as_we_do(
 def lines(server: Server, *ids: str) -> list[dict[str, Any]]:
     """Every line of the log, when those of the requests are there."""
     deadline = time.monotonic() + 20
-    while not all(id in server.log.read_text() for id in ids):
+    while not all(id in server.read_log() for id in ids):
         assert time.monotonic() < deadline, f"no line of one of {ids}"
         time.sleep(0.1)
-    return [json.loads(line) for line in server.log.read_text().splitlines()]
+    return [json.loads(line) for line in server.read_log().splitlines()]
 
 
 def test_every_line_is_json_and_names_its_request(watched: Server, photo: bytes) -> None:
@@ -231,7 +232,7 @@ def test_the_log_tells_no_secrets(watched: Server, photo: bytes, tmp_path: Path)
     named = {"Authorization": f"Bearer {KEY}", "X-Request-Id": "the-form"}
     assert httpx.post(url, files=form, headers=named, timeout=60).status_code == 200
     lines(watched, last.request_id, "the-form")
-    text = watched.log.read_text()
+    text = watched.read_log()
     for secret in (KEY, path.name, "/v1/colorize?", "JFIF", base64.b64encode(photo[:30]).decode()):
         assert secret not in text.replace("-o colour.jpg", "")
 

@@ -15,14 +15,14 @@ import numpy as np
 import onnxruntime
 import psutil
 import pytest
-from conftest import MODELS
 from google.protobuf import text_format
+from paths import MODELS
 from tritonclient.grpc import model_config_pb2
-from tritons import SleepingTriton
 
 from rehue_serve.embedded import SHARED_MEMORY, EmbeddedTriton, TritonFailed
 from rehue_serve.endpoints import Endpoints
 from rehue_serve.errors import DeadlineExceeded, Unavailable, UnknownModel
+from rehue_serve.testing.tritons import SleepingTriton
 from rehue_serve.triton import TritonClient
 
 NAMES = ["rehue", "rehue-free", "seed"]
@@ -165,8 +165,9 @@ def test_killed_triton_leaves_no_shared_memory(tmp_path: Path) -> None:
 
 def test_triton_ends_when_its_server_is_killed(tmp_path: Path) -> None:
     script = (
-        "import pathlib, sys, time, tritons\n"
-        "triton = tritons.SleepingTriton(pathlib.Path(sys.argv[1]))\n"
+        "import pathlib, sys, time\n"
+        "from rehue_serve.testing.tritons import SleepingTriton\n"
+        "triton = SleepingTriton(pathlib.Path(sys.argv[1]))\n"
         "triton.start()\n"
         "print(triton.pid, flush=True)\n"
         "time.sleep(600)\n"

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from conftest import MODELS, PHOTOS
 from onnx import numpy_helper
+from paths import MODELS, PHOTOS
 from standin import H100, HostCuda, tensorrt
 
 import rehue_training.plan.tensorrt

@@ -8,8 +8,8 @@ import numpy as np
 import onnxruntime
 import pytest
 import tritonclient.grpc as grpc
-from conftest import MODELS
 from google.protobuf import text_format
+from paths import MODELS
 from tritonclient.grpc import model_config_pb2
 
 from rehue_serve.embedded import EmbeddedTriton

@@ -4,8 +4,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from conftest import MODELS, PHOTOS
 from onnx import TensorProto, shape_inference
+from paths import MODELS, PHOTOS
 
 from rehue_core import spec
 from rehue_training.plan import cost, parity, precision

@@ -7,8 +7,8 @@ import ml_dtypes
 import numpy as np
 import onnx
 import pytest
-from conftest import MODELS, PHOTOS
 from onnx import TensorProto, numpy_helper, shape_inference
+from paths import MODELS, PHOTOS
 from standin import H100, tensorrt
 from test_plan import committed
 

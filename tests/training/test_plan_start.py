@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime
 import psutil
 import pytest
-from conftest import MODELS, PHOTOS, ROOT
+from paths import MODELS, PHOTOS, ROOT
 from test_plan import a_face, committed
 from test_plan_config import infer, swap
 

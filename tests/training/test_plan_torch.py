@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from conftest import MODELS, PHOTOS
+from paths import MODELS, PHOTOS
 
 pytest.importorskip("torch", reason="PyTorch is for machines with a GPU and without TensorRT")
 

@@ -15,7 +15,7 @@ import grpc
 import numpy as np
 import onnxruntime
 import pytest
-from conftest import MODELS
+from paths import MODELS
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from rehue_client.command import main

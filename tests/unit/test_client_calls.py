@@ -12,7 +12,6 @@ from pathlib import Path
 
 import grpc
 import pytest
-from scripted import CODES, Plain, Refusal, Scripted, Slow, serve
 
 from rehue_client import (
     AsyncClient,
@@ -31,9 +30,17 @@ from rehue_client import (
     Unavailable,
     errors,
 )
+from rehue_serve.testing.scripted import (
+    STATUSES,
+    Delay,
+    ForeignError,
+    Refusal,
+    ScriptedServer,
+    serve,
+)
 
 PHOTO = Path(__file__).parents[1] / "photos" / "skimage_coffee.jpg"
-BUSY = Plain(503, grpc.StatusCode.UNAVAILABLE)
+BUSY = ForeignError(503, grpc.StatusCode.UNAVAILABLE)
 
 Colorize = Callable[..., Picture]
 
@@ -65,17 +72,17 @@ def protocol(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def scripted() -> Iterator[Scripted]:
-    with serve(Scripted()) as server:
+def scripted() -> Iterator[ScriptedServer]:
+    with serve(ScriptedServer()) as server:
         yield server
 
 
 @pytest.fixture
-def url(scripted: Scripted, protocol: str) -> str:
+def url(scripted: ScriptedServer, protocol: str) -> str:
     return get_url(scripted, protocol)
 
 
-def get_url(scripted: Scripted, protocol: str) -> str:
+def get_url(scripted: ScriptedServer, protocol: str) -> str:
     return scripted.http_url if protocol == "http" else scripted.grpc_url
 
 
@@ -110,132 +117,142 @@ def serve_raw(answer: Callable[[socket.socket], None]) -> Iterator[int]:
 
 
 def test_request_and_response_are_complete(
-    colorize: Colorize, url: str, scripted: Scripted
+    colorize: Colorize, url: str, scripted: ScriptedServer
 ) -> None:
     picture = colorize(
         url, model="seed", strength=0.5, format="png", quality=80, timeout=9, api_key="secret"
     )
-    [seen] = scripted.seen
-    assert seen.image == PHOTO.read_bytes()
-    assert seen.options == {"model": "seed", "strength": "0.5", "format": "png", "quality": "80"}
-    assert seen.authorization == "Bearer secret"
-    assert seen.timeout == pytest.approx(9, abs=0.5)
+    [request] = scripted.requests
+    assert request.image == PHOTO.read_bytes()
+    assert request.options == {"model": "seed", "strength": "0.5", "format": "png", "quality": "80"}
+    assert request.authorization == "Bearer secret"
+    assert request.timeout == pytest.approx(9, abs=0.5)
     assert (picture.data, picture.media_type) == (PHOTO.read_bytes(), "image/jpeg")
     assert (picture.model, picture.request_id) == ("rehue/1", "r-1")
     assert (picture.timings.decode, picture.timings.infer) == (1.5, 20)
     assert picture.timings.total == 21.5
 
 
-def test_defaults_are_left_to_the_server(colorize: Colorize, url: str, scripted: Scripted) -> None:
+def test_defaults_are_left_to_the_server(
+    colorize: Colorize, url: str, scripted: ScriptedServer
+) -> None:
     colorize(url)
-    [seen] = scripted.seen
-    assert {"model", "quality"}.isdisjoint(seen.options)
-    assert seen.authorization is None
+    [request] = scripted.requests
+    assert {"model", "quality"}.isdisjoint(request.options)
+    assert request.authorization is None
 
 
-def test_each_kind_of_source_is_read(colorize: Colorize, url: str, scripted: Scripted) -> None:
+def test_each_kind_of_source_is_read(
+    colorize: Colorize, url: str, scripted: ScriptedServer
+) -> None:
     image = PHOTO.read_bytes()
     with PHOTO.open("rb") as file:
         for source in (image, PHOTO, str(PHOTO), file):
             assert colorize(url, source).data == image
 
 
-def test_source_that_cannot_be_read(colorize: Colorize, url: str, scripted: Scripted) -> None:
+def test_source_that_cannot_be_read(colorize: Colorize, url: str, scripted: ScriptedServer) -> None:
     with pytest.raises(SourceError, match=r"nowhere\.jpg: No such file"):
         colorize(url, "nowhere.jpg")
-    assert not scripted.seen
+    assert not scripted.requests
 
 
-def test_unknown_format_is_not_sent(colorize: Colorize, url: str, scripted: Scripted) -> None:
+def test_unknown_format_is_not_sent(colorize: Colorize, url: str, scripted: ScriptedServer) -> None:
     with pytest.raises(InvalidParameter, match="'bmp' is not one of auto, jpeg"):
         colorize(url, format="bmp")
-    assert not scripted.seen
+    assert not scripted.requests
 
 
-@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("code", STATUSES)
 def test_each_reason_has_its_error(
-    colorize: Colorize, url: str, scripted: Scripted, code: str
+    colorize: Colorize, url: str, scripted: ScriptedServer, code: str
 ) -> None:
     scripted.script = [Refusal(code)]
     with pytest.raises(RehueError) as caught:
         colorize(url, retries=Retries(attempts=1))
     assert type(caught.value) is errors.ERRORS_BY_REASON[code]
-    assert str(caught.value) == "as the test says"
+    assert str(caught.value) == "as the script says"
     assert caught.value.request_id == "r-1"
 
 
-@pytest.mark.parametrize("code", sorted(set(CODES) - {"OVERLOADED", "UNAVAILABLE"}))
+@pytest.mark.parametrize("code", sorted(set(STATUSES) - {"OVERLOADED", "UNAVAILABLE"}))
 def test_final_errors_are_not_retried(
-    colorize: Colorize, url: str, scripted: Scripted, code: str
+    colorize: Colorize, url: str, scripted: ScriptedServer, code: str
 ) -> None:
     scripted.script = [Refusal(code)]
     with pytest.raises(RehueError):
         colorize(url)
-    assert len(scripted.seen) == 1
+    assert len(scripted.requests) == 1
 
 
 @pytest.mark.parametrize("code", ["OVERLOADED", "UNAVAILABLE"])
 def test_retry_after_is_respected(
-    colorize: Colorize, url: str, scripted: Scripted, code: str
+    colorize: Colorize, url: str, scripted: ScriptedServer, code: str
 ) -> None:
     scripted.script = [Refusal(code, retry_after=1)]
     # gRPC rounds deadlines up on the wire, long ones to whole minutes.
     colorize(url, timeout=8)
-    first, second = scripted.seen
-    assert 1 <= second.at - first.at < 1.5
+    first, second = scripted.requests
+    assert 1 <= second.time - first.time < 1.5
     # The server learns what is left of the caller's time, not the whole again.
     assert second.timeout <= first.timeout - 0.9
 
 
-def test_retry_after_as_a_date_is_respected(colorize: Colorize, scripted: Scripted) -> None:
+def test_retry_after_as_a_date_is_respected(colorize: Colorize, scripted: ScriptedServer) -> None:
     date = email.utils.formatdate(time.time() + 2, usegmt=True)
     scripted.script = [
-        Plain(503, grpc.StatusCode.UNAVAILABLE, headers=(("Retry-After", date),)),
+        ForeignError(503, grpc.StatusCode.UNAVAILABLE, headers=(("Retry-After", date),)),
     ]
     colorize(scripted.http_url)
-    first, second = scripted.seen
+    first, second = scripted.requests
     # Dates are of whole seconds.
-    assert 0.9 < second.at - first.at < 2.5
+    assert 0.9 < second.time - first.time < 2.5
 
 
-def test_no_pause_goes_past_the_deadline(colorize: Colorize, url: str, scripted: Scripted) -> None:
+def test_no_pause_goes_past_the_deadline(
+    colorize: Colorize, url: str, scripted: ScriptedServer
+) -> None:
     scripted.script = [Refusal("OVERLOADED", retry_after=30)]
     start = time.monotonic()
     with pytest.raises(Overloaded) as caught:
         colorize(url, timeout=5)
     assert time.monotonic() - start < 1
     assert caught.value.retry_after == 30
-    assert len(scripted.seen) == 1
+    assert len(scripted.requests) == 1
 
 
 def test_errors_without_details_are_retried(
-    colorize: Colorize, url: str, scripted: Scripted
+    colorize: Colorize, url: str, scripted: ScriptedServer
 ) -> None:
-    scripted.script = [BUSY, Plain(502, grpc.StatusCode.INTERNAL), None]
+    scripted.script = [BUSY, ForeignError(502, grpc.StatusCode.INTERNAL), None]
     colorize(url)
-    assert len(scripted.seen) == 3
+    assert len(scripted.requests) == 3
 
 
-def test_attempts_are_limited(colorize: Colorize, url: str, scripted: Scripted) -> None:
+def test_attempts_are_limited(colorize: Colorize, url: str, scripted: ScriptedServer) -> None:
     scripted.always = lambda image: BUSY
     with pytest.raises(Unavailable):
         colorize(url, retries=Retries(attempts=3, first=0.01, longest=0.01))
-    assert len(scripted.seen) == 3
+    assert len(scripted.requests) == 3
 
 
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
-        (Plain(401, grpc.StatusCode.PERMISSION_DENIED), Unauthenticated),
-        (Plain(429, grpc.StatusCode.RESOURCE_EXHAUSTED), Overloaded),
-        (Plain(500, grpc.StatusCode.UNKNOWN), Unavailable),
-        (Plain(504, grpc.StatusCode.DEADLINE_EXCEEDED), DeadlineExceeded),
-        (Plain(418, grpc.StatusCode.DATA_LOSS), ProtocolError),
+        (ForeignError(401, grpc.StatusCode.PERMISSION_DENIED), Unauthenticated),
+        (ForeignError(429, grpc.StatusCode.RESOURCE_EXHAUSTED), Overloaded),
+        (ForeignError(500, grpc.StatusCode.UNKNOWN), Unavailable),
+        (ForeignError(504, grpc.StatusCode.DEADLINE_EXCEEDED), DeadlineExceeded),
+        (ForeignError(418, grpc.StatusCode.DATA_LOSS), ProtocolError),
     ],
     ids=lambda value: str(getattr(value, "http", "")),
 )
 def test_status_alone_has_its_error(
-    colorize: Colorize, url: str, scripted: Scripted, answer: Plain, error: type[RehueError]
+    colorize: Colorize,
+    url: str,
+    scripted: ScriptedServer,
+    answer: ForeignError,
+    error: type[RehueError],
 ) -> None:
     scripted.script = [answer]
     with pytest.raises(RehueError) as caught:
@@ -244,41 +261,41 @@ def test_status_alone_has_its_error(
 
 
 def test_message_over_the_servers_limit_is_too_large(
-    colorize: Colorize, url: str, scripted: Scripted
+    colorize: Colorize, url: str, scripted: ScriptedServer
 ) -> None:
     text = "SERVER: Received message larger than max (9 vs. 4)"
-    scripted.script = [Plain(413, grpc.StatusCode.RESOURCE_EXHAUSTED, text)]
+    scripted.script = [ForeignError(413, grpc.StatusCode.RESOURCE_EXHAUSTED, text)]
     with pytest.raises(ImageTooLarge):
         colorize(url)
-    assert len(scripted.seen) == 1
+    assert len(scripted.requests) == 1
 
 
 def test_foreign_server_is_a_protocol_error(
-    colorize: Colorize, url: str, scripted: Scripted
+    colorize: Colorize, url: str, scripted: ScriptedServer
 ) -> None:
-    scripted.script = [Plain(404, grpc.StatusCode.UNIMPLEMENTED, "what?")]
+    scripted.script = [ForeignError(404, grpc.StatusCode.UNIMPLEMENTED, "what?")]
     with pytest.raises(ProtocolError):
         colorize(url)
-    assert len(scripted.seen) == 1
+    assert len(scripted.requests) == 1
 
 
 def test_answer_that_is_not_an_image_is_a_protocol_error(
-    colorize: Colorize, scripted: Scripted
+    colorize: Colorize, scripted: ScriptedServer
 ) -> None:
-    scripted.script = [Plain(200, grpc.StatusCode.OK, "<html>")]
+    scripted.script = [ForeignError(200, grpc.StatusCode.OK, "<html>")]
     with pytest.raises(ProtocolError, match="text/plain instead of an image"):
         colorize(scripted.http_url)
 
 
 def test_deadline_holds_when_the_server_is_slow(
-    colorize: Colorize, url: str, scripted: Scripted
+    colorize: Colorize, url: str, scripted: ScriptedServer
 ) -> None:
-    scripted.script = [Slow(2)]
+    scripted.script = [Delay(2)]
     start = time.monotonic()
     with pytest.raises(DeadlineExceeded):
         colorize(url, timeout=0.4)
     assert time.monotonic() - start < 1.5
-    assert len(scripted.seen) == 1
+    assert len(scripted.requests) == 1
 
 
 def test_deadline_holds_when_the_answer_trickles(colorize: Colorize) -> None:
@@ -302,7 +319,7 @@ def test_refused_connection_is_unavailable(colorize: Colorize, protocol: str) ->
 
 
 def test_call_waits_for_a_server_that_starts_late(colorize: Colorize, protocol: str) -> None:
-    scripted = Scripted()
+    scripted = ScriptedServer()
     ports = {f"{protocol}_port": find_free_port()}
     done = threading.Event()
 
@@ -318,52 +335,54 @@ def test_call_waits_for_a_server_that_starts_late(colorize: Colorize, protocol: 
     finally:
         done.set()
         thread.join()
-    assert len(scripted.seen) == 1
+    assert len(scripted.requests) == 1
 
 
 def test_dropped_connections_go_to_another_server(
-    colorize: Colorize, url: str, scripted: Scripted, protocol: str
+    colorize: Colorize, url: str, scripted: ScriptedServer, protocol: str
 ) -> None:
     with serve_raw(lambda connection: None) as port:
         start = time.monotonic()
         for _ in range(4):
             colorize([f"{protocol}://127.0.0.1:{port}", url])
         assert time.monotonic() - start < 3
-    assert len(scripted.seen) == 4
+    assert len(scripted.requests) == 4
 
 
-def test_failing_server_is_avoided(scripted: Scripted, protocol: str, url: str) -> None:
-    with serve(Scripted(always=lambda image: BUSY)) as failing:
+def test_failing_server_is_avoided(scripted: ScriptedServer, protocol: str, url: str) -> None:
+    with serve(ScriptedServer(always=lambda image: BUSY)) as failing:
         with Client([get_url(failing, protocol), url]) as client:
             for _ in range(20):
                 client.colorize(PHOTO)
-        assert len(scripted.seen) == 20
-        assert len(failing.seen) <= 2
+        assert len(scripted.requests) == 20
+        assert len(failing.requests) <= 2
 
 
-def test_faster_server_gets_more_of_the_load(scripted: Scripted, protocol: str, url: str) -> None:
-    with serve(Scripted(always=lambda image: Slow(0.3))) as slow:
-        scripted.always = lambda image: Slow(0.02)
+def test_faster_server_gets_more_of_the_load(
+    scripted: ScriptedServer, protocol: str, url: str
+) -> None:
+    with serve(ScriptedServer(always=lambda image: Delay(0.3))) as slow:
+        scripted.always = lambda image: Delay(0.02)
         with Client([get_url(slow, protocol), url]) as client:
             results = list(client.colorize_many([PHOTO] * 40, concurrency=8))
     assert all(result.picture for result in results)
-    assert len(scripted.seen) + len(slow.seen) == 40
+    assert len(scripted.requests) + len(slow.requests) == 40
     # Chance alone would give it a half.
-    assert 1 <= len(slow.seen) <= 12
+    assert 1 <= len(slow.requests) <= 12
 
 
 def test_overloaded_server_is_avoided(
-    colorize: Colorize, scripted: Scripted, protocol: str, url: str
+    colorize: Colorize, scripted: ScriptedServer, protocol: str, url: str
 ) -> None:
-    with serve(Scripted(always=lambda image: Refusal("OVERLOADED", retry_after=20))) as full:
+    with serve(ScriptedServer(always=lambda image: Refusal("OVERLOADED", retry_after=20))) as full:
         start = time.monotonic()
         for _ in range(3):
             colorize([get_url(full, protocol), url])
         assert time.monotonic() - start < 3
-    assert len(scripted.seen) == 3
+    assert len(scripted.requests) == 3
 
 
-def test_ready(protocol: str, url: str, scripted: Scripted) -> None:
+def test_ready(protocol: str, url: str, scripted: ScriptedServer) -> None:
     async def ready() -> bool:
         async with AsyncClient(url) as client:
             return await client.ready()
@@ -378,7 +397,7 @@ def test_ready(protocol: str, url: str, scripted: Scripted) -> None:
         assert not client.ready()
 
 
-def test_models(scripted: Scripted) -> None:
+def test_models(scripted: ScriptedServer) -> None:
     async def models() -> list[object]:
         async with AsyncClient([scripted.grpc_url, scripted.http_url]) as client:
             return await client.models()
@@ -410,7 +429,7 @@ def test_invalid_address_is_named() -> None:
 
 
 def test_invalid_image_does_not_count_against_the_server(
-    colorize: Colorize, url: str, scripted: Scripted
+    colorize: Colorize, url: str, scripted: ScriptedServer
 ) -> None:
     """An invalid photograph does not cause a cooldown."""
     scripted.script = [Refusal("INVALID_IMAGE")]

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import grpc
 import pytest
-from scripted import Action, Plain, Refusal, Scripted, Slow, serve
 
 from rehue_client import __version__, command
+from rehue_serve.testing.scripted import Action, Delay, ForeignError, Refusal, ScriptedServer, serve
 
 PHOTOS = Path(__file__).parents[1] / "photos"
 COFFEE = PHOTOS / "skimage_coffee.jpg"
@@ -24,8 +24,8 @@ def choose_action(image: bytes) -> Action:
 
 
 @pytest.fixture
-def scripted() -> Iterator[Scripted]:
-    with serve(Scripted(always=choose_action)) as server:
+def scripted() -> Iterator[ScriptedServer]:
+    with serve(ScriptedServer(always=choose_action)) as server:
         yield server
 
 
@@ -46,12 +46,12 @@ def list_files(folder: Path) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
 
-def run_colorize(scripted: Scripted, *arguments: object) -> int:
+def run_colorize(scripted: ScriptedServer, *arguments: object) -> int:
     return command.main(["colorize", *map(str, arguments), "--server", scripted.grpc_url])
 
 
 def test_folder_keeps_its_tree_and_failures_are_listed(
-    scripted: Scripted, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    scripted: ScriptedServer, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
     assert run_colorize(scripted, photos, "-o", out) == 1
@@ -59,25 +59,25 @@ def test_folder_keeps_its_tree_and_failures_are_listed(
     assert (out / "a.jpg").read_bytes() == COFFEE.read_bytes()
     captured = capsys.readouterr()
     assert captured.out.startswith("2 colorized, 1 failed in ")
-    assert f"failed: {photos / 'bad.png'}: as the test says (request r-1)" in captured.err
+    assert f"failed: {photos / 'bad.png'}: as the script says (request r-1)" in captured.err
 
 
-def test_single_file_into_a_file(scripted: Scripted, tmp_path: Path) -> None:
+def test_single_file_into_a_file(scripted: ScriptedServer, tmp_path: Path) -> None:
     assert (
         run_colorize(scripted, COFFEE, "-o", tmp_path / "new" / "coffee.png", "--format", "png")
         == 0
     )
     assert list_files(tmp_path) == ["new/coffee.png"]
-    assert scripted.seen[0].options["format"] == "png"
+    assert scripted.requests[0].options["format"] == "png"
 
 
-def test_format_gives_the_suffix(scripted: Scripted, tmp_path: Path) -> None:
+def test_format_gives_the_suffix(scripted: ScriptedServer, tmp_path: Path) -> None:
     assert run_colorize(scripted, COFFEE, "-o", tmp_path / "out", "--format", "tiff") == 0
     assert list_files(tmp_path) == ["out/skimage_coffee.tif"]
 
 
 def test_resume_skips_existing_outputs(
-    scripted: Scripted, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    scripted: ScriptedServer, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (photos / "bad.png").unlink()
     out = tmp_path / "out"
@@ -85,14 +85,14 @@ def test_resume_skips_existing_outputs(
     (out / "a.jpg").write_bytes(b"done before")
     assert run_colorize(scripted, photos, "-o", out, "--resume") == 0
     assert (out / "a.jpg").read_bytes() == b"done before"
-    assert len(scripted.seen) == 1
+    assert len(scripted.requests) == 1
     assert "1 colorized, 1 already there in" in capsys.readouterr().out
     assert run_colorize(scripted, photos, "-o", out) == 0
     assert (out / "a.jpg").read_bytes() == COFFEE.read_bytes()
 
 
 def test_source_is_never_overwritten(
-    scripted: Scripted, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    scripted: ScriptedServer, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = {name: (photos / name).read_bytes() for name in list_files(photos)}
     assert run_colorize(scripted, photos, "-o", photos) == 1
@@ -101,11 +101,11 @@ def test_source_is_never_overwritten(
     assert run_colorize(scripted, photos / "a.jpg", "-o", photos / "a.jpg") == 1
     assert {name: (photos / name).read_bytes() for name in list_files(photos)} == before
     assert "is a source and is never overwritten" in capsys.readouterr().err
-    assert not scripted.seen
+    assert not scripted.requests
 
 
 def test_two_outputs_are_never_the_same_file(
-    scripted: Scripted, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    scripted: ScriptedServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -115,7 +115,7 @@ def test_two_outputs_are_never_the_same_file(
     assert "already the output of" in capsys.readouterr().err
 
 
-def test_outputs_of_an_earlier_run_are_not_sources(scripted: Scripted, photos: Path) -> None:
+def test_outputs_of_an_earlier_run_are_not_sources(scripted: ScriptedServer, photos: Path) -> None:
     (photos / "bad.png").unlink()
     for _ in range(2):
         assert run_colorize(scripted, photos, "-o", photos / "colour") == 0
@@ -123,15 +123,15 @@ def test_outputs_of_an_earlier_run_are_not_sources(scripted: Scripted, photos: P
 
 
 def test_photograph_named_twice_is_colorized_once(
-    scripted: Scripted, photos: Path, tmp_path: Path
+    scripted: ScriptedServer, photos: Path, tmp_path: Path
 ) -> None:
     (photos / "bad.png").unlink()
     assert run_colorize(scripted, photos, photos / "a.jpg", "-o", tmp_path / "out") == 0
-    assert len(scripted.seen) == 2
+    assert len(scripted.requests) == 2
 
 
 def test_file_that_is_missing_is_a_failure_among_others(
-    scripted: Scripted, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    scripted: ScriptedServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_colorize(scripted, "nowhere.jpg", COFFEE, "-o", tmp_path) == 1
     captured = capsys.readouterr()
@@ -140,7 +140,7 @@ def test_file_that_is_missing_is_a_failure_among_others(
 
 
 def test_output_that_cannot_be_written_is_a_failure(
-    scripted: Scripted, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    scripted: ScriptedServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "out").write_text("a file")
     assert run_colorize(scripted, COFFEE, "-o", tmp_path / "out") == 1
@@ -148,7 +148,7 @@ def test_output_that_cannot_be_written_is_a_failure(
 
 
 def test_options_and_key_are_sent(
-    scripted: Scripted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scripted: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = tmp_path / "key"
     key.write_text("from a file\n")
@@ -156,18 +156,18 @@ def test_options_and_key_are_sent(
     assert run_colorize(scripted, COFFEE, "-o", tmp_path, *options, "--api-key-file", key) == 0
     monkeypatch.setenv("REHUE_API_KEY", "from the environment")
     assert run_colorize(scripted, COFFEE, "-o", tmp_path) == 0
-    first, second = scripted.seen
+    first, second = scripted.requests
     assert first.options == {"model": "seed", "strength": "1.5", "quality": "70", "format": "jpeg"}
     assert first.authorization == "Bearer from a file"
     assert second.authorization == "Bearer from the environment"
 
 
 def test_server_from_the_environment(
-    scripted: Scripted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scripted: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REHUE_SERVER", f"{scripted.http_url}, {scripted.grpc_url}")
     assert command.main(["colorize", str(COFFEE), "-o", str(tmp_path)]) == 0
-    assert len(scripted.seen) == 1
+    assert len(scripted.requests) == 1
 
 
 def test_missing_server_is_reported_at_once(
@@ -200,18 +200,18 @@ def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"rehue {__version__}\n"
 
 
-def test_models_are_listed(scripted: Scripted, capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_are_listed(scripted: ScriptedServer, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["models", "--server", scripted.http_url]) == 0
     assert capsys.readouterr().out.split() == ["rehue", "1", "READY", "default"]
 
 
 def test_ctrl_c_exits_with_130_and_resume_continues(
-    scripted: Scripted, photos: Path, tmp_path: Path
+    scripted: ScriptedServer, photos: Path, tmp_path: Path
 ) -> None:
     for number in range(8):
         (photos / f"{number}.jpg").write_bytes(b"photo %d" % number)
     (photos / "bad.png").unlink()
-    scripted.always = lambda image: None if image < b"photo 4" else Slow(20)
+    scripted.always = lambda image: None if image < b"photo 4" else Delay(20)
     arguments = ["colorize", str(photos), "-o", str(tmp_path / "out"), "--resume"]
     process = subprocess.Popen(
         [sys.executable, "-m", "rehue_client", *arguments, "--server", scripted.grpc_url],
@@ -238,11 +238,11 @@ def wait_for(condition: Callable[[], bool], seconds: float = 15) -> None:
 
 
 def test_failing_server_does_not_stop_the_command(
-    scripted: Scripted, photos: Path, tmp_path: Path
+    scripted: ScriptedServer, photos: Path, tmp_path: Path
 ) -> None:
-    scripted.always = lambda image: Plain(403, grpc.StatusCode.PERMISSION_DENIED)
+    scripted.always = lambda image: ForeignError(403, grpc.StatusCode.PERMISSION_DENIED)
     assert run_colorize(scripted, photos, "-o", tmp_path / "out") == 1
-    assert len(scripted.seen) == 3
+    assert len(scripted.requests) == 3
     assert not (tmp_path / "out").exists()
 
 
@@ -296,7 +296,7 @@ def test_missing_module_of_our_own_is_a_bug(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_empty_folder_is_reported(
-    scripted: Scripted, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    scripted: ScriptedServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty").mkdir()
     assert run_colorize(scripted, tmp_path / "empty", "-o", tmp_path / "out") == 2

@@ -7,26 +7,26 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
-from scripted import Action, Refusal, Scripted, Slow, serve
 
 from rehue_client import AsyncClient, Client, InvalidImage, Result, Retries, SourceError
+from rehue_serve.testing.scripted import Action, Delay, Refusal, ScriptedServer, serve
 
 QUICK = Retries(first=0.01, longest=0.05)
 
 
 def choose_action(image: bytes) -> Action:
     """Refuse photographs whose content begins with ``bad``."""
-    return Refusal("INVALID_IMAGE") if image.startswith(b"bad") else Slow(0.02)
+    return Refusal("INVALID_IMAGE") if image.startswith(b"bad") else Delay(0.02)
 
 
 @pytest.fixture
-def scripted() -> Iterator[Scripted]:
-    with serve(Scripted(always=choose_action)) as server:
+def scripted() -> Iterator[ScriptedServer]:
+    with serve(ScriptedServer(always=choose_action)) as server:
         yield server
 
 
 @pytest.fixture(params=["http", "grpc"])
-def url(scripted: Scripted, request: pytest.FixtureRequest) -> str:
+def url(scripted: ScriptedServer, request: pytest.FixtureRequest) -> str:
     return scripted.http_url if request.param == "http" else scripted.grpc_url
 
 
@@ -53,17 +53,17 @@ def make_photos(count: int) -> list[bytes]:
 
 
 def test_every_photograph_comes_back_once(
-    many: Callable[..., list[Result]], url: str, scripted: Scripted
+    many: Callable[..., list[Result]], url: str, scripted: ScriptedServer
 ) -> None:
     results = many(url, make_photos(30), concurrency=5, strength=0.5)
     assert sorted(result.source for result in results) == sorted(make_photos(30))
     assert all(result.picture.data == result.source for result in results)
     assert scripted.most_at_once <= 5
-    assert {seen.options["strength"] for seen in scripted.seen} == {"0.5"}
+    assert {request.options["strength"] for request in scripted.requests} == {"0.5"}
 
 
 def test_failures_do_not_stop_the_others(
-    many: Callable[..., list[Result]], url: str, scripted: Scripted
+    many: Callable[..., list[Result]], url: str, scripted: ScriptedServer
 ) -> None:
     sources = [b"photo 1", b"bad", "nowhere.jpg", b"photo 2"]
     results = {result.source: result for result in many(url, sources)}
@@ -75,12 +75,12 @@ def test_failures_do_not_stop_the_others(
 
 
 def test_each_photograph_is_retried_on_its_own(
-    many: Callable[..., list[Result]], url: str, scripted: Scripted
+    many: Callable[..., list[Result]], url: str, scripted: ScriptedServer
 ) -> None:
     scripted.always = None
     scripted.script = [Refusal("UNAVAILABLE") for _ in range(6)]
     assert all(result.picture for result in many(url, make_photos(10), concurrency=3))
-    assert len(scripted.seen) == 16
+    assert len(scripted.requests) == 16
 
 
 def test_sources_are_consumed_lazily(url: str) -> None:
@@ -111,8 +111,8 @@ def test_asynchronous_sources_are_accepted(url: str) -> None:
     assert len(collect_async(url, sources())) == 5
 
 
-def test_closing_early_cancels_requests_in_flight(url: str, scripted: Scripted) -> None:
-    scripted.always = lambda image: Slow(5) if image != b"photo 0" else None
+def test_closing_early_cancels_requests_in_flight(url: str, scripted: ScriptedServer) -> None:
+    scripted.always = lambda image: Delay(5) if image != b"photo 0" else None
 
     async def run() -> None:
         async with AsyncClient(url) as client:
@@ -124,7 +124,7 @@ def test_closing_early_cancels_requests_in_flight(url: str, scripted: Scripted) 
     start = time.monotonic()
     asyncio.run(run())
     assert time.monotonic() - start < 2
-    assert len(scripted.seen) <= 5
+    assert len(scripted.requests) <= 5
 
 
 def test_exception_in_the_callers_iterable_is_raised(url: str) -> None:

@@ -10,7 +10,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from paths import ROOT
 
 from rehue_serve import settings
 

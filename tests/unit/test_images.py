@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import PHOTOS
+from paths import PHOTOS
 from PIL import Image, ImageOps
 
 import chain

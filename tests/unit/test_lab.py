@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 import pytest
-from conftest import PHOTOS
+from paths import PHOTOS
 from PIL import Image
 from skimage import color
 

@@ -5,8 +5,8 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import MODELS
 from google.protobuf import text_format
+from paths import MODELS
 from tritonclient.grpc import model_config_pb2
 
 from rehue_core import spec

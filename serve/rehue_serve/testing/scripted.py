@@ -1,7 +1,7 @@
-"""A server that answers as a test tells it to, over HTTP and gRPC on real ports.
+"""A server that answers as a script says, over HTTP and gRPC on real ports.
 
-For what the real one cannot be made to do on demand: to be busy once, to fall
-silent, to drop a connection. Its "pictures" are the sources, sent back.
+For behaviour that the real server does not show on demand: refuse one request,
+answer late, close a connection. Its "pictures" are the photographs, sent back.
 """
 
 import json
@@ -21,8 +21,8 @@ from google.rpc import error_details_pb2, status_pb2
 
 from rehue_client.v1 import rehue_pb2, rehue_pb2_grpc
 
-# code: HTTP status, gRPC status
-CODES = {
+# By error reason: HTTP status, gRPC status.
+STATUSES = {
     "INVALID_IMAGE": (400, grpc.StatusCode.INVALID_ARGUMENT),
     "IMAGE_TOO_LARGE": (413, grpc.StatusCode.RESOURCE_EXHAUSTED),
     "UNSUPPORTED_IMAGE": (415, grpc.StatusCode.INVALID_ARGUMENT),
@@ -38,15 +38,15 @@ CODES = {
 
 @dataclass(frozen=True)
 class Refusal:
-    """An error in our own words."""
+    """An error as Rehue answers it."""
 
-    code: str
+    reason: str
     retry_after: int | None = None
 
 
 @dataclass(frozen=True)
-class Plain:
-    """An error without our details, as from a proxy."""
+class ForeignError:
+    """An error without Rehue's details, as a proxy answers it."""
 
     http: int
     grpc: grpc.StatusCode
@@ -55,67 +55,83 @@ class Plain:
 
 
 @dataclass(frozen=True)
-class Slow:
-    """A picture after a while."""
+class Delay:
+    """A picture after some seconds."""
 
     seconds: float
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A request as it came in."""
+class Request:
+    """A request as it was received.
+
+    Attributes:
+        timeout: seconds until its deadline; None: it has none.
+        time: of its arrival (``time.monotonic``).
+    """
 
     image: bytes
     options: dict[str, Any]
     authorization: str | None
     timeout: float | None
-    at: float
+    time: float
 
 
-Action = Refusal | Plain | Slow | None
+Action = Refusal | ForeignError | Delay | None
 
 
 @dataclass
-class Scripted:
-    """What is answered, request by request; pictures when the script is over."""
+class ScriptedServer:
+    """What the server answers, and what it received; `serve` starts it.
+
+    Attributes:
+        script: an answer for each request in turn; None, and no script: a picture.
+        always: chooses the answer from the request's body; replaces the script.
+        ready: what the readiness and health checks answer.
+        requests: received so far, oldest first.
+        most_at_once: most requests in flight at one time.
+    """
 
     script: list[Action] = field(default_factory=list)
     always: Callable[[bytes], Action] | None = None
     ready: bool = True
-    seen: list[Seen] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
     most_at_once: int = 0
     http_url: str = ""
     grpc_url: str = ""
-    _busy: int = 0
+    _in_flight: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
-    def request(self, seen: Seen) -> Iterator[Action]:
+    def receive(self, request: Request) -> Iterator[Action]:
+        """Records a request and yields its answer, a `Delay` already waited for."""
         with self._lock:
-            self.seen.append(seen)
-            self._busy += 1
-            self.most_at_once = max(self.most_at_once, self._busy)
+            self.requests.append(request)
+            self._in_flight += 1
+            self.most_at_once = max(self.most_at_once, self._in_flight)
             action = self.script.pop(0) if self.script else None
         if self.always is not None:
-            action = self.always(seen.image)
+            action = self.always(request.image)
         try:
-            if isinstance(action, Slow):
+            if isinstance(action, Delay):
                 time.sleep(action.seconds)
                 action = None
             yield action
         finally:
             with self._lock:
-                self._busy -= 1
+                self._in_flight -= 1
 
 
 @contextmanager
-def serve(scripted: Scripted, *, http_port: int = 0, grpc_port: int = 0) -> Iterator[Scripted]:
-    """Answers on both protocols until the block ends."""
-    http = _Http(("127.0.0.1", http_port), _Handler)
+def serve(
+    scripted: ScriptedServer, *, http_port: int = 0, grpc_port: int = 0
+) -> Iterator[ScriptedServer]:
+    """Answers on both protocols until the block ends; port 0: any free one."""
+    http = _HttpServer(("127.0.0.1", http_port), _HttpHandler)
     http.scripted = scripted
     rpc = grpc.server(ThreadPoolExecutor(32), options=[("grpc.so_reuseport", 0)])
-    rehue_pb2_grpc.add_ColorizerServicer_to_server(_Servicer(scripted), rpc)
-    rpc.add_generic_rpc_handlers((_health(scripted),))
+    rehue_pb2_grpc.add_ColorizerServicer_to_server(_Servicer(scripted), rpc)  # type: ignore[no-untyped-call]
+    rpc.add_generic_rpc_handlers((_create_health_handler(scripted),))
     port = rpc.add_insecure_port(f"127.0.0.1:{grpc_port}")
     scripted.http_url = f"http://127.0.0.1:{http.server_port}"
     scripted.grpc_url = f"grpc://127.0.0.1:{port}"
@@ -131,17 +147,17 @@ def serve(scripted: Scripted, *, http_port: int = 0, grpc_port: int = 0) -> Iter
         rpc.stop(None).wait()
 
 
-class _Http(ThreadingHTTPServer):
+class _HttpServer(ThreadingHTTPServer):
     daemon_threads = True
-    scripted: Scripted
+    scripted: ScriptedServer
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Clients that hang up are part of the tests."""
+        """Prints nothing: clients that disconnect are part of the tests."""
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _HttpHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: _Http
+    server: _HttpServer
 
     def do_GET(self) -> None:
         if self.path == "/readyz":
@@ -154,29 +170,29 @@ class _Handler(BaseHTTPRequestHandler):
         image = self.rfile.read(int(self.headers["Content-Length"]))
         timeout = self.headers.get("X-Request-Timeout")
         query = parse_qs(urlsplit(self.path).query)
-        seen = Seen(
+        request = Request(
             image=image,
             options={name: values[0] for name, values in query.items()},
             authorization=self.headers.get("Authorization"),
             timeout=float(timeout) if timeout else None,
-            at=time.monotonic(),
+            time=time.monotonic(),
         )
-        with self.server.scripted.request(seen) as action:
-            self._answer(action, image)
+        with self.server.scripted.receive(request) as action:
+            self._send_answer(action, image)
 
-    def _answer(self, action: Action, image: bytes) -> None:
+    def _send_answer(self, action: Action, image: bytes) -> None:
         if isinstance(action, Refusal):
-            status = CODES[action.code][0]
+            status = STATUSES[action.reason][0]
             problem = {
-                "type": f"urn:rehue:problem:{action.code.lower().replace('_', '-')}",
+                "type": f"urn:rehue:problem:{action.reason.lower().replace('_', '-')}",
                 "title": "Refused",
                 "status": status,
-                "detail": "as the test says",
+                "detail": "as the script says",
                 "request_id": "r-1",
             }
             headers = {"Retry-After": str(action.retry_after)} if action.retry_after else {}
             self._send(status, "application/problem+json", json.dumps(problem).encode(), headers)
-        elif isinstance(action, Plain):
+        elif isinstance(action, ForeignError):
             self._send(action.http, "text/plain", action.text.encode(), dict(action.headers))
         else:
             timing = "decode;dur=1.5, infer;dur=20"
@@ -198,17 +214,18 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Tests are quiet."""
+        """Prints nothing."""
 
 
 class _Servicer(rehue_pb2_grpc.ColorizerServicer):
-    def __init__(self, scripted: Scripted) -> None:
+    def __init__(self, scripted: ScriptedServer) -> None:
         self._scripted = scripted
 
     def Colorize(
         self, request: rehue_pb2.ColorizeRequest, context: grpc.ServicerContext
     ) -> rehue_pb2.ColorizeResponse:
         remaining = context.time_remaining()
+        metadata = {name: str(value) for name, value in context.invocation_metadata()}
         options = {
             "strength": str(request.strength),
             "format": rehue_pb2.Format.Name(request.format).removeprefix("FORMAT_").lower(),
@@ -217,20 +234,21 @@ class _Servicer(rehue_pb2_grpc.ColorizerServicer):
             options["model"] = request.model
         if request.HasField("quality"):
             options["quality"] = str(request.quality)
-        seen = Seen(
+        received = Request(
             image=request.image,
             options=options,
-            authorization=dict(context.invocation_metadata()).get("authorization"),
-            # A call without a deadline has one in some centuries.
+            authorization=metadata.get("authorization"),
+            # gRPC reports centuries for a call without a deadline.
             timeout=remaining if remaining is not None and remaining < 1e6 else None,
-            at=time.monotonic(),
+            time=time.monotonic(),
         )
-        with self._scripted.request(seen) as action:
+        with self._scripted.receive(received) as action:
             if isinstance(action, Refusal):
-                _refuse(context, action)
-            elif isinstance(action, Plain):
+                _abort_with_details(context, action)
+            elif isinstance(action, ForeignError):
                 context.abort(action.grpc, action.text)
             return rehue_pb2.ColorizeResponse(
+                id=request.id,
                 image=request.image,
                 media_type="image/jpeg",
                 model="rehue/1",
@@ -238,13 +256,18 @@ class _Servicer(rehue_pb2_grpc.ColorizerServicer):
                 timings=rehue_pb2.Timings(decode=1.5, infer=20),
             )
 
+    def ColorizeStream(
+        self, requests: Iterator[rehue_pb2.ColorizeRequest], context: grpc.ServicerContext
+    ) -> Iterator[rehue_pb2.ColorizeResponse]:
+        return (self.Colorize(request, context) for request in requests)
 
-def _refuse(context: grpc.ServicerContext, refusal: Refusal) -> None:
-    code = CODES[refusal.code][1]
+
+def _abort_with_details(context: grpc.ServicerContext, refusal: Refusal) -> None:
+    code = STATUSES[refusal.reason][1]
     info = error_details_pb2.ErrorInfo(
-        reason=refusal.code, domain="rehue", metadata={"request_id": "r-1"}
+        reason=refusal.reason, domain="rehue", metadata={"request_id": "r-1"}
     )
-    status = status_pb2.Status(code=code.value[0], message="as the test says")
+    status = status_pb2.Status(code=code.value[0], message="as the script says")
     details = [info]
     if refusal.retry_after:
         delay = duration_pb2.Duration(seconds=refusal.retry_after)
@@ -257,9 +280,9 @@ def _refuse(context: grpc.ServicerContext, refusal: Refusal) -> None:
     context.abort(code, status.message)
 
 
-def _health(scripted: Scripted) -> grpc.GenericRpcHandler:
-    def check(request: bytes, context: grpc.ServicerContext) -> bytes:
+def _create_health_handler(scripted: ScriptedServer) -> grpc.GenericRpcHandler:
+    def check(_request: bytes, _context: grpc.ServicerContext) -> bytes:
         return b"\x08\x01" if scripted.ready else b"\x08\x02"
 
-    handler = grpc.unary_unary_rpc_method_handler(check)
+    handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(check)
     return grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": handler})
