@@ -1,1 +1,1 @@
-"""Photographs to learn from, and the batches made of them."""
+"""Photographs for training, and the batches made from them."""

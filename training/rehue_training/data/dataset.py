@@ -1,8 +1,8 @@
-"""Photographs to learn from: folders, tars, or Kaggle's colorization data.
+"""Photographs for training, read from folders, tars or Kaggle's colorization data.
 
 Everything is decoded once into one file of uint8 pixels that is mapped into
-memory, so an epoch costs no decoding. What cannot be used (corrupt files, gray
-pictures, slivers) is counted by name in a report and skipped.
+memory, so an epoch costs no decoding. Files that cannot be used (corrupt, gray,
+too small) are skipped and listed in a report.
 """
 
 import csv
@@ -25,21 +25,21 @@ UInt8 = NDArray[np.uint8]
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 # Kaggle's Image Colorization Dataset holds each picture twice, gray and in
-# colour. Lightness comes from the colour one, so only that one is read.
+# colour. Lightness is computed from the colour one, so only that one is read.
 KAGGLE = {"train": "train_color", "test": "test_color"}
-# Mean spread between the channels, of 255, below which a picture is called
+# Mean difference between the channels, of 255, below which a picture counts as
 # gray: JPEG alone leaves up to about 2 in a gray picture saved as colour.
 GRAY_SPREAD = 4.0
 MIN_SIDE = 32
-# Neighbours by number are often frames of one scene or rooms of one house: this
-# many stay on one side of the validation split together.
+# Photographs with neighbouring numbers are often frames of one scene or rooms of
+# one house: groups of this many stay on the same side of the validation split.
 GROUP_SIZE = 20
 DECODE_BATCH = 256  # photographs in memory while threads decode them
 
 
 @dataclass
 class Report:
-    """What became of the files that were read."""
+    """How many files were kept, and the names of those that were skipped."""
 
     kept: int = 0
     corrupt: list[str] = field(default_factory=list)
@@ -59,7 +59,7 @@ class Dataset:
 
     names: list[str]
     shapes: NDArray[np.int64]  # N x (height, width)
-    offsets: NDArray[np.int64]
+    offsets: NDArray[np.int64]  # of each photograph in `pixels`
     pixels: UInt8  # flat
     report: Report
 
@@ -72,47 +72,51 @@ class Dataset:
         return self.pixels[start : start + height * width * 3].reshape(height, width, 3)
 
     def select_classes(self, classes: Collection[str], manifest: Path | None) -> "Dataset":
-        """Those whose licence class a manifest gives as one of `classes`.
+        """Return the photographs whose licence class in a manifest is one of `classes`.
 
         Args:
-            manifest: tab-separated, with the columns `file` (its last part counts) and `class`.
+            manifest: tab-separated, with the columns `file` (matched by its last part)
+                and `class`.
 
         Raises:
-            ValueError: no manifest, or none of these photographs has such a class.
+            ValueError: there is no manifest, or no photograph is of such a class.
         """
         if manifest is None:
-            raise ValueError("classes: only a manifest (--manifest) tells a photograph's class")
+            raise ValueError("classes: pass the manifest that lists each photograph's class "
+                             "(--manifest)")  # fmt: skip
         with manifest.open(newline="") as file:
             rows = csv.DictReader(file, delimiter="\t")
             known = {Path(row["file"]).name: row["class"] for row in rows}
         keep = [i for i, name in enumerate(self.names) if known.get(Path(name).name) in classes]
         if not keep:
-            raise ValueError(f"no photograph is of the classes {', '.join(classes)}")
+            raise ValueError(f"classes: no photograph is of the classes {', '.join(classes)}")
         names = [self.names[index] for index in keep]
         return replace(self, names=names, shapes=self.shapes[keep], offsets=self.offsets[keep])
 
     def split(self, share: float, held_out: Collection[str] = ()) -> tuple[list[int], list[int]]:
-        """Indices to train on and to validate on.
+        """Return the indices to train on and those to validate on.
 
-        All photographs of the sources `held_out` validate, and `share` of the
-        groups of the others.
+        All photographs of the sources `held_out` are for validation, and `share` of
+        the groups of the other sources.
 
         Raises:
-            ValueError: a source of `held_out` has no photograph here.
+            ValueError: a source of `held_out` has no photograph in this dataset.
         """
-        strange = sorted(set(held_out) - {parse_source(name) for name in self.names})
-        if strange:
-            raise ValueError(f"held_out: no photographs of the source {', '.join(strange)}")
+        absent = sorted(set(held_out) - {parse_source(name) for name in self.names})
+        if absent:
+            raise ValueError(f"held_out: no photographs of the source {', '.join(absent)}")
         train: list[int] = []
         validation: list[int] = []
         for index, name in enumerate(self.names):
-            aside = parse_source(name) in held_out or _hash_to_fraction(parse_group(name)) < share
-            (validation if aside else train).append(index)
+            validates = (
+                parse_source(name) in held_out or _hash_to_fraction(parse_group(name)) < share
+            )
+            (validation if validates else train).append(index)
         return train, validation
 
 
 def parse_group(name: str) -> str:
-    """What must not be parted by the split: `houses_00062.jpg` -> `houses_3`."""
+    """Return the group that the split keeps together: `houses_00062.jpg` -> `houses_3`."""
     numbered = re.fullmatch(r"(.*?)(\d+)", Path(name).stem)
     if not numbered:
         return Path(name).stem
@@ -120,7 +124,7 @@ def parse_group(name: str) -> str:
 
 
 def parse_source(name: str) -> str:
-    """Where a photograph is from, by its name: `train/houses_00062.jpg` -> `houses`."""
+    """Return the source in a photograph's name: `train/houses_00062.jpg` -> `houses`."""
     return Path(name).stem.split("_")[0].rstrip("0123456789")
 
 
@@ -130,10 +134,13 @@ def _hash_to_fraction(text: str) -> float:
 
 
 def read_files(paths: Iterable[Path], *, part: str = "train") -> Iterator[tuple[str, bytes]]:
-    """Name and encoded bytes of every picture under `paths`, in a fixed order.
+    """Yield name and encoded bytes of every picture under `paths`, in a fixed order.
 
-    A path is a tar, one picture, a folder tree of pictures (and tars), or a
-    folder in Kaggle's layout, of which `part` ("train" or "test") is read.
+    A path is a tar, one picture, a folder tree of pictures and tars, or a folder in
+    Kaggle's layout, of which `part` ("train" or "test") is read.
+
+    Raises:
+        FileNotFoundError: there is nothing at a path.
     """
     for path in paths:
         if path.is_dir():
@@ -167,19 +174,19 @@ def _read_tar(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def decode(encoded: bytes) -> UInt8 | None:
-    """HWC uint8 sRGB of an encoded picture; None where it cannot be read."""
+    """Decode a picture to HWC uint8 sRGB; None if it cannot be read."""
     bgr = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR) if encoded else None
     return None if bgr is None else np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def is_gray(rgb: UInt8) -> bool:
-    """Whether a picture (HWC uint8) holds no colour worth learning."""
+    """Return whether a picture (HWC uint8) has too little colour to learn from."""
     small = cv2.resize(rgb, (64, 64), interpolation=cv2.INTER_AREA).astype(np.int16)
     return float(np.mean(small.max(axis=2) - small.min(axis=2))) < GRAY_SPREAD
 
 
 def shrink(rgb: UInt8, short_side: int) -> UInt8:
-    """The picture (HWC uint8) with its short side at most `short_side`."""
+    """Shrink a picture (HWC uint8) to at most `short_side` pixels on its short side."""
     height, width = rgb.shape[:2]
     scale = short_side / min(height, width)
     if scale >= 1:
@@ -189,46 +196,51 @@ def shrink(rgb: UInt8, short_side: int) -> UInt8:
 
 
 def load_dataset(paths: Iterable[Path], *, cache: Path, short_side: int = 200) -> Dataset:
-    """The usable pictures under `paths`, decoded once into the folder `cache`."""
+    """Load the usable pictures under `paths`; they are decoded once, into the folder `cache`.
+
+    Raises:
+        FileNotFoundError: there is nothing at a path.
+        ValueError: none of the pictures can be used.
+    """
     paths = [path.resolve() for path in paths]
-    home = cache / _compute_cache_key(paths, short_side)
-    if not (home / "index.json").is_file():
-        home.mkdir(parents=True, exist_ok=True)
-        _fill_cache(home, read_files(paths), short_side)
-    return _open_cache(home)
+    folder = cache / _compute_cache_key(paths, short_side)
+    if not (folder / "index.json").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        _fill_cache(folder, read_files(paths), short_side)
+    return _open_cache(folder)
 
 
 def _compute_cache_key(paths: list[Path], short_side: int) -> str:
-    facts = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-    return hashlib.sha256(json.dumps([facts, short_side]).encode()).hexdigest()[:16]
+    files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    return hashlib.sha256(json.dumps([files, short_side]).encode()).hexdigest()[:16]
 
 
-def _fill_cache(home: Path, pictures: Iterable[tuple[str, bytes]], short_side: int) -> None:
-    """Writes the pixels, then the index by rename: a cut-short cache is no cache."""
+def _fill_cache(folder: Path, pictures: Iterable[tuple[str, bytes]], short_side: int) -> None:
+    """Write the pixels, then the index by rename, so that a partial cache is never opened."""
     report, names, shapes = Report(), [], []
 
-    def shrunk(picture: tuple[str, bytes]) -> UInt8 | None:
+    def decode_and_shrink(picture: tuple[str, bytes]) -> UInt8 | None:
         rgb = decode_usable(*picture, report)
         return None if rgb is None else shrink(rgb, short_side)
 
     pictures = iter(pictures)
-    with (home / "pixels.u8").open("wb") as out, ThreadPoolExecutor() as pool:
-        while some := list(islice(pictures, DECODE_BATCH)):
-            for (name, _), rgb in zip(some, pool.map(shrunk, some), strict=True):
+    with (folder / "pixels.u8").open("wb") as out, ThreadPoolExecutor() as pool:
+        while chunk := list(islice(pictures, DECODE_BATCH)):
+            for (name, _), rgb in zip(chunk, pool.map(decode_and_shrink, chunk), strict=True):
                 if rgb is not None:
                     _append_pixels(out, rgb)
                     names.append(name)
                     shapes.append(rgb.shape[:2])
     report.kept = len(names)
     for skipped in (report.corrupt, report.gray, report.small):
-        skipped.sort()  # threads have no order
+        skipped.sort()  # threads finish in any order
     index = {"names": names, "shapes": shapes, "report": asdict(report)}
-    (home / "index.new").write_text(json.dumps(index))
-    (home / "index.new").replace(home / "index.json")
+    (folder / "index.new").write_text(json.dumps(index))
+    (folder / "index.new").replace(folder / "index.json")
 
 
 def decode_usable(name: str, encoded: bytes, report: Report) -> UInt8 | None:
-    """The decoded picture (HWC uint8), or None with its name put in the report."""
+    """Decode a picture to HWC uint8; if it cannot be used, add it to the report and return None."""
     rgb = decode(encoded)
     if rgb is None:
         report.corrupt.append(name)
@@ -245,13 +257,13 @@ def _append_pixels(out: BinaryIO, rgb: UInt8) -> None:
     out.write(np.ascontiguousarray(rgb).data)
 
 
-def _open_cache(home: Path) -> Dataset:
-    index = json.loads((home / "index.json").read_text())
+def _open_cache(folder: Path) -> Dataset:
+    index = json.loads((folder / "index.json").read_text())
     report = Report(**index["report"])
     if not index["names"]:
         raise ValueError(f"no usable photographs: {report}")
     shapes = np.array(index["shapes"], np.int64)
     sizes = shapes.prod(axis=1) * 3
     offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    pixels = np.memmap(home / "pixels.u8", np.uint8, mode="r")
+    pixels = np.memmap(folder / "pixels.u8", np.uint8, mode="r")
     return Dataset(index["names"], shapes, offsets, pixels, report)

@@ -1,1 +1,1 @@
-"""Measures, contact sheets and figures of trained networks."""
+"""Metrics, contact sheets and figures of trained networks."""

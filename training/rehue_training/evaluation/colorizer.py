@@ -1,7 +1,7 @@
-"""A model of the repository, run as it is served but without the server.
+"""Runs a model of the repository as the server does, without the server.
 
-The photograph is fitted into the network's input, and its colours enlarged to
-full resolution, by the serving side's own functions. Sizes, types and scales
+The serving side's own functions (`rehue_core.colorize`) fit the photograph into the
+network's input and enlarge its colours to full resolution. Sizes, types and scales
 come from the model's Triton configuration.
 """
 
@@ -19,7 +19,7 @@ from rehue_core.lab import Float32, UInt8
 
 
 class Colorizer:
-    """`repository/name/1/model.onnx` under its `configs/cpu.pbtxt`."""
+    """Colorizes with `repository/<name>/1/model.onnx`, as `configs/cpu.pbtxt` describes it."""
 
     def __init__(self, repository: Path, name: str) -> None:
         self.name = name
@@ -29,7 +29,7 @@ class Colorizer:
         )
 
     def with_network(self, proto: onnx.ModelProto, side: int) -> "Colorizer":
-        """The same from another file, of another size of input (square, ab at half of it)."""
+        """Return a copy with another network and input size (square, ab at half of it)."""
         other = copy.copy(self)
         other.session = onnxruntime.InferenceSession(
             proto.SerializeToString(), providers=["CPUExecutionProvider"]
@@ -40,19 +40,19 @@ class Colorizer:
         return other
 
     def predict_ab(self, counts: Any) -> Any:
-        """ab (N2hw) of prepared lightness (N1HW), both in the model's own counts."""
+        """Return ab (N2hw) for prepared lightness (N1HW), both in the model's units."""
         (ab,) = self.session.run([spec.OUTPUT], {spec.INPUT: counts})
         return ab
 
     def colorize(self, lightness: Float32, *, strength: float = 1.0) -> UInt8:
-        """HWC uint8 sRGB of a photograph's lightness (HW float32, 0..100)."""
+        """Return HWC uint8 sRGB for a photograph's lightness (HW float32, 0..100)."""
         counts, box = colorize.prepare_input(lightness, self.spec)
         ab = self.predict_ab(counts[None])[0]
         return colorize.compose_rgb(lightness, ab, box, self.spec, strength)
 
 
 class GrayBaseline:
-    """The photograph left as it is: what every colorizer must beat."""
+    """Leaves the photograph gray: the baseline that every model must beat."""
 
     name = "gray"
 

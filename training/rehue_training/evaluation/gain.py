@@ -1,9 +1,9 @@
-"""How strong the colours should be: measured on photographs kept off training.
+"""Choice of the curve for an exported network's chroma, on the validation photographs.
 
-A network that is unsure answers paler than the truth. What its chroma is times (`curve.Curve`)
-trades distance to the truth against colourfulness; it is chosen on the validation photographs,
-written into the config as `gain`, `pale` and `bend`, and built into the exported file. The test
-photographs have no say in it.
+An uncertain network predicts paler colours than the truth. The curve of its chroma
+(`curve.Curve`) trades distance to the truth against colourfulness. It is chosen here, written
+into the config as `gain`, `pale` and `bend`, and becomes part of the exported file. The test
+photographs are not used.
 """
 
 from collections.abc import Sequence
@@ -34,11 +34,11 @@ CURVES = (
 
 @dataclass(frozen=True)
 class CurveResult:
-    """What one curve does, over the validation photographs."""
+    """The scores of one curve over the validation photographs."""
 
     curve: Curve
-    below_gray: float  # share that CIEDE2000 lies below the gray pictures'
-    better: float  # share of photographs that are better than gray
+    below_gray: float  # how far CIEDE2000 is below that of the gray pictures, as a share
+    better: float  # share of the photographs that are better than gray
     colourfulness: float  # mean, over the truth's
 
     def __str__(self) -> str:
@@ -56,27 +56,27 @@ def measure_curves(
     repository: Path,
     manifest: Path | None = None,
 ) -> list[CurveResult]:
-    """Tries `CURVES` on the exported model's weights, in place of its own."""
+    """Measure each of `CURVES` with the exported model's weights."""
     photographs = dataset.load_dataset(paths, cache=runs / "cache", short_side=config.short_side)
     if config.classes:
         photographs = photographs.select_classes(config.classes, manifest)
     _, validation = photographs.split(config.validation, config.held_out)
     model = load_without_curve(config, repository)
     with ThreadPoolExecutor() as pool:
-        made = pool.map(lambda index: _score_photograph(photographs[index], model), validation)
-        rows = np.array(list(track(made, "measuring", total=len(validation))))
+        scored = pool.map(lambda index: _score_photograph(photographs[index], model), validation)
+        rows = np.array(list(track(scored, "measuring", total=len(validation))))
     return [_summarize_curve(curve, rows[:, number]) for number, curve in enumerate(CURVES)]
 
 
 def load_without_curve(config: Config, repository: Path) -> Colorizer:
-    """The exported model without its curve."""
+    """Load the exported model without its curve."""
     network = export.load_exported_network(config, repository)
     proto = export.convert_to_onnx(network, side=config.side, looks=config.looks)
     return Colorizer(repository, config.served_name).with_network(proto, config.side)
 
 
 def _score_photograph(truth: lab.UInt8, model: Colorizer) -> list[tuple[float, ...]]:
-    """CIEDE2000 of gray and of the guess, colourfulness of truth and guess, by curve."""
+    """Return CIEDE2000 of gray and guess, colourfulness of truth and guess, for each curve."""
     lightness = lab.compute_lightness(truth)
     gray = metrics.compute_ciede2000(truth, GrayBaseline().colorize(lightness))
     vivid = metrics.compute_colorfulness(truth)

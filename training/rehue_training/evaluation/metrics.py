@@ -1,8 +1,8 @@
-"""How near to the truth, and how colourful, a colorized photograph is.
+"""Metrics of a colorized photograph: distance to the truth, and colourfulness.
 
-Pictures are HWC uint8 sRGB, 0..255, the truth first. Distances to the truth
-reward caution: leaving a photograph gray does well in PSNR. So colourfulness
-stands beside them, and the share of photographs that are better than gray.
+Pictures are HWC uint8 sRGB, 0..255, the truth first. Distances to the truth reward
+caution: a photograph left gray does well in PSNR. So colourfulness is measured too,
+and the share of photographs that are better than gray.
 """
 
 from dataclasses import asdict, dataclass
@@ -17,12 +17,12 @@ from rehue_core.lab import UInt8
 Float64 = NDArray[np.float64]
 
 RESAMPLES = 2000
-LEVEL = 0.95
+CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
 class Scores:
-    """One photograph's."""
+    """The scores of one photograph."""
 
     psnr: float  # dB, over RGB
     ssim: float
@@ -36,7 +36,7 @@ class Scores:
 
 
 def compute_scores(truth: UInt8, guess: UInt8, *, gray_error: float) -> Scores:
-    """Every measure of one photograph; `gray_error` is CIEDE2000 of leaving it gray."""
+    """Compute every metric of one photograph; `gray_error` is CIEDE2000 of the gray picture."""
     vivid = compute_colorfulness(guess)
     error = compute_ciede2000(truth, guess)
     return Scores(
@@ -50,29 +50,29 @@ def compute_scores(truth: UInt8, guess: UInt8, *, gray_error: float) -> Scores:
 
 
 def compute_ciede2000(truth: UInt8, guess: UInt8) -> float:
-    """Mean CIEDE2000 difference; about 1 is just visible."""
+    """Return the mean CIEDE2000 difference; about 1 is just visible."""
     return float(deltaE_ciede2000(rgb2lab(truth), rgb2lab(guess)).mean())
 
 
 def compute_colorfulness(rgb: UInt8) -> float:
-    """Hasler and Suesstrunk's M3 (2003): 0 is gray, 33 moderate, 59 quite colourful."""
+    """Return Hasler and Suesstrunk's M3 (2003): 0 is gray, 33 moderate, 59 quite colourful."""
     red, green, blue = np.moveaxis(rgb.astype(np.float64), -1, 0)
-    one, two = red - green, 0.5 * (red + green) - blue
-    spread = np.hypot(one.std(), two.std())
-    return float(spread + 0.3 * np.hypot(one.mean(), two.mean()))
+    red_green, yellow_blue = red - green, 0.5 * (red + green) - blue
+    spread = np.hypot(red_green.std(), yellow_blue.std())
+    return float(spread + 0.3 * np.hypot(red_green.mean(), yellow_blue.mean()))
 
 
 def compute_frechet_distance(truth: Float64, guess: Float64) -> float:
-    """Fréchet distance between two sets of features, each N x D.
+    """Return the Fréchet distance between two sets of features, each N x D.
 
-    The trace of the root of the covariances' product is the sum of the singular
-    values of the centred sets' product, an N x N matrix: exact, and quick where N
-    is below D. Of few pictures the number is biased upwards: compare only equal N.
+    The trace of the root of the covariances' product equals the sum of the singular
+    values of the product of the centered sets, an N x N matrix. This is exact, and fast
+    for N below D. The distance is biased upwards for small N: compare only equal N.
     """
-    one, two = (_center(features) for features in (truth, guess))
-    apart = truth.mean(axis=0) - guess.mean(axis=0)
-    root = np.linalg.svd(one @ two.T, compute_uv=False).sum()
-    return float(apart @ apart + (one**2).sum() + (two**2).sum() - 2 * root)
+    first, second = (_center(features) for features in (truth, guess))
+    offset = truth.mean(axis=0) - guess.mean(axis=0)
+    root = np.linalg.svd(first @ second.T, compute_uv=False).sum()
+    return float(offset @ offset + (first**2).sum() + (second**2).sum() - 2 * root)
 
 
 def _center(features: Float64) -> Float64:
@@ -80,9 +80,9 @@ def _center(features: Float64) -> Float64:
 
 
 def bootstrap_interval(values: Float64, *, seed: int = 0) -> tuple[float, float]:
-    """The mean's bootstrap confidence interval (percentiles, 95 %)."""
+    """Return the bootstrap confidence interval of the mean (percentiles, 95 %)."""
     rng = np.random.default_rng(seed)
     picks = rng.integers(len(values), size=(RESAMPLES, len(values)))
-    tail = 100 * (1 - LEVEL) / 2
+    tail = 100 * (1 - CONFIDENCE) / 2
     low, high = np.percentile(values[picks].mean(axis=1), [tail, 100 - tail])
     return float(low), float(high)

@@ -1,1 +1,1 @@
-"""Training runs: configuration, losses, steps, checkpoints, export."""
+"""Training runs: configuration, losses, steps, checkpoints and export."""

@@ -1,4 +1,4 @@
-"""The whole state of a run in one file, replaced by rename: all of it or none."""
+"""A run's state in one file, replaced atomically by rename."""
 
 import json
 from dataclasses import dataclass
@@ -14,31 +14,31 @@ Record = dict[str, float]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a run needs to go on, or to be exported."""
+    """What a run needs to be resumed or exported."""
 
     step: int  # steps done
     weights: Arrays
-    averaged: Arrays  # their moving average: what is exported
+    averaged: Arrays  # their moving average; these are exported
     optimizer: Arrays
     history: list[Record]  # what was logged, oldest first
 
 
 def save(path: Path, state: Checkpoint) -> None:
-    """Writes beside `path`, then renames: a kill or a full disk keeps the old one."""
+    """Write beside `path`, then rename: a kill or a full disk leaves the old file intact."""
     arrays = {
         f"{part}/{index}": array
         for part in ("weights", "averaged", "optimizer")
         for index, array in enumerate(getattr(state, part))
     }
     text = json.dumps({"step": state.step, "history": state.history})
-    fresh = path.with_suffix(".new")
-    with fresh.open("wb") as file:
+    new = path.with_suffix(".new")
+    with new.open("wb") as file:
         np.savez(file, meta=np.array(text), **arrays)
-    fresh.replace(path)
+    new.replace(path)
 
 
 def load(path: Path) -> Checkpoint:
-    """The state that `save` wrote."""
+    """Read the state that `save` wrote."""
     with np.load(path) as file:
         meta = json.loads(str(file["meta"]))
         return Checkpoint(

@@ -1,7 +1,7 @@
-"""One experiment: a plain Python file whose `config` is checked before any work.
+"""An experiment: a plain Python file whose `config` is checked before any work.
 
-The files lie in `training/configs/`. A value of the wrong type, out of range or
-misspelt stops the command with its name and what is allowed.
+The shipped ones are in `training/configs/`. A value of the wrong type, out of range
+or misspelt stops the command with its name and what is allowed.
 """
 
 import runpy
@@ -18,71 +18,71 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Stage(BaseModel):
-    """So many steps on crops of one size."""
+    """A number of steps on crops of one size."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     steps: Count
     size: Annotated[int, Field(ge=32, multiple_of=32)]
     batch: Count
-    # Side of a crop, as a share of the photograph's short side: least and greatest.
+    # Smallest and largest side of a crop, as a share of the photograph's short side.
     crop: tuple[Share, Share] = (1.0, 1.0)
-    whole: Share = 0.0  # chance of the whole photograph instead, fitted as the server fits it
+    # Probability of the whole photograph instead of a crop, fitted as the server fits it.
+    whole: Share = 0.0
 
     @model_validator(mode="after")
-    def _rising(self) -> Self:
+    def _check_crop(self) -> Self:
         if not 0 < self.crop[0] <= self.crop[1]:
-            raise ValueError(f"crop: {self.crop} must be two rising shares above 0")
+            raise ValueError(f"crop: {self.crop} must be two shares above 0, the smaller one first")
         return self
 
 
 class Config(BaseModel):
-    """Everything that a run depends on, but where the photographs lie."""
+    """Everything that a run depends on, except the photographs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
     model: Literal["seed", "rehue", "rehue-classes"]
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
-    serves: Annotated[str, Field(pattern=r"^[a-z0-9-]*$")] = ""  # as what; else as the model
-    # 2: the mean of the answers to the picture and to the picture at half its size.
+    serves: Annotated[str, Field(pattern=r"^[a-z0-9-]*$")] = ""  # name of the exported model
+    # 2: the output is the mean over the picture and the picture at half its size.
     looks: Annotated[int, Field(ge=1, le=2)] = 1
-    # An exported model to start from; else ImageNet's encoder under a new decoder.
+    # An exported model to start from; otherwise ImageNet's encoder and a new decoder.
     start: Path | None = None
-    # Share of the start's weights in the exported ones (Wortsman et al., "Robust fine-tuning of
-    # zero-shot models", 2022): near each other, their mean is often better than either.
+    # Share of the start's weights in the exported ones. Weights that are close to each other often
+    # do better averaged (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022).
     keep: Share = 0.0
     loss: Annotated[MeanSquaredError | ColorLoss | ClassificationLoss, Field(discriminator="kind")]
-    adversary: Annotated[float, Field(ge=0)] = 0.0  # weight of a critic's verdict beside the loss
+    adversary: Annotated[float, Field(ge=0)] = 0.0  # weight of the critic's term in the loss
     learning_rate: Annotated[float, Field(gt=0, lt=1)]
-    # Share of that rate for pretrained layers; and their blocks that stay as they are.
-    encoder_rate: Share = 1.0
-    frozen_blocks: Annotated[int, Field(ge=0, le=16)] = 0
+    encoder_rate: Share = 1.0  # share of the learning rate for pretrained layers
+    frozen_blocks: Annotated[int, Field(ge=0, le=16)] = 0  # pretrained blocks that do not learn
     weight_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    clip: Annotated[float, Field(gt=0)] | None = None  # greatest norm of all gradients
+    clip: Annotated[float, Field(gt=0)] | None = None  # largest global norm of the gradients
     warmup: Annotated[int, Field(ge=0)] = 0
-    # Share of the steps, the last ones, over which the rate falls to nothing by half a cosine.
+    # Share of the steps, at the end, over which the rate falls to zero along half a cosine.
     decay: Share = 1.0
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    film: Share = 0.0
-    short_side: Annotated[int, Field(ge=64)] = 200
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0  # decay of the weights' moving average
+    film: Share = 0.0  # probability of simulating old film
+    short_side: Annotated[int, Field(ge=64)] = 200  # pixels that are cached of a photograph
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
-    classes: tuple[str, ...] = ()  # licence classes of a manifest to train on; else all
-    balance: Share = 0.0  # between sources: 0 as they are, 1 each seen alike
-    validation: Annotated[float, Field(gt=0, lt=1)] = 0.03
-    held_out: tuple[str, ...] = ()  # sources that only validate
+    classes: tuple[str, ...] = ()  # licence classes of a manifest; empty: all
+    balance: Share = 0.0  # of sources: 0 as they are, 1 each equally often
+    validation: Annotated[float, Field(gt=0, lt=1)] = 0.03  # share of the photographs
+    held_out: tuple[str, ...] = ()  # sources that are only used for validation
     validate_on: Count = 128
     log_every: Count = 20
     validate_every: Count = 200
     checkpoint_every: Count = 100
     seed: int = 1
     side: Annotated[int, Field(ge=64, multiple_of=32)] = 256  # of the exported network's input
-    # Its chroma at export (`curve.Curve`): times this, faint colours times a share of it.
+    # The curve that the exported network's chroma follows: `curve.Curve`.
     gain: Annotated[float, Field(gt=0, le=3)] = 1.0
     pale: Annotated[float, Field(gt=0, le=1)] = 1.0
     bend: Annotated[float, Field(gt=0, le=100)] = 15.0
     temperature: Annotated[float, Field(gt=0, le=2)] = 0.38  # of the annealed mean of classes
 
     def with_changes(self, **changes: object) -> Self:
-        """The same with some values changed, checked as any other."""
+        """Return a copy with some values changed; they are checked too."""
         return type(self)(**{**dict(self), **changes})
 
     @property
@@ -99,35 +99,39 @@ class Config(BaseModel):
         return self.serves or self.model.removesuffix("-classes")
 
     @model_validator(mode="after")
-    def _warm(self) -> Self:
+    def _check_warmup(self) -> Self:
         if self.warmup >= self.steps:
-            raise ValueError(f"warmup: {self.warmup} steps leave none of the {self.steps}")
+            raise ValueError(f"warmup: {self.warmup} must be below the run's {self.steps} steps")
         return self
 
     @model_validator(mode="after")
-    def _fitting(self) -> Self:
+    def _check_loss(self) -> Self:
         if (self.model == "rehue-classes") != isinstance(self.loss, ClassificationLoss):
             raise ValueError(f"loss: {self.loss.kind!r} does not fit the model {self.model!r}")
         return self
 
     @model_validator(mode="after")
-    def _halving(self) -> Self:
+    def _check_looks(self) -> Self:
         sizes = [*(stage.size for stage in self.stages), self.side]
         if self.looks == 2 and (self.model != "rehue" or any(size % 64 for size in sizes)):
-            raise ValueError(f"looks: 2 is for the model rehue at sizes that divide by 64: {sizes}")
+            raise ValueError(f"looks: 2 needs the model rehue and sizes that divide by 64: {sizes}")
         return self
 
     @model_validator(mode="after")
-    def _startable(self) -> Self:
+    def _check_start(self) -> Self:
         if self.start is not None and not self.start.is_file():
             raise ValueError(f"start: there is no model at {self.start}")
         if self.keep and self.start is None:
-            raise ValueError("keep: there is no start to keep a share of")
+            raise ValueError("keep: needs a `start` to keep a share of")
         return self
 
 
 def read_config(path: Path) -> Config:
-    """The `config` of an experiment's file."""
+    """Read the `config` of an experiment's file.
+
+    Raises:
+        ValueError: the file sets no `config`, or a value is not allowed.
+    """
     found = runpy.run_path(str(path)).get("config")
     if not isinstance(found, Config):
         raise ValueError(f"{path} must set `config` to a rehue_training.learn.config.Config")

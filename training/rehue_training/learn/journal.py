@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: a progress bar, its history, TensorBoard."""
+"""Logging of a run: a progress bar, its history, TensorBoard."""
 
 import time
 from collections.abc import Callable
@@ -17,14 +17,14 @@ Log = Callable[[Record], None]
 
 
 class Journal:
-    """Open while a run is trained from its present step to `last`."""
+    """Logs a run from its current step to `last`. A context manager."""
 
     def __init__(self, console: Console, folder: Path, run: Run, last: int) -> None:
         self.last = last
         self.log = _open_tensorboard(folder)
         self.bar = _make_progress_bar(console)
         self.task = self.bar.add_task(run.config.name, total=last, completed=run.step, note="")
-        self.since, self.photographs = time.monotonic(), 0
+        self.since, self.examples = time.monotonic(), 0
 
     def __enter__(self) -> Self:
         self.bar.start()
@@ -33,21 +33,21 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
 
-    def record_step(self, run: Run, record: Record, photographs: int) -> None:
-        """One step was made of so many photographs; logs it where that is due."""
-        self.photographs += photographs
+    def record_step(self, run: Run, record: Record, examples: int) -> None:
+        """Count a step of so many examples; log it if that is due."""
+        self.examples += examples
         due = run.step % run.config.log_every == 0 or run.step == self.last
         if due or "val_loss" in record:
             self._log_record(run, record)
         self.bar.update(self.task, completed=run.step)
 
     def _log_record(self, run: Run, record: Record) -> None:
-        speed = self.photographs / (time.monotonic() - self.since)
+        speed = self.examples / (time.monotonic() - self.since)
         rate = compute_learning_rate(run.config, run.step - 1)
         run.add_record({"rate": rate, "images_per_second": speed, **record})
         self.log(run.history[-1])
         self.bar.update(self.task, note=_format_losses(record, speed))
-        self.since, self.photographs = time.monotonic(), 0
+        self.since, self.examples = time.monotonic(), 0
 
 
 def _format_losses(record: Record, speed: float) -> str:
@@ -69,7 +69,7 @@ def _make_progress_bar(console: Console) -> Progress:
 
 
 def _open_tensorboard(folder: Path) -> Log:
-    """Writes a record's numbers where TensorBoard reads them; needs no TensorFlow."""
+    """Return a function that writes records for TensorBoard. Needs no TensorFlow."""
     writer = Writer(str(folder / "tensorboard"))
 
     def log(record: Record) -> None:

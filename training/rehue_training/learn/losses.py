@@ -1,8 +1,8 @@
-"""What the networks are trained to keep small.
+"""Loss functions.
 
-The truth (NHW3 float32: ab divided by 128, L divided by 100) comes first, then the network's
-answer (NHWC float32); what comes out is one number a photograph. Written with `keras.ops`, so
-that they run on every backend.
+Each takes the truth (NHW3 float32: ab divided by `AB_RANGE`, L divided by 100) and the network's
+output (NHWC float32), and returns one number per photograph. They use `keras.ops`, so they run on
+every backend.
 """
 
 from collections.abc import Callable
@@ -11,18 +11,19 @@ from typing import Any, Literal
 from keras import ops
 from pydantic import BaseModel, ConfigDict, Field
 
+from rehue_core.lab import AB_RANGE
 from rehue_training.learn import perception
 from rehue_training.network import bins
 
 Loss = Callable[[Any, Any], Any]
 
-# A distance below this (1.3 Lab units) counts as its square: no one sees it.
+# Distances below this (1.3 Lab units) count as their square: they are invisible.
 SMOOTHING = 0.01
-COARSE_CELL = 8  # pixels of ab to a cell of the coarse picture
+COARSE_CELL = 8  # pixels of ab per cell of the coarse term
 
 
 class MeanSquaredError(BaseModel):
-    """The paper's loss."""
+    """The mean squared error of ab: the paper's loss."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     kind: Literal["mean squares"] = "mean squares"
@@ -32,16 +33,21 @@ class MeanSquaredError(BaseModel):
 
 
 class ColorLoss(BaseModel):
-    """The distance in the ab plane, heavier where the truth is colourful.
+    """The distance in the ab plane, weighted by the truth's chroma.
 
-    Mean squares are smallest at the mean of all likely colours, a brown; a plain
-    distance is smallest at their middle, which keeps to one of them more often.
-    Most of a photograph is nearly gray, hence the weight (facts.md's trial had
-    1 + 4 chroma / 110); the coarse term looks past texture at the areas' colours,
-    and the vividness term punishes a photograph paler, or gaudier, than the truth.
-    The perceived distance is CIEDE2000's, less its turn of hue: a wrong tint on
-    something gray counts more than the same distance between two vivid colours.
-    The perceptual term is how alike both pictures look to `perception`'s classifier.
+    The mean squared error is smallest at the mean of all likely colours, a brown. The
+    distance itself is smallest at their median, which is more often one of them.
+
+    Attributes:
+        distance: "ab" is Euclidean, "huber" Huber's. "perceived" is CIEDE2000 without
+            its rotation term: a wrong tint on something gray counts more than the same
+            distance between two vivid colours.
+        chroma: the weight of a pixel is 1 plus this times its true chroma. Without it
+            the nearly gray pixels, most of a photograph, decide the loss.
+        coarse: weight of the same distance over cells of 8 pixels, which ignores texture.
+        vividness: weight of the difference in mean chroma, against results that are
+            paler or more colourful than the truth.
+        perceptual: weight of `perception.compute_distance`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -71,10 +77,10 @@ class ColorLoss(BaseModel):
 
 
 class ClassificationLoss(BaseModel):
-    """Cross entropy over `bins` of the ab plane, heavier where the truth is colourful.
+    """Cross entropy over the `bins` of the ab plane, weighted by the truth's chroma.
 
-    Zhang, Isola and Efros, "Colorful Image Colorization" (2016), eq. 2 to 4, with a weight by
-    chroma in place of one by how rare a colour is: the rare colours are the colourful ones.
+    Zhang, Isola and Efros, "Colorful Image Colorization" (2016), eq. 2 to 4. They weight by the
+    rarity of a colour; chroma serves as well, because rare colours are the colourful ones.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -88,7 +94,10 @@ class ClassificationLoss(BaseModel):
 
 
 def accuracy(truth: Any, guess: Any) -> Any:
-    """The paper's metric, Keras' "accuracy": where a and b have the same one as the larger."""
+    """The paper's metric, Keras' "accuracy": whether a or b is the larger in both.
+
+    Keras names the metric in the logs after this function.
+    """
     same = ops.equal(ops.argmax(truth[..., :2], axis=-1), ops.argmax(guess, axis=-1))
     return ops.cast(same, "float32")
 
@@ -98,31 +107,31 @@ def _compute_ab_distance(truth: Any, guess: Any) -> Any:
 
 
 def _compute_huber_distance(truth: Any, guess: Any) -> Any:
-    """Squares up to 14 Lab units, straight from there on (Huber, 1964), over ab / 110."""
-    length = _compute_chroma(truth - guess) * (128 / 110)
-    bend = 14 / 110
-    straight = bend * (length - bend / 2)
-    return ops.where(length < bend, ops.square(length) / 2, straight) / bend
+    """Quadratic up to 14 Lab units, linear beyond (Huber, 1964), of ab / 110."""
+    length = _compute_chroma(truth - guess) * (AB_RANGE / 110)
+    delta = 14 / 110
+    linear = delta * (length - delta / 2)
+    return ops.where(length < delta, ops.square(length) / 2, linear) / delta
 
 
 def _compute_perceived_distance(truth: Any, guess: Any) -> Any:
-    """CIEDE2000 between colours of one lightness, without its terms T and R_T, over 128.
+    """CIEDE2000 of colours of equal lightness, without its terms T and R_T, over `AB_RANGE`.
 
     Sharma, Wu and Dalal, "The CIEDE2000 Color-Difference Formula" (2005), eq. 4 to 20.
     """
-    unit = 128.0
-    chroma = (_compute_chroma(truth) + _compute_chroma(guess)) * (unit / 2)
+    chroma = (_compute_chroma(truth) + _compute_chroma(guess)) * (AB_RANGE / 2)
     power = ops.power(chroma / 25, 7)
-    stretch = 1 + 0.5 * (1 - ops.sqrt(power / (power + 1) + 1e-6))
-    stretch = ops.stack([stretch, ops.ones_like(stretch)], axis=-1)
-    truth, guess = truth * stretch, guess * stretch
+    scale_a = 1 + 0.5 * (1 - ops.sqrt(power / (power + 1) + 1e-6))
+    scale = ops.stack([scale_a, ops.ones_like(scale_a)], axis=-1)
+    truth, guess = truth * scale, guess * scale
     first, second = _compute_chroma(truth), _compute_chroma(guess)
-    of_chroma = ops.square(first - second)
-    # The rest of the squared distance is hue's; rounding may take it below nought.
-    of_hue = ops.maximum(ops.sum(ops.square(truth - guess), axis=-1) - of_chroma, 0.0)
-    mean = (first + second) * (unit / 2)
-    squares = of_chroma / ops.square(1 + 0.045 * mean) + of_hue / ops.square(1 + 0.015 * mean)
-    return ops.sqrt(squares + SMOOTHING**2) - SMOOTHING
+    chroma_squared = ops.square(first - second)
+    # The rest of the squared distance is hue; rounding may take it below zero.
+    hue_squared = ops.maximum(ops.sum(ops.square(truth - guess), axis=-1) - chroma_squared, 0.0)
+    mean = (first + second) * (AB_RANGE / 2)
+    chroma_term = chroma_squared / ops.square(1 + 0.045 * mean)
+    hue_term = hue_squared / ops.square(1 + 0.015 * mean)
+    return ops.sqrt(chroma_term + hue_term + SMOOTHING**2) - SMOOTHING
 
 
 DISTANCES: dict[str, Callable[[Any, Any], Any]] = {
@@ -133,7 +142,7 @@ DISTANCES: dict[str, Callable[[Any, Any], Any]] = {
 
 
 def _compute_chroma(ab: Any) -> Any:
-    """Length in the ab plane, smooth at nought."""
+    """Return the length in the ab plane, smooth at zero."""
     return ops.sqrt(ops.sum(ops.square(ab), axis=-1) + SMOOTHING**2) - SMOOTHING
 
 

@@ -1,8 +1,8 @@
-"""Training: one config in, checkpoints out, exactly resumable.
+"""Training: an experiment in, checkpoints out, exactly resumable.
 
-Batches and learning rate are pure functions of the step; weights, optimizer,
-moving average and history lie in the checkpoint. A run that was killed
-therefore goes on as if it had not been.
+Batches and learning rate are pure functions of the step. Weights, optimizer, moving
+average and history are in the checkpoint. So a run that was stopped ends with the
+same weights as one that was not.
 """
 
 import itertools
@@ -31,11 +31,17 @@ def train(
     stop_at: int | None = None,
     minutes: float = math.inf,
 ) -> Checkpoint:
-    """Trains to the config's last step, or to `stop_at`, or for so many minutes.
+    """Train to the config's last step, to step `stop_at`, or for `minutes`.
 
-    Goes on where the run was stopped, to the same weights as if it had not been.
+    A run that has a checkpoint is resumed.
 
-    Everything lies under `runs/<name>`; decoded photographs under `runs/cache`.
+    Args:
+        paths: where the photographs are; see `dataset.read_files`.
+        runs: the run's files go to `runs/<name>`, decoded photographs to `runs/cache`.
+        manifest: table of the photographs' licence classes, for configs with `classes`.
+
+    Returns:
+        The last checkpoint.
     """
     console = Console()
     folder = runs / config.name
@@ -56,15 +62,15 @@ def train(
 
 
 def schedule_steps(config: Config, start: int) -> Iterator[batches.TrainingStep]:
-    """The steps of a run from number `start` on."""
-    step = first = 0
+    """Yield the steps of a run from number `start` on."""
+    number = first_example = 0
     for stage in config.stages:
-        target = round(stage.size * OUTPUT_SCALE[config.model])
-        crops = batches.ExampleMaker(stage.size, target, stage.crop, config.film, stage.whole)
+        target_size = round(stage.size * OUTPUT_SCALE[config.model])
+        maker = batches.ExampleMaker(stage.size, target_size, stage.crop, config.film, stage.whole)
         for _ in range(stage.steps):
-            if step >= start:
-                yield batches.TrainingStep(step, first, stage.batch, crops)
-            step, first = step + 1, first + stage.batch
+            if number >= start:
+                yield batches.TrainingStep(number, first_example, stage.batch, maker)
+            number, first_example = number + 1, first_example + stage.batch
 
 
 def _run_steps(
@@ -73,15 +79,17 @@ def _run_steps(
     config = run.config
     train_on, validate_on = photographs.split(config.validation, config.held_out)
     source = batches.Batches(photographs, train_on, config.seed, config.balance)
-    kept = validate_on[:: max(1, len(validate_on) // config.validate_on)][: config.validate_on]
+    stride = max(1, len(validate_on) // config.validate_on)
+    validate_on = validate_on[::stride][: config.validate_on]
     steps = itertools.takewhile(
-        lambda item: item.step < last and time.monotonic() < end, schedule_steps(config, run.step)
+        lambda step: step.number < last and time.monotonic() < end,
+        schedule_steps(config, run.step),
     )
-    for planned, batch in batches.prefetch(source, steps):
-        record = run.train_step(planned, batch)
+    for step, batch in batches.prefetch(source, steps):
+        record = run.train_step(step, batch)
         if run.step % config.validate_every == 0 or run.step == last:
-            middles = [planned.crops.make_center_example(photographs[index]) for index in kept]
-            record |= run.validate(batches.stack_examples(middles), planned.size)
-        journal.record_step(run, record, planned.size)
+            examples = [step.maker.make_center_example(photographs[i]) for i in validate_on]
+            record |= run.validate(batches.stack_examples(examples), step.batch_size)
+        journal.record_step(run, record, step.batch_size)
         if run.step % config.checkpoint_every == 0:
             run.save()

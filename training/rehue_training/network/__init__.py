@@ -1,1 +1,1 @@
-"""The networks: layers, weights, and how they become ONNX."""
+"""The networks: layers, weights and conversion to ONNX."""

