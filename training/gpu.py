@@ -1,12 +1,12 @@
-"""Trains on a machine that has a GPU, but neither TensorFlow nor a network.
+"""Training on a machine with a GPU but without TensorFlow and without network access.
 
-What it lacks is fetched here and carried there; there it trains in pieces, each of
-which ends with a checkpoint that the next one goes on from:
+Download the missing packages here and copy them there with the repository. Train there
+in pieces; each ends with a checkpoint, from which the next one continues:
 
     python training/gpu.py fetch
     python3 training/gpu.py train training/configs/rehue-gpu.py --data train-*.tar --minutes 9
 
-PyTorch or JAX, NumPy, OpenCV and Pillow must be there; Keras runs on the one that sees the GPU.
+The machine needs PyTorch or JAX, NumPy, OpenCV and Pillow. Keras uses whichever sees the GPU.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 CARRIED = ROOT / "runs" / "carried"
 LOCK = ROOT / "requirements" / "dev.lock"
-# Package to carry: what it is imported as. Versions are the lock's.
+# Packages to copy, and their import names. The lock pins the versions.
 PACKAGES = {
     "keras": "keras",
     "namex": "namex",
@@ -43,11 +43,13 @@ PACKAGES = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    words = parser.add_subparsers(required=True, metavar="COMMAND")
-    fetching = words.add_parser("fetch", help="download the wheels to carry")
-    fetching.add_argument("--python", default="3.12", help="version on the machine with the GPU")
-    fetching.set_defaults(run=fetch)
-    training = words.add_parser("train", help="train one piece")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    fetching = commands.add_parser("fetch", help="download the wheels to copy")
+    fetching.add_argument(
+        "--python", default="3.12", help="Python version of the machine with the GPU"
+    )
+    fetching.set_defaults(run=download_packages)
+    training = commands.add_parser("train", help="train, and stop after --minutes")
     training.add_argument("config", type=Path)
     training.add_argument("--data", type=Path, nargs="+", required=True)
     training.add_argument("--minutes", type=float, default=9.0)
@@ -58,8 +60,8 @@ def main() -> None:
     arguments.run(arguments)
 
 
-def fetch(arguments: argparse.Namespace) -> None:
-    """Downloads the wheels, as the lock pins them, into `runs/carried`."""
+def download_packages(arguments: argparse.Namespace) -> None:
+    """Download the wheels that the lock pins into `runs/carried`."""
     pinned = dict(re.findall(r"^([a-z0-9-]+)==([^ ]+)", LOCK.read_text(), re.MULTILINE))
     subprocess.run(
         [
@@ -71,35 +73,35 @@ def fetch(arguments: argparse.Namespace) -> None:
         ],
         check=True,
     )
-    print(f"carry {CARRIED.relative_to(ROOT)} along")
+    print(f"copy {CARRIED.relative_to(ROOT)} to the machine with the GPU")
 
 
 def train(arguments: argparse.Namespace) -> None:
-    """One piece of a run, on the backend that sees a GPU."""
-    install()
+    """Train one piece of a run on the backend that sees a GPU."""
+    install_packages()
     if "KERAS_BACKEND" not in os.environ:
-        os.environ["KERAS_BACKEND"] = backend()
+        os.environ["KERAS_BACKEND"] = choose_backend()
     if os.environ["KERAS_BACKEND"] == "torch":
         import torch
 
-        torch.backends.cudnn.benchmark = True  # crops of a stage are all of one size
+        torch.backends.cudnn.benchmark = True  # all crops of a stage have the same size
     sys.path[:0] = [str(ROOT / folder) for folder in ("training", "serve", "clients")]
     from rehue_training.learn import config, train
 
-    started = config.read_config(arguments.config)
+    experiment = config.read_config(arguments.config)
     print(f"Keras on {os.environ['KERAS_BACKEND']}")
     state = train.train(
-        started,
+        experiment,
         arguments.data,
         runs=arguments.runs,
         manifest=arguments.manifest,
         minutes=arguments.minutes,
     )
-    print(f"{started.name}: {state.step} of {started.steps} steps done")
+    print(f"{experiment.name}: {state.step} of {experiment.steps} steps done")
 
 
-def install() -> None:
-    """Installs the carried wheels of what this machine lacks, beside the wheels."""
+def install_packages() -> None:
+    """Install the wheels of the packages that this machine lacks, next to the wheels."""
     site = CARRIED / "site"
     sys.path.append(str(site))
     missing = [
@@ -114,15 +116,15 @@ def install() -> None:
         importlib.invalidate_caches()
 
 
-def backend() -> str:
-    """Of PyTorch and JAX, the one that sees a GPU; else the one that is there."""
+def choose_backend() -> str:
+    """Return PyTorch or JAX: the one that sees a GPU, or else the one that is installed."""
     installed = [name for name in ("torch", "jax") if importlib.util.find_spec(name)]
     for name in installed:
         if sees_gpu(name):
             return name
     if not installed:
-        raise SystemExit("neither PyTorch nor JAX is installed here")
-    print(f"no GPU is seen: {installed[0]} trains on the CPU", file=sys.stderr)
+        raise SystemExit("neither PyTorch nor JAX is installed")
+    print(f"no GPU found: training with {installed[0]} on the CPU", file=sys.stderr)
     return installed[0]
 
 

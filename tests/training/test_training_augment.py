@@ -1,4 +1,4 @@
-"""Old photographs' flaws: only lightness changes, and within its range."""
+"""Simulated old film: only lightness changes, and stays in its range."""
 
 import numpy as np
 import pytest
@@ -18,12 +18,12 @@ def test_film_is_lightness_of_the_same_size_in_range() -> None:
         assert 0 <= old.min() < old.max() <= 100
 
 
-def test_film_is_a_function_of_the_generator() -> None:
-    one, two, other = (
+def test_the_generator_decides_the_film() -> None:
+    first, second, other = (
         augment.simulate_film(CROP, np.random.default_rng(seed)) for seed in (3, 3, 4)
     )
-    assert np.array_equal(one, two)
-    assert not np.array_equal(one, other)
+    assert np.array_equal(first, second)
+    assert not np.array_equal(first, other)
 
 
 def test_film_still_shows_the_picture() -> None:
@@ -52,14 +52,16 @@ def test_emulsions_weights_sum_to_one() -> None:
         np.testing.assert_allclose(gray, 255, atol=0.01)
 
 
-@pytest.mark.parametrize("effect", [one for one, _ in augment.FLAWS], ids=lambda one: one.__name__)
+@pytest.mark.parametrize(
+    "effect", [effect for effect, _ in augment.FLAWS], ids=lambda effect: effect.__name__
+)
 def test_every_flaw_changes_the_picture_and_keeps_its_shape(effect: augment.Effect) -> None:
     gray = augment.apply_emulsion(CROP, np.random.default_rng(0))
     before = gray.copy()
     flawed = effect(gray, np.random.default_rng(1))
     assert flawed.shape == gray.shape
     assert flawed.dtype == np.float32
-    assert np.array_equal(gray, before)  # the picture given is left alone
+    assert np.array_equal(gray, before)  # the input is not modified
     assert np.abs(flawed - gray).mean() > 0.05
 
 

@@ -1,4 +1,4 @@
-"""Reading photographs: three layouts, what is skipped, the cache, the split."""
+"""Reading photographs: three layouts, skipped files, the cache, the split."""
 
 import tarfile
 from pathlib import Path
@@ -39,7 +39,7 @@ def read(path: Path, cache: Path) -> dataset.Dataset:
     return dataset.load_dataset([path], cache=cache)
 
 
-def test_a_folder_tree_with_a_report_of_what_was_skipped(folder: Path, tmp_path: Path) -> None:
+def test_a_folder_tree_is_read_with_a_report_of_skipped_files(folder: Path, tmp_path: Path) -> None:
     found = read(folder, tmp_path)
     assert sorted(Path(name).name for name in found.names) == sorted(COLOUR)
     assert sorted(found.report.corrupt) == ["broken.jpg", "empty.png"]
@@ -97,7 +97,7 @@ def test_the_second_time_nothing_is_decoded(
     assert np.array_equal(again[2], first[2])
 
 
-def test_a_cache_cut_short_is_made_anew(folder: Path, tmp_path: Path) -> None:
+def test_a_partial_cache_is_made_again(folder: Path, tmp_path: Path) -> None:
     first = read(folder, tmp_path)
     (index,) = tmp_path.glob("*/index.json")
     index.unlink()
@@ -105,7 +105,7 @@ def test_a_cache_cut_short_is_made_anew(folder: Path, tmp_path: Path) -> None:
     assert np.array_equal(read(folder, tmp_path)[1], first[1])
 
 
-def test_nothing_usable_and_nothing_there_are_errors(tmp_path: Path) -> None:
+def test_no_usable_photographs_and_a_missing_path_are_errors(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere"):
         read_first(tmp_path / "nowhere")
     (tmp_path / "bare").mkdir()
@@ -143,7 +143,7 @@ def test_a_group_is_a_run_of_numbers() -> None:
 
 
 def named(*names: str) -> dataset.Dataset:
-    """Photographs of which only the names matter, at places 0, 1, 2..."""
+    """A dataset with only names, at offsets 0, 1, 2..."""
     count, none = len(names), np.zeros(0, np.uint8)
     shapes = np.ones((count, 2), np.int64)
     return dataset.Dataset(list(names), shapes, np.arange(count), none, dataset.Report())
@@ -158,7 +158,7 @@ def test_whole_sources_can_be_held_out() -> None:
         many.split(0.05, ("moon",))
 
 
-def test_a_manifest_tells_the_classes(tmp_path: Path) -> None:
+def test_classes_are_selected_by_the_manifest(tmp_path: Path) -> None:
     manifest = tmp_path / "manifest.tsv"
     manifest.write_text("file\tlicence\tclass\ntrain/a.jpg\tCC0\tA\ntrain/b.jpg\t?\tU\n")
     three = named("a.jpg", "b.jpg", "strange.jpg")

@@ -40,9 +40,9 @@ def result(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict
     return evaluate.evaluate([folder], repository=REPOSITORY, models=models, out=out), out
 
 
-def test_the_models_stand_beside_gray(result: tuple[dict, Path]) -> None:
+def test_models_are_compared_with_gray(result: tuple[dict, Path]) -> None:
     found, out = result
-    assert found["photographs"] == 4  # the gray one has no truth to be held against
+    assert found["photographs"] == 4  # the gray one has no true colours to compare with
     assert list(found["models"]) == ["gray", "seed", "rehue"]
     assert json.loads((out / "evaluation.json").read_text())["models"].keys() == {
         "gray", "seed", "rehue",
@@ -56,7 +56,7 @@ def test_the_models_stand_beside_gray(result: tuple[dict, Path]) -> None:
         assert model["frechet_efficientnet_lite0"] > 0
 
 
-def test_the_table_names_every_measure(result: tuple[dict, Path]) -> None:
+def test_the_table_has_every_metric(result: tuple[dict, Path]) -> None:
     text = (result[1] / "evaluation.md").read_text()
     assert "| Measure | gray | seed | rehue |" in text
     for title, *_ in (*evaluate.COLUMNS, *evaluate.SUMMARY_ROWS):
@@ -64,10 +64,10 @@ def test_the_table_names_every_measure(result: tuple[dict, Path]) -> None:
     assert "no FID" in text
 
 
-def test_sheets_show_every_version(result: tuple[dict, Path]) -> None:
+def test_sheets_show_every_method(result: tuple[dict, Path]) -> None:
     for part in ("best", "median", "worst"):
         sheet = cv2.imread(str(result[1] / f"{part}.png"))
-        assert sheet.shape[1] == 2 * 4 * 220  # two photographs across, four versions of each
+        assert sheet.shape[1] == 2 * 4 * 220  # two photographs per line, four pictures of each
 
 
 def test_no_photographs_is_an_error(tmp_path: Path) -> None:
@@ -80,25 +80,25 @@ def test_a_colorizer_keeps_the_photographs_lightness_and_size() -> None:
     lightness = lab.compute_lightness(photograph)
     picture = Colorizer(REPOSITORY, "rehue").colorize(lightness)
     assert picture.shape == photograph.shape
-    # Where a guessed colour lies outside sRGB, clipping moves lightness: hence the median.
+    # Clipping of colours outside sRGB changes lightness, hence the median.
     assert np.median(np.abs(lab.compute_lightness(picture) - lightness)) < 0.5
     assert not np.array_equal(picture, GrayBaseline().colorize(lightness))
 
 
 def test_gains_are_measured_in_order() -> None:
     truth = skimage.data.coffee()
-    plan = config.read_config(CONFIGS / "rehue.py")
-    rows = gain._score_photograph(truth, gain.load_without_curve(plan, REPOSITORY))
+    experiment = config.read_config(CONFIGS / "rehue.py")
+    rows = gain._score_photograph(truth, gain.load_without_curve(experiment, REPOSITORY))
     vivid = [row[3] for row, curve in zip(rows, gain.CURVES, strict=True) if curve.pale == 1]
     assert len(vivid) > 3
     assert vivid == sorted(vivid)
-    # What the config chose is what the exported file does.
+    # The exported file has the curve that the config chose.
     served = Colorizer(REPOSITORY, "rehue").colorize(lab.compute_lightness(truth))
-    chosen = dict(zip(gain.CURVES, rows, strict=True))[plan.curve]
+    chosen = dict(zip(gain.CURVES, rows, strict=True))[experiment.curve]
     assert chosen[3] == pytest.approx(metrics.compute_colorfulness(served), abs=0.1)
     pairs = np.array([[10.0, 9.0, 40.0, 30.0], [10.0, 11.0, 40.0, 20.0]])
-    found = gain._summarize_curve(plan.curve, pairs)
-    assert found == gain.CurveResult(plan.curve, pytest.approx(0), 0.5, pytest.approx(0.625))
+    found = gain._summarize_curve(experiment.curve, pairs)
+    assert found == gain.CurveResult(experiment.curve, pytest.approx(0), 0.5, pytest.approx(0.625))
 
 
 def test_the_papers_pair_is_800_by_600(folder: Path, tmp_path: Path) -> None:

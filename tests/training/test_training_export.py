@@ -1,4 +1,4 @@
-"""The ONNX files: parity with Keras, plain operators, the contract of the configs."""
+"""The ONNX files: parity with Keras, common operators, the contract of the configurations."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import pytest
 
 from rehue_core import spec
 from rehue_training.learn import export, losses
-from rehue_training.learn import run as run_of
+from rehue_training.learn import run as training_run
 from rehue_training.learn.config import Config, Stage
 from rehue_training.network import models
 from rehue_training.network.curve import Curve
@@ -26,11 +26,11 @@ OPERATORS = {
 
 @pytest.fixture(scope="module", params=["seed", "rehue"])
 def model(request: pytest.FixtureRequest) -> keras.Model:
-    """A network with noise for the weights that start at nought, so that all of it counts."""
-    keras.utils.set_random_seed(0)  # what FP16 costs goes with the weights
+    """A network with random weights in its last layer, which would start from zero."""
+    keras.utils.set_random_seed(0)  # rounding to FP16 depends on the weights
     network = models.MODELS[request.param]()
     rng = np.random.default_rng(0)
-    last = [one for one in network.layers if isinstance(one, keras.layers.Conv2D)][-1]
+    last = [layer for layer in network.layers if isinstance(layer, keras.layers.Conv2D)][-1]
     kernel, bias = last.get_weights()
     last.set_weights([rng.normal(0, 0.01, kernel.shape), rng.normal(0, 0.1, bias.shape)])
     return network
@@ -39,12 +39,12 @@ def model(request: pytest.FixtureRequest) -> keras.Model:
 def test_the_file_computes_what_keras_does(model: keras.Model) -> None:
     proto = export.convert_to_onnx(model, side=96)
     found = export.measure_parity(proto, model, export.load_sample_lightness(96))
-    # Weights rounded to FP16, and so is the answer: a tenth of a Lab unit.
+    # Weights and output are rounded to FP16: a tenth of a Lab unit.
     assert found.mean < 0.1
     assert found.largest < 1.0
 
 
-def test_with_weights_that_fp16_holds_only_the_answers_rounding_is_left(
+def test_with_weights_exact_in_fp16_only_the_output_is_rounded(
     model: keras.Model,
 ) -> None:
     halves = [weight.astype(np.float16).astype(np.float32) for weight in model.get_weights()]
@@ -55,7 +55,7 @@ def test_with_weights_that_fp16_holds_only_the_answers_rounding_is_left(
     assert found.largest < 0.05
 
 
-def test_the_gain_scales_chroma(model: keras.Model) -> None:
+def test_gain_scales_chroma(model: keras.Model) -> None:
     counts = export.load_sample_lightness(64)[:, None]
     plain, strong = (
         run(export.convert_to_onnx(model, side=64, curve=Curve(gain)), counts).astype(np.float32)
@@ -80,16 +80,16 @@ def test_a_curve_lifts_strong_colours_and_lowers_faint_ones(model: keras.Model) 
     np.testing.assert_allclose(run(proto, counts), expected, rtol=5e-3, atol=5e-3)
 
 
-def test_operators_are_plain_and_weights_fp16(model: keras.Model) -> None:
+def test_operators_are_common_and_weights_fp16(model: keras.Model) -> None:
     proto = export.convert_to_onnx(model, side=64, curve=Curve(1.5, 0.5))
     assert {node.op_type for node in proto.graph.node} <= OPERATORS
-    large = [one for one in proto.graph.initializer if np.prod(one.dims) > 8]
+    large = [tensor for tensor in proto.graph.initializer if np.prod(tensor.dims) > 8]
     assert large
-    assert all(one.data_type == onnx.TensorProto.FLOAT16 for one in large)
+    assert all(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in large)
 
 
 @pytest.mark.parametrize("model", ["rehue"], indirect=True)
-def test_two_looks_are_one_set_of_weights_and_what_keras_computes(model: keras.Model) -> None:
+def test_two_scales_share_weights_and_match_keras(model: keras.Model) -> None:
     once, twice = (export.convert_to_onnx(model, side=128, looks=looks) for looks in (1, 2))
     found = export.measure_parity(
         twice, models.average_two_scales(model), export.load_sample_lightness(128)
@@ -102,22 +102,22 @@ def test_two_looks_are_one_set_of_weights_and_what_keras_computes(model: keras.M
     assert np.abs(run(twice, counts).astype(float) - run(once, counts)).mean() > 0.1
 
 
-def test_a_share_of_the_start_is_kept(tmp_path: Path) -> None:
-    """Even where the export replaces the file that the run started from."""
+def test_the_exported_weights_keep_a_share_of_the_start(tmp_path: Path) -> None:
+    """Even if the export replaces the file that the run started from."""
     served = tmp_path / "rehue" / "1" / "model.onnx"
     start = models.build_rehue()
     export.write_model(export.convert_to_onnx(start, side=64), served)
-    plan = Config(
+    experiment = Config(
         name="kept", model="rehue", start=served, keep=0.25, side=64,
         stages=(Stage(steps=1, size=64, batch=1),), loss=losses.ColorLoss(), learning_rate=1e-3,
     )  # fmt: skip
     folder = tmp_path / "runs" / "kept"
     folder.mkdir(parents=True)
-    trained = run_of.Run(plan, folder)
+    trained = training_run.Run(experiment, folder)
     trained.averaged = [weight + 1 for weight in trained.averaged]
     trained.save()
     for _ in range(2):
-        export.export_model(plan, runs=tmp_path / "runs", repository=tmp_path)
+        export.export_model(experiment, runs=tmp_path / "runs", repository=tmp_path)
         found = models.build_rehue()
         read_weights(found, served)
         for before, after in zip(start.get_weights(), found.get_weights(), strict=True):
@@ -140,7 +140,7 @@ def test_the_committed_file_fits_its_configuration(name: str, target: str) -> No
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_committed_file_takes_any_batch_and_answers_each_alone(name: str) -> None:
+def test_the_committed_file_takes_any_batch_and_treats_each_alone(name: str) -> None:
     path = REPOSITORY / name / "1" / "model.onnx"
     side = spec.read_model_contract(REPOSITORY / name / "configs" / "cpu.pbtxt").height
     counts = export.load_sample_lightness(side)[:, None]

@@ -1,4 +1,4 @@
-"""The script for a GPU's machine: one piece after another, from the tars."""
+"""The script for a machine with a GPU: training in pieces, from tars."""
 
 import os
 import subprocess
@@ -18,22 +18,22 @@ config = Config(
 """
 
 
-def test_a_run_is_trained_in_pieces(tmp_path: Path) -> None:
+def test_a_run_can_be_trained_in_pieces(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "train.tar", "w") as tar:
         for photo in sorted((ROOT / "tests" / "photos").glob("*.jpg"))[:6]:
             tar.add(photo, photo.name)
     (tmp_path / "piece.py").write_text(CONFIG)
-    # Neither rehue nor its tools are on the path there: the script finds them itself.
-    first = piece(tmp_path, minutes="0")
-    second = piece(tmp_path, minutes="5")
+    # rehue is not on the path in this folder: the script finds it itself.
+    first = run_piece(tmp_path, minutes="0")
+    second = run_piece(tmp_path, minutes="5")
     assert "piece: 0 of 2 steps done" in first
     assert "piece: 2 of 2 steps done" in second
     assert (tmp_path / "runs" / "piece" / "checkpoint.npz").is_file()
 
 
-def piece(folder: Path, *, minutes: str) -> str:
+def run_piece(folder: Path, *, minutes: str) -> str:
     command = [str(ROOT / "training" / "gpu.py"), "train", "piece.py", "--data", "train.tar"]
-    # The tests have TensorFlow alone; without the variable the script looks for a GPU.
+    # The tests only have TensorFlow; without the variable the script looks for a GPU.
     done = subprocess.run(
         [sys.executable, *command, "--minutes", minutes, "--runs", "runs"],
         cwd=folder,

@@ -22,12 +22,12 @@ def test_losses_by_hand() -> None:
     truth = np.zeros((1, 8, 8, 2), np.float32)
     guess = np.full((1, 8, 8, 2), 0.3, np.float32)
     assert float(losses.MeanSquaredError()(truth, guess)[0]) == pytest.approx(0.09)
-    # Length of (0.3, 0.4) is 0.5; softened by 0.01 at the start, and gray: weight 1.
+    # Length of (0.3, 0.4) is 0.5; smoothed by 0.01; the truth is gray, so the weight is 1.
     guess[..., 1] = 0.4
     length = np.sqrt(0.25 + 1e-4) - 0.01
     plain = losses.ColorLoss(chroma=3, coarse=0, vividness=0)
     assert float(plain(truth, guess)[0]) == pytest.approx(length, rel=1e-5)
-    # The other way round the truth is the colourful one.
+    # Swapped, the truth is colourful.
     assert float(plain(guess, truth)[0]) == pytest.approx(length * (1 + 3 * length), rel=1e-5)
     vivid = losses.ColorLoss(chroma=0, coarse=0, vividness=1)
     assert float(vivid(truth, guess)[0]) == pytest.approx(2 * length, rel=1e-5)
@@ -61,9 +61,10 @@ def test_hubers_distance_by_hand() -> None:
     truth = np.zeros((1, 1, 2, 2), np.float32)
     guess = np.array([[[[7 / 128, 0], [55 / 128, 0]]]], np.float32)
     near, far = np.asarray(losses.DISTANCES["huber"](truth, guess)).ravel()
-    # Lengths are softened by SOFT at the start.
+    # Lengths are smoothed near zero.
     soft = [
-        (np.hypot(one / 128, losses.SMOOTHING) - losses.SMOOTHING) * 128 / 110 for one in (7, 55)
+        (np.hypot(length / 128, losses.SMOOTHING) - losses.SMOOTHING) * 128 / 110
+        for length in (7, 55)
     ]
     bend = 14 / 110
     assert near == pytest.approx(soft[0] ** 2 / 2 / bend, rel=1e-4)
@@ -78,18 +79,19 @@ def test_accuracy_is_keras_own(cat: np.ndarray) -> None:
     assert found == pytest.approx(float(metric.result()), abs=1e-6)
 
 
-def test_perception_sees_the_picture_that_scikit_image_makes(cat: np.ndarray) -> None:
+def test_perception_converts_to_srgb_as_scikit_image_does(cat: np.ndarray) -> None:
     made = np.asarray(perception.convert_to_srgb(cat[..., 2:] * 100, cat[..., :2] * 128))
     right = skimage.color.lab2rgb(np.concatenate([cat[..., 2:] * 100, cat[..., :2] * 128], -1))
     np.testing.assert_allclose(made, right, atol=2e-3)
 
 
-def test_the_perceptual_distance_grows_with_the_error_and_shows_its_slope(
+def test_the_perceptual_distance_grows_with_the_error(
     cat: np.ndarray,
 ) -> None:
     truth = keras.ops.convert_to_tensor(cat)
     right, pale, wrong = (
-        float(perception.compute_distance(truth, cat[..., :2] * one)[0]) for one in (1.0, 0.5, -1.0)
+        float(perception.compute_distance(truth, cat[..., :2] * factor)[0])
+        for factor in (1.0, 0.5, -1.0)
     )
     assert right == pytest.approx(0, abs=1e-6)
     assert 0 < pale < wrong
@@ -99,7 +101,7 @@ def test_the_perceptual_distance_grows_with_the_error_and_shows_its_slope(
     assert float(loss(truth, guess)[0] - plain(truth, guess)[0]) == pytest.approx(2 * pale, 1e-4)
 
 
-def test_a_colour_belongs_to_the_classes_around_it(cat: np.ndarray) -> None:
+def test_a_colour_is_encoded_by_the_bins_around_it(cat: np.ndarray) -> None:
     found = np.asarray(bins.soft_encode(cat[..., :2]))
     assert found.shape == (1, 128, 128, len(bins.compute_centers()))
     np.testing.assert_allclose(found.sum(axis=-1), 1, atol=1e-5)
@@ -108,7 +110,7 @@ def test_a_colour_belongs_to_the_classes_around_it(cat: np.ndarray) -> None:
 
 
 def test_the_annealed_mean_goes_from_the_mean_to_the_mode() -> None:
-    """Three quarters of one class and a quarter of another, through the exported graph."""
+    """Three quarters of one bin and a quarter of another, also in the exported graph."""
     model = models.build_rehue_classes(pretrained=False)
     scores = np.full(len(bins.compute_centers()), -30.0, np.float32)
     scores[3], scores[60] = np.log([0.75, 0.25])
@@ -123,20 +125,20 @@ def test_the_annealed_mean_goes_from_the_mean_to_the_mode() -> None:
         np.testing.assert_allclose(ab, a * share + b * (1 - share), atol=0.02)
 
 
-def test_cross_entropy_is_least_for_the_truths_own_shares(cat: np.ndarray) -> None:
+def test_cross_entropy_is_smallest_for_the_truth(cat: np.ndarray) -> None:
     loss = losses.ClassificationLoss(chroma=0)
     right = np.log(np.asarray(bins.soft_encode(cat[..., :2])) + 1e-9)
     other = np.roll(right, 50, axis=-1)
     even = np.zeros_like(right)
-    ordered = [float(loss(cat, one)[0]) for one in (right, even, other)]
+    ordered = [float(loss(cat, guess)[0]) for guess in (right, even, other)]
     assert ordered[0] < ordered[1] < ordered[2]
     assert ordered[1] == pytest.approx(np.log(len(bins.compute_centers())), rel=1e-4)
 
 
-def test_the_critic_learns_to_tell_made_colours(cat: np.ndarray) -> None:
+def test_the_critic_learns_to_tell_predicted_colours(cat: np.ndarray) -> None:
     adversary = Adversary(1)
     gray = np.zeros((1, 128, 128, 2), np.float32)
     for _ in range(60):
         adversary.train_step(cat, gray)
-    made, true = (float(adversary.compute_loss(cat, one)[0]) for one in (gray, cat[..., :2]))
+    made, true = (float(adversary.compute_loss(cat, guess)[0]) for guess in (gray, cat[..., :2]))
     assert true < made - 0.2

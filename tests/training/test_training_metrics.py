@@ -1,4 +1,4 @@
-"""Measures against hand-worked values and other people's code."""
+"""Metrics against values computed by hand and other implementations."""
 
 import os
 import pickle
@@ -37,15 +37,17 @@ def test_ciede2000_of_a_published_pair() -> None:
     # 8-bit sRGB moves both of its colours by a little.
     pair = np.array([[[60.2574, -34.0099, 36.2677], [60.4626, -34.1751, 39.4387]]])
     rgb = np.rint(lab2rgb(pair) * 255).astype(np.uint8)
-    one, two = np.broadcast_to(rgb[:, :1], (8, 8, 3)), np.broadcast_to(rgb[:, 1:], (8, 8, 3))
-    assert metrics.compute_ciede2000(one, two) == pytest.approx(1.2644, abs=0.25)
+    first, second = np.broadcast_to(rgb[:, :1], (8, 8, 3)), np.broadcast_to(rgb[:, 1:], (8, 8, 3))
+    assert metrics.compute_ciede2000(first, second) == pytest.approx(1.2644, abs=0.25)
 
 
 def test_scores_of_the_truth_and_of_gray() -> None:
     truth = skimage.data.coffee()[::4, ::4]
     gray = GrayBaseline().colorize(lab.compute_lightness(truth))
     error = metrics.compute_ciede2000(truth, gray)
-    best, worst = (metrics.compute_scores(truth, one, gray_error=error) for one in (truth, gray))
+    best, worst = (
+        metrics.compute_scores(truth, guess, gray_error=error) for guess in (truth, gray)
+    )
     assert (best.ciede2000, best.ssim, best.colourfulness_distance) == (0, 1, 0)
     assert (best.better_than_gray, worst.better_than_gray) == (1, 0)
     assert worst.colourfulness < 1 < worst.colourfulness_distance
@@ -61,14 +63,14 @@ def test_gray_keeps_the_lightness() -> None:
 
 def test_frechet_against_its_definition() -> None:
     rng = np.random.default_rng(0)
-    one = rng.normal(size=(60, 5)) @ rng.normal(size=(5, 5))
-    two = rng.normal(size=(60, 5)) @ rng.normal(size=(5, 5)) + 1
-    first, second = np.cov(one.T), np.cov(two.T)
+    truth = rng.normal(size=(60, 5)) @ rng.normal(size=(5, 5))
+    guess = rng.normal(size=(60, 5)) @ rng.normal(size=(5, 5)) + 1
+    first, second = np.cov(truth.T), np.cov(guess.T)
     root = scipy.linalg.sqrtm(first @ second).real
-    apart = one.mean(axis=0) - two.mean(axis=0)
-    expected = apart @ apart + np.trace(first + second - 2 * root)
-    assert metrics.compute_frechet_distance(one, two) == pytest.approx(expected)
-    assert metrics.compute_frechet_distance(one, one) == pytest.approx(0, abs=1e-9)
+    offset = truth.mean(axis=0) - guess.mean(axis=0)
+    expected = offset @ offset + np.trace(first + second - 2 * root)
+    assert metrics.compute_frechet_distance(truth, guess) == pytest.approx(expected)
+    assert metrics.compute_frechet_distance(truth, truth) == pytest.approx(0, abs=1e-9)
 
 
 def test_the_interval_is_the_means() -> None:
@@ -86,18 +88,18 @@ def test_ciede2000_sees_a_cast_that_lightness_hides() -> None:
     assert metrics.compute_ciede2000(truth, blue) > 5
 
 
-def test_lpips_is_what_pytorch_makes_of_the_authors_weights() -> None:
+def test_lpips_matches_pytorch_with_the_authors_weights() -> None:
     perceived = lpips.load()
     assert perceived, "make installs its weights: requirements/lpips.lock"
     truth = skimage.data.coffee()[:256, :320]
     gray = GrayBaseline().colorize(lab.compute_lightness(truth))
     mirrored = np.ascontiguousarray(truth[:, ::-1])
-    # Once by hand: torch 2.13, AlexNet's formula, the `lpips` package's own v0.1 weights.
+    # Computed once with torch 2.13 and the v0.1 weights of the package `lpips`.
     right = [0.0, 0.352984, 0.695062]
     assert perceived(truth, [truth, gray, mirrored]) == pytest.approx(right, abs=1e-4)
 
 
-def test_a_doctored_file_of_weights_runs_no_code(tmp_path: Path) -> None:
+def test_a_malicious_weights_file_runs_no_code(tmp_path: Path) -> None:
     (tmp_path / "alexnet.ckpt").write_bytes(pickle.dumps(os.system))
     with pytest.raises(pickle.UnpicklingError, match="is not allowed"):
         lpips.Lpips(tmp_path / "alexnet.ckpt")

@@ -32,9 +32,9 @@ PAPER = [
     ("UpSampling2D", (224, 224, 2), 0),
 ]
 
-# Made once with PyTorch 2.13 from the wheel's own state dict, BatchNorm unfolded
-# and three equal planes in: mean, deviation and the value at row 5, column 6 of
-# channel 3 of every tap, for skimage's cat in gray at 224 pixels.
+# Computed once with PyTorch 2.13 from the wheel's own state dict, BatchNorm unfolded
+# and three equal channels as input: mean, deviation and the value at row 5, column 6 of
+# channel 3 of each of `TAPS`, for skimage's cat in gray at 224 pixels.
 TORCH_TAPS = [
     (-0.31734, 4.35862, -3.02582),
     (0.48494, 7.5008, -0.33067),
@@ -72,15 +72,15 @@ def test_seed_is_the_papers_network_layer_by_layer() -> None:
 
 def test_seed_has_the_papers_strides_and_activations() -> None:
     convolutions = [
-        one for one in models.build_seed().layers if isinstance(one, keras.layers.Conv2D)
+        layer for layer in models.build_seed().layers if isinstance(layer, keras.layers.Conv2D)
     ]
-    assert {one.kernel_size for one in convolutions} == {(3, 3)}
-    assert {one.padding for one in convolutions} == {"same"}
-    activations = [one.activation.__name__ for one in convolutions]
+    assert {layer.kernel_size for layer in convolutions} == {(3, 3)}
+    assert {layer.padding for layer in convolutions} == {"same"}
+    activations = [layer.activation.__name__ for layer in convolutions]
     assert activations == ["relu"] * (len(convolutions) - 1) + ["tanh"]
 
 
-def test_rehue_answers_half_the_size_and_starts_from_gray() -> None:
+def test_rehue_outputs_half_the_size_and_starts_from_gray() -> None:
     model = models.build_rehue()
     ab = model.predict(np.full((1, 64, 96, 1), 50, np.float32), verbose=0)
     assert ab.shape == (1, 32, 48, 2)
@@ -88,7 +88,7 @@ def test_rehue_answers_half_the_size_and_starts_from_gray() -> None:
 
 
 def test_the_encoder_is_in_rehue_with_imagenets_weights() -> None:
-    trained = {one.name: one for one in classifier(1).layers}
+    trained = {layer.name: layer for layer in classifier(1).layers}
     for layer in models.build_rehue().layers:
         if encoder.get_block_number(layer) is not None and layer.weights:
             ours, theirs = layer.get_weights(), trained[layer.name].get_weights()
@@ -117,13 +117,13 @@ def test_the_encoders_activations_are_pytorchs() -> None:
     np.testing.assert_allclose(found, TORCH_TAPS, atol=2e-4)
 
 
-def test_three_equal_planes_are_the_gray_picture() -> None:
-    one = classifier(1).predict(gray("coffee"), verbose=0)
-    three = classifier(3).predict(np.repeat(gray("coffee"), 3, axis=-1), verbose=0)
-    np.testing.assert_allclose(one, three, atol=1e-3)
+def test_three_equal_channels_are_the_gray_picture() -> None:
+    gray_logits = classifier(1).predict(gray("coffee"), verbose=0)
+    rgb_logits = classifier(3).predict(np.repeat(gray("coffee"), 3, axis=-1), verbose=0)
+    np.testing.assert_allclose(gray_logits, rgb_logits, atol=1e-3)
 
 
-def test_a_doctored_file_of_weights_runs_nothing(tmp_path: Path) -> None:
+def test_a_malicious_weights_file_runs_nothing(tmp_path: Path) -> None:
     evil = tmp_path / "evil.pth"
     evil.write_bytes(b"cos\nsystem\n(S'touch " + str(tmp_path / "ran").encode() + b"'\ntR.")
     with pytest.raises(pickle.UnpicklingError, match="system is not allowed"):

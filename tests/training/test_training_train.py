@@ -1,4 +1,4 @@
-"""Training: exact resume, the schedule, configs that fail before any work."""
+"""Training: exact resume, the schedule, configs that are rejected before any work."""
 
 import itertools
 import json
@@ -64,7 +64,7 @@ def miniature() -> keras.Model:
             keras.Input((None, None, 1)),
             keras.layers.Rescaling(1 / 50, offset=-1.0),
             keras.layers.Conv2D(8, 3, strides=2, padding="same", activation="relu"),
-            # Cannot be traced for sizes left open: two sizes of crops must not ask for it.
+            # It cannot be traced for unknown sizes, so two crop sizes must not ask for that.
             keras.layers.UpSampling2D(2, interpolation="bilinear"),
             keras.layers.Conv2D(2, 3, padding="same", activation="tanh"),
         ]
@@ -72,20 +72,20 @@ def miniature() -> keras.Model:
 
 
 @pytest.mark.parametrize("adversary", [0.0, 0.1])
-def test_a_stopped_run_goes_on_as_if_it_had_not_been(
+def test_a_stopped_run_ends_with_the_same_weights(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, adversary: float
 ) -> None:
     monkeypatch.setitem(models.MODELS, "seed", miniature)
-    plan = tiny(model="seed", adversary=adversary)
-    whole = train.train(plan, [folder], runs=tmp_path / "whole")
-    train.train(plan, [folder], runs=tmp_path / "parts", stop_at=2)
-    keras.utils.set_random_seed(99)  # what happens in between does not matter
-    parts = train.train(plan, [folder], runs=tmp_path / "parts")
+    experiment = tiny(model="seed", adversary=adversary)
+    whole = train.train(experiment, [folder], runs=tmp_path / "whole")
+    train.train(experiment, [folder], runs=tmp_path / "parts", stop_at=2)
+    keras.utils.set_random_seed(99)  # the random state in between does not matter
+    parts = train.train(experiment, [folder], runs=tmp_path / "parts")
     assert whole.step == parts.step == 4
     for part in ("weights", "averaged", "optimizer"):
-        for one, two in zip(getattr(whole, part), getattr(parts, part), strict=True):
-            np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-6)
-    losses_of = [[entry["loss"] for entry in one.history] for one in (whole, parts)]
+        for first, second in zip(getattr(whole, part), getattr(parts, part), strict=True):
+            np.testing.assert_allclose(first, second, rtol=1e-4, atol=1e-6)
+    losses_of = [[entry["loss"] for entry in state.history] for state in (whole, parts)]
     np.testing.assert_allclose(*losses_of, rtol=1e-4)
     assert [entry["step"] for entry in parts.history] == [1, 2, 3, 4]
     assert list((tmp_path / "whole" / "tiny" / "tensorboard").glob("events*"))
@@ -95,9 +95,9 @@ def test_a_run_stops_when_its_minutes_are_over(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(models.MODELS, "seed", miniature)
-    plan = tiny(model="seed")
-    assert train.train(plan, [folder], runs=tmp_path, minutes=0).step == 0
-    assert train.train(plan, [folder], runs=tmp_path, minutes=1).step == 4
+    experiment = tiny(model="seed")
+    assert train.train(experiment, [folder], runs=tmp_path, minutes=0).step == 0
+    assert train.train(experiment, [folder], runs=tmp_path, minutes=1).step == 4
 
 
 def test_a_run_starts_from_what_was_exported(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_run_starts_from_what_was_exported(tmp_path: Path) -> None:
     model = run.build_model(tiny(start=served))
     proto = export.convert_to_onnx(model, side=64)
     found, kept = (
-        {one.name: onnx.numpy_helper.to_array(one) for one in file.graph.initializer}
+        {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in file.graph.initializer}
         for file in (proto, onnx.load(served))
     )
     weights = [name for name in kept if name.endswith("/fp16")]
@@ -113,18 +113,23 @@ def test_a_run_starts_from_what_was_exported(tmp_path: Path) -> None:
     assert all(np.array_equal(found[name], kept[name]) for name in weights)
 
 
-def test_two_looks_learn_as_one_network(folder: Path, tmp_path: Path) -> None:
+def test_two_scales_train_as_one_network(folder: Path, tmp_path: Path) -> None:
     """The weights are those of one network, and the encoder's share of the rate is kept."""
-    plan = tiny(looks=2, stages=(Stage(steps=1, size=64, batch=2),), validate_on=1)
-    model = run.build_model(plan)
+    experiment = tiny(looks=2, stages=(Stage(steps=1, size=64, batch=2),), validate_on=1)
+    model = run.build_model(experiment)
     shares = dict(
-        zip((one.path for one in model.trainable_variables), model.optimizer.shares, strict=True)
+        zip(
+            (variable.path for variable in model.trainable_variables),
+            model.optimizer.shares,
+            strict=True,
+        )
     )
     assert shares["block5_project/kernel"] == 0.3
     assert shares["colours/kernel"] == 1.0
     served = CONFIGS.parents[1] / "model_repository" / "rehue" / "1" / "model.onnx"
     once, twice = (
-        run.build_model(tiny(start=served, looks=looks, stages=plan.stages)) for looks in (1, 2)
+        run.build_model(tiny(start=served, looks=looks, stages=experiment.stages))
+        for looks in (1, 2)
     )
     gray = np.full((1, 64, 64, 1), 50, np.float32)
     gray[:, :, ::3] = 80
@@ -132,22 +137,22 @@ def test_two_looks_learn_as_one_network(folder: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(twice.predict(gray, verbose=0), expected, atol=1e-5)
     assert not np.allclose(once.predict(gray, verbose=0), expected, atol=1e-3)
     before = run.build_model(tiny()).get_weights()
-    after = train.train(plan, [folder], runs=tmp_path).weights
-    assert [one.shape for one in after] == [one.shape for one in before]
+    after = train.train(experiment, [folder], runs=tmp_path).weights
+    assert [weight.shape for weight in after] == [weight.shape for weight in before]
     assert any(not np.array_equal(*pair) for pair in zip(before, after, strict=True))
     with pytest.raises(ValidationError, match="sizes that divide by 64"):
         tiny(looks=2, stages=(Stage(steps=1, size=96, batch=2),))
 
 
-def test_a_start_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_start_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="there is no model at"):
         tiny(start=tmp_path / "model.onnx")
 
 
-def test_mixed_precision_keeps_weights_and_answer_whole() -> None:
+def test_mixed_precision_keeps_weights_and_output_in_fp32() -> None:
     model = run.build_model(tiny(precision="mixed_bfloat16"))
     assert {layer.compute_dtype for layer in model.layers} == {"bfloat16", "float32"}
-    assert {str(one.dtype) for one in model.weights} == {"float32"}
+    assert {str(weight.dtype) for weight in model.weights} == {"float32"}
     assert model.get_layer("colours").compute_dtype == "float32"
     assert keras.config.dtype_policy().name == "float32", "only this network's"
 
@@ -158,7 +163,11 @@ def test_frozen_blocks_and_the_encoders_share_of_the_rate() -> None:
     assert {"stem", "block0_project", "block4_project"}.isdisjoint(learns)
     assert {"block5_project", "block15_project", "decode32_2", "colours"} <= learns
     shares = dict(
-        zip((one.path for one in model.trainable_variables), model.optimizer.shares, strict=True)
+        zip(
+            (variable.path for variable in model.trainable_variables),
+            model.optimizer.shares,
+            strict=True,
+        )
     )
     assert shares["block5_project/kernel"] == 0.3
     assert shares["colours/kernel"] == 1.0
@@ -166,11 +175,11 @@ def test_frozen_blocks_and_the_encoders_share_of_the_rate() -> None:
 
 def test_a_pretrained_layer_takes_a_smaller_step() -> None:
     model = run.build_model(tiny(frozen_blocks=0, weight_decay=0.0, clip=None))
-    before = {one.path: np.array(one) for one in model.trainable_variables}
+    before = {variable.path: np.array(variable) for variable in model.trainable_variables}
     model.optimizer.learning_rate = 1e-3
     # Adam's first step is the rate itself, whatever the gradient's size.
-    model.optimizer.apply([keras.ops.ones_like(one) for one in model.trainable_variables])
-    after = {one.path: np.array(one) for one in model.trainable_variables}
+    model.optimizer.apply([keras.ops.ones_like(variable) for variable in model.trainable_variables])
+    after = {variable.path: np.array(variable) for variable in model.trainable_variables}
     moved = {path: np.abs(after[path] - before[path]) for path in after}
     assert moved["stem/kernel"].max() == pytest.approx(0.3e-3, rel=0.01)
     assert moved["colours/kernel"].max() == pytest.approx(1e-3, rel=0.01)
@@ -195,13 +204,13 @@ def test_a_kill_while_saving_keeps_the_last_checkpoint(
 
 def test_batches_depend_on_nothing_but_seed_and_step(folder: Path, tmp_path: Path) -> None:
     photographs = dataset.load_dataset([folder], cache=tmp_path)
-    crops = batches.ExampleMaker(48, 24, (0.5, 1.0), 0.5)
+    maker = batches.ExampleMaker(48, 24, (0.5, 1.0), 0.5)
     indices = list(range(len(photographs)))
     source = batches.Batches(photographs, indices, 7)
-    source.make_batch(crops, 4, 0, 0)
-    late = source.make_batch(crops, 4, 5, 20)
-    fresh = batches.Batches(photographs, indices, 7).make_batch(crops, 4, 5, 20)
-    other = batches.Batches(photographs, indices, 8).make_batch(crops, 4, 5, 20)
+    source.make_batch(maker, 4, 0, 0)
+    late = source.make_batch(maker, 4, 5, 20)
+    fresh = batches.Batches(photographs, indices, 7).make_batch(maker, 4, 5, 20)
+    other = batches.Batches(photographs, indices, 8).make_batch(maker, 4, 5, 20)
     assert all(np.array_equal(a, b) for a, b in zip(late, fresh, strict=True))
     assert not np.array_equal(late[0], other[0])
     assert late[0].shape == (4, 48, 48, 1)
@@ -224,7 +233,7 @@ def test_balance_shows_small_sources_more_often() -> None:
     half = batches.compute_sampling_weights(sources, 0.5)
     assert half.mean() == pytest.approx(1)
     assert half[900] / half[0] == pytest.approx((900 / 99) ** 0.5)
-    assert half[999] / half[0] < 900**0.5, "a lone photograph is not learnt by heart"
+    assert half[999] / half[0] < 900**0.5, "a single photograph is not memorized"
     drawn = np.bincount(batches.draw_epoch_order(half, (1, 2)), minlength=1000)
     assert drawn.sum() == 1000
     assert np.abs(drawn - half).max() < 1, "as often as its share, rounded down or up"
@@ -249,37 +258,37 @@ def test_a_whole_photograph_lies_in_the_square_as_the_server_fits_it(
     shape: tuple[int, int],
 ) -> None:
     rgb = np.ascontiguousarray(skimage.data.coffee()[: shape[0], : shape[1]])
-    crops = batches.ExampleMaker(64, 32, (1, 1), 0.0, whole_probability=1.0)
-    seeded = (crops.make_example(rgb, np.random.default_rng(seed)) for seed in range(20))
-    lightness, ab = next(one for one in seeded if not _flipped(one, rgb))
-    served, _ = colorize.prepare_input(lab.compute_lightness(rgb), crops._spec)
+    maker = batches.ExampleMaker(64, 32, (1, 1), 0.0, whole_probability=1.0)
+    seeded = (maker.make_example(rgb, np.random.default_rng(seed)) for seed in range(20))
+    lightness, ab = next(example for example in seeded if not _is_flipped(example, rgb))
+    served, _ = colorize.prepare_input(lab.compute_lightness(rgb), maker._spec)
     difference = np.abs(lightness[..., 0] - served[0])  # counts of one L; resized before or after
     assert difference.mean() < 1
-    truth = batches.make_target(np.ascontiguousarray(crops._fit_whole(rgb)), 32)
+    truth = batches.make_target(np.ascontiguousarray(maker._fit_whole(rgb)), 32)
     np.testing.assert_array_equal(ab, truth)
 
 
-def _flipped(example: batches.Batch, rgb: np.ndarray) -> bool:
+def _is_flipped(example: batches.Batch, rgb: np.ndarray) -> bool:
     left, right = (half.mean() for half in np.array_split(example[0][..., 0], 2, axis=1))
     dark, light = (half.mean() for half in np.array_split(lab.compute_lightness(rgb), 2, axis=1))
     return bool((left - right) * (dark - light) < 0)
 
 
-def test_the_rate_rises_then_falls_to_nothing() -> None:
-    plan = tiny(stages=(Stage(steps=6, size=32, batch=1),), warmup=3)
-    rates = [run.compute_learning_rate(plan, step) for step in range(6)]
+def test_the_rate_rises_then_falls_to_zero() -> None:
+    experiment = tiny(stages=(Stage(steps=6, size=32, batch=1),), warmup=3)
+    rates = [run.compute_learning_rate(experiment, step) for step in range(6)]
     assert rates[:3] == pytest.approx([1e-3 / 3, 2e-3 / 3, 1e-3])
     assert rates[3] == pytest.approx(1e-3)
     assert rates[3] > rates[4] > rates[5] > 0
     assert run.compute_learning_rate(tiny(decay=0.0), 3) == 1e-3
 
 
-def test_the_rate_stays_level_until_its_fall() -> None:
-    plan = tiny(stages=(Stage(steps=10, size=32, batch=1),), warmup=1, decay=0.4)
-    rates = [run.compute_learning_rate(plan, step) for step in range(10)]
+def test_the_rate_is_constant_until_it_falls() -> None:
+    experiment = tiny(stages=(Stage(steps=10, size=32, batch=1),), warmup=1, decay=0.4)
+    rates = [run.compute_learning_rate(experiment, step) for step in range(10)]
     assert rates[:7] == pytest.approx([1e-3] * 7)
     assert rates[6] > rates[7] > rates[8] > rates[9] > 0
-    longer = plan.model_copy(update={"stages": (Stage(steps=20, size=32, batch=1),)})
+    longer = experiment.model_copy(update={"stages": (Stage(steps=20, size=32, batch=1),)})
     assert [run.compute_learning_rate(longer, step) for step in range(6)] == rates[:6], (
         "may go on longer"
     )
@@ -312,7 +321,7 @@ def test_crops_must_rise_and_sizes_divide() -> None:
         Stage(steps=1, size=100, batch=1)
 
 
-def test_a_file_without_a_config_is_refused(tmp_path: Path) -> None:
+def test_a_file_without_a_config_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "bare.py"
     path.write_text("settings = {}\n")
     with pytest.raises(ValueError, match="must set `config`"):
@@ -320,7 +329,7 @@ def test_a_file_without_a_config_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
-def test_every_experiment_is_valid_and_tells_its_story(path: Path) -> None:
+def test_every_experiment_is_valid_and_documented(path: Path) -> None:
     assert config.read_config(path).steps > 0
     head = path.read_text().split('"""')[1]
     for word in ("Source", "Hardware", "Duration", "Score", "Command"):

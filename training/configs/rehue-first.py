@@ -1,16 +1,16 @@
-"""The default network, first honest weights: what two shared cores do in an hour.
+"""The default network, first weights: one hour on two shared cores.
 
-Source: ours. The starting point is the trial in the project's design notes (EfficientNet-Lite0,
-    a light U-Net decoder, a robust loss weighted by chroma, AdamW with a cosine).
+Source: ours (EfficientNet-Lite0, a light U-Net decoder, a robust loss weighted by chroma, AdamW
+    with a cosine decay).
 Hardware: 2 cores of an AMD EPYC with AVX2, no GPU, TensorFlow, FP32; shared with other work.
 Duration: 50 minutes to step 2000 of 2300, where these weights were stopped (12 to 50 images/s).
 Score: test, 256 pixels: CIEDE2000 11.52 (gray 12.10), colourfulness 0.59 of the truth's, better
     than gray on 57 %.
 Command: rehue train training/configs/rehue-first.py --data PHOTOGRAPHS/train-*.tar
 
-Small crops first, because a step's cost goes with their area; the last steps see nearly whole
-photographs at nearly the served size. The encoder's first five blocks (to 1/8 of the input's
-size) stay as ImageNet left them: a quarter less work a step.
+Small crops come first, because a step's cost is proportional to their area. The last steps see
+nearly whole photographs at nearly the served size. The encoder's first five blocks (down to 1/8 of
+the input's size) are frozen, which makes a step a quarter cheaper.
 """
 
 from rehue_training.learn.config import Config, Stage

@@ -1,16 +1,17 @@
-"""The default network, from photographs alone that are free to publish (classes A, B and C).
+"""The default network, trained only on photographs that are free to publish (classes A, B, C).
 
 Source: ours.
 Hardware: 2 cores of an AMD EPYC with AVX-512, no GPU, TensorFlow, bfloat16.
-Duration: 36 minutes for 67,000 crops (14 to 46 a second), beside a soak test at idle priority.
+Duration: 36 minutes for 67,000 crops (14 to 46 per second) at idle priority, while a soak test
+    was running.
 Score: test, 256 pixels: CIEDE2000 11.59 (gray 12.10, 4.2 % below), colourfulness 0.732 of the
     truth's, better than gray on 58.8 %.
 Command: rehue train training/configs/rehue-free.py --data PHOTOGRAPHS/train-*.tar
     --manifest PHOTOGRAPHS/MANIFEST.tsv
 
-About a fifth of the photographs, so it starts from ImageNet's encoder as `rehue-first.py` did and
-keeps more of it. The licences are those that the manifest states; the encoder's own weights are
-Apache-2.0, learnt from ImageNet.
+It has about a fifth of the photographs, so it starts from ImageNet's encoder as `rehue-first.py`
+did, with stronger weight decay. The licences are those stated in the manifest. The encoder's own
+weights are Apache-2.0 and were trained on ImageNet.
 """
 
 from rehue_training.learn.config import Config, Stage

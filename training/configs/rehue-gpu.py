@@ -1,9 +1,9 @@
-"""The default network, on from its fourth weights (`rehue.py`), at its size when served: on a GPU.
+"""The default network, continued from its fourth weights (`rehue.py`) on a GPU, at its served size.
 
 Source: ours.
-Hardware: one GPU. Timed on an NVIDIA H200 with PyTorch 2.11: 497 photographs a second over 8 steps,
-    after 37 seconds in which cuDNN chooses its kernels.
-Duration: about eight minutes at that rate; the run itself has not been made.
+Hardware: one GPU. Timed on an NVIDIA H200 with PyTorch 2.11: 497 photographs per second over 8
+    steps, after 37 seconds in which cuDNN selects its kernels.
+Duration: about eight minutes at that rate; the full run has not been made.
 Score: none yet.
 Command: python3 training/gpu.py train training/configs/rehue-gpu.py --data PHOTOGRAPHS/train-*.tar
 """

@@ -1,16 +1,16 @@
-"""The default network, on from its first weights (`rehue-first.py`).
+"""The default network, continued from its first weights (`rehue-first.py`).
 
 Source: ours.
 Hardware: 2 cores of an AMD EPYC with AVX-512, no GPU, TensorFlow, FP32; shared with other work.
-Duration: under two hours (15 to 72 images/s; the schedule was shortened on the way from 8,500
-    steps to 5,900 as other work took the cores).
+Duration: under two hours (15 to 72 images/s; the schedule was shortened during the run from
+    8,500 steps to 5,900 because other work needed the cores).
 Score: test, 256 pixels: CIEDE2000 11.06 (gray 12.10, 8.6 % below), colourfulness 0.65 of the
     truth's, better than gray on 60 %, LPIPS 0.184 (gray 0.235).
 Command: rehue train training/configs/rehue-second.py --data PHOTOGRAPHS/train-*.tar
 
-What is new: every source of photographs is seen more alike (the many rooms of one collection
-taught it brown walls), three sources only validate, and the loss measures colours as the eye
-does (and as the evaluation does): a tint on something gray weighs more than a shade of red.
+What is new: the sources of photographs are balanced (one collection's many rooms had taught it
+brown walls), three sources are only used for validation, and the loss measures colour differences
+as the eye and the evaluation do: a tint on something gray counts more than a different red.
 """
 
 from pathlib import Path

@@ -1,18 +1,18 @@
-"""The third weights of the default network, on from its second (`rehue-second.py`).
+"""The default network, continued from its second weights (`rehue-second.py`).
 
 Source: ours.
 Hardware: 2 cores of an AMD EPYC with AVX-512 and bfloat16, no GPU, TensorFlow; shared with much
     other work, at idle priority.
-Duration: two hours for 172,000 crops (10 to 89 images/s); the schedule was shortened on the way
-    from 11,000 steps to 6,000.
+Duration: two hours for 172,000 crops (10 to 89 images/s); the schedule was shortened during
+    the run from 11,000 steps to 6,000.
 Score: test, 256 pixels: CIEDE2000 10.90 (gray 12.10, 9.97 % below), colourfulness 0.654 of the
     truth's, better than gray on 61.6 %, LPIPS 0.181 (gray 0.235).
 Command: rehue train training/configs/rehue-third.py --data PHOTOGRAPHS/train-*.tar
     (from the weights of commit 6a88ea2)
 
-What is new: bfloat16 (a third quicker with the depthwise convolutions in FP32); a level rate, so
-that how long to go on can be decided on the way, and a fall over the last steps; and the last
-steps see whole photographs as the server fits them into the square.
+What is new: bfloat16 (a third faster, with the depthwise convolutions in FP32); a constant rate
+that falls over the last steps, so that the number of steps can be decided during the run; and the
+last steps see whole photographs, fitted into the square as in the server.
 """
 
 from pathlib import Path

@@ -1,8 +1,8 @@
-"""The default network, on from its third weights (`rehue-third.py`): it looks twice.
+"""The default network, continued from its third weights (`rehue-third.py`): two scales.
 
 Source: ours.
 Hardware: 2 cores of an AMD EPYC with AVX-512 and bfloat16, no GPU, TensorFlow.
-Duration: 26 minutes for 34,000 photographs (16 to 33 a second).
+Duration: 26 minutes for 34,000 photographs (16 to 33 per second).
 Score: test, 256 pixels: CIEDE2000 10.81 (gray 12.10, 10.7 % below), colourfulness 0.721 of the
     truth's, better than gray on 63.6 %, LPIPS 0.190 (gray 0.235).
 Command: rehue train training/configs/rehue.py --data PHOTOGRAPHS/train-*.tar

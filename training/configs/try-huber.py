@@ -1,9 +1,9 @@
-"""An experiment of a few minutes from the served weights: Huber's distance in ab.
+"""A few minutes from the served weights: with Huber's distance in ab.
 
 Source: ours; Huber (1964), weighted by chroma as in `seed`'s successors.
 Hardware: 2 cores of an AMD EPYC with AVX-512 and bfloat16, no GPU, TensorFlow.
 Duration: minutes.
-Score: in `training/EXPERIMENTS.md`, beside `try-perceived.py`, the same without it.
+Score: in `training/EXPERIMENTS.md`, next to its baseline `try-perceived.py`.
 Command: rehue train training/configs/try-huber.py --data PHOTOGRAPHS/train-*.tar
     (from the weights of commit 54f52ab)
 """

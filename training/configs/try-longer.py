@@ -1,9 +1,10 @@
-"""An experiment from the served weights: `rehue.py` for longer, and at a higher rate.
+"""From the served weights: longer than `rehue.py`, at a higher rate.
 
 Source: ours.
 Hardware: 2 cores of an AMD EPYC with AVX-512 and bfloat16, no GPU, TensorFlow; shared with tests.
-Duration: 75 minutes for 63,600 photographs (7 to 17 a second).
-Score: in `training/EXPERIMENTS.md`: no nearer at the same colourfulness, so it is not served.
+Duration: 75 minutes for 63,600 photographs (7 to 17 per second).
+Score: in `training/EXPERIMENTS.md`: no closer to the truth at the same colourfulness, so it
+    is not served.
 Command: rehue train training/configs/try-longer.py --data PHOTOGRAPHS/train-*.tar
     (from the weights of commit db047fb)
 """

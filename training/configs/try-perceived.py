@@ -1,9 +1,9 @@
-"""An experiment of a few minutes from the served weights: none of the others' ideas.
+"""A few minutes from the served weights: the baseline of the other `try-` experiments.
 
 Source: ours; the loss of `rehue.py`.
 Hardware: 2 cores of an AMD EPYC with AVX-512 and bfloat16, no GPU, TensorFlow.
 Duration: minutes.
-Score: in `training/EXPERIMENTS.md`, beside `try-perceived.py`, the same without it.
+Score: in `training/EXPERIMENTS.md`, with the experiments compared to it.
 Command: rehue train training/configs/try-perceived.py --data PHOTOGRAPHS/train-*.tar
     (from the weights of commit 54f52ab)
 """

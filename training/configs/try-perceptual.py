@@ -1,9 +1,9 @@
-"""An experiment of a few minutes from the served weights: a perceptual term.
+"""A few minutes from the served weights: with a perceptual term.
 
 Source: ours; Johnson, Alahi and Fei-Fei (2016).
 Hardware: 2 cores of an AMD EPYC with AVX-512 and bfloat16, no GPU, TensorFlow.
 Duration: minutes.
-Score: in `training/EXPERIMENTS.md`, beside `try-perceived.py`, the same without it.
+Score: in `training/EXPERIMENTS.md`, next to its baseline `try-perceived.py`.
 Command: rehue train training/configs/try-perceptual.py --data PHOTOGRAPHS/train-*.tar
     (from the weights of commit 54f52ab)
 """
