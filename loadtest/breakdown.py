@@ -36,7 +36,7 @@ def stages() -> dict[str, dict[str, float]]:
 def _stages(photo: bytes) -> dict[str, float]:
     def read() -> lab.Lightness:
         _, image = images.open_image(photo, max_bytes=1 << 30, max_pixels=1 << 30)
-        return images.decode(image, lab.compute_fine_lightness)
+        return images.decode_in_strips(image, lab.compute_fine_lightness)
 
     lightness = read()
     _, box = colorize.prepare_input(lightness, MODEL)
@@ -45,7 +45,7 @@ def _stages(photo: bytes) -> dict[str, float]:
         "decode, with lightness": read,
         "prepare": lambda: colorize.prepare_input(lightness, MODEL),
         "color": lambda: colorize.compose_rgb(lightness, OUTPUT, box, MODEL, 1.0),
-        "encode": lambda: images.encode(rgb, "jpeg", 92),
+        "encode": lambda: images.encode_image(rgb, "jpeg", 92),
     }
     return {name: cpu_ms(lambda _, run=run: run(), b"", OFTEN) for name, run in work.items()}
 

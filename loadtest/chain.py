@@ -42,9 +42,9 @@ OUTPUT = COLOURS.astype(MODEL.output_type)
 def ours(photo: bytes) -> bytes:
     """Decode to encode, with colours already there."""
     _, image = images.open_image(photo, max_bytes=1 << 30, max_pixels=1 << 30)
-    lightness = images.decode(image, lab.compute_fine_lightness)
+    lightness = images.decode_in_strips(image, lab.compute_fine_lightness)
     _, box = colorize.prepare_input(lightness, MODEL)
-    return images.encode(colorize.compose_rgb(lightness, OUTPUT, box, MODEL, 1.0), "jpeg", 92)
+    return images.encode_image(colorize.compose_rgb(lightness, OUTPUT, box, MODEL, 1.0), "jpeg", 92)
 
 
 def skimages(photo: bytes) -> bytes:

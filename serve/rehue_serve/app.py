@@ -1,4 +1,4 @@
-"""The Ray Serve application: one deployment that answers HTTP and gRPC."""
+"""The Ray Serve application: one deployment that serves HTTP and gRPC."""
 
 from collections.abc import AsyncIterator
 
@@ -19,7 +19,7 @@ from rehue_serve.triton import TritonClient
 
 NAME = "rehue"
 
-# What Ray's gRPC servers answer; the health of grpc.health.v1 is ours.
+# Services of Ray's gRPC servers. grpc.health.v1 is answered by the application, not by Ray.
 SERVICERS = (
     "rehue_serve.rpc.add_colorizer",
     "grpc_health.v1.health_pb2_grpc.add_HealthServicer_to_server",
@@ -29,11 +29,11 @@ SERVICERS = (
 @serve.deployment
 @serve.ingress()
 class Colorizer:
-    """One process that colorizes photographs (method names are the RPCs')."""
+    """One process that colorizes photographs. Its methods are named after the RPCs."""
 
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Ray awaits it
-        logs.start(settings)
-        tracing.start(settings)
+        logs.configure_logging(settings)
+        tracing.configure_tracing(settings)
         endpoints = Endpoints(
             settings.triton_urls, model=settings.model, limit=settings.triton_calls
         )
@@ -47,11 +47,11 @@ class Colorizer:
         await self._service.start()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return http.build(self._service)
+        return http.build_http_app(self._service)
 
     async def drain(self) -> None:
         """Called on every replica when the server is told to stop."""
-        await self._service.drain()
+        await self._service.admission.drain()
 
     async def Colorize(
         self, request: rehue_pb2.ColorizeRequest, grpc_context: RayServegRPCContext
@@ -69,25 +69,25 @@ class Colorizer:
     async def Check(
         self, request: health_pb2.HealthCheckRequest, grpc_context: RayServegRPCContext
     ) -> health_pb2.HealthCheckResponse:
-        return rpc.check(self._service, request, grpc_context)
+        return rpc.check_health(self._service, request, grpc_context)
 
     async def Watch(
         self, request: health_pb2.HealthCheckRequest, grpc_context: RayServegRPCContext
     ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
-        del grpc_context  # Ray passes it where the method names it
-        async for answer in rpc.watch(self._service, request):
+        del grpc_context  # Ray passes it by name
+        async for answer in rpc.watch_health(self._service, request):
             yield answer
 
 
-def application(settings: Settings) -> Application:
-    """The application with these settings, for ``serve.run``."""
+def build_application(settings: Settings) -> Application:
+    """Build the application with these settings, for ``serve.run``."""
     options = Colorizer.options(  # type: ignore[attr-defined]  # the decorator adds it
         num_replicas=settings.replicas,
-        # Our own admission refuses first, with a better answer; Ray's is the last resort.
+        # `rehue_serve.admission` refuses first, with a better answer; Ray's limit is a backstop.
         max_ongoing_requests=settings.max_requests * 2,
         max_queued_requests=settings.max_requests,
         backpressure_config=BackpressureConfig(status_code=429, retry_after_s=1),
-        # A new replica answers before an old one goes.
+        # A new replica is ready before an old one stops.
         max_surge_percent=100,
         graceful_shutdown_timeout_s=settings.grace,
         graceful_shutdown_wait_loop_s=0.5,
@@ -97,10 +97,10 @@ def application(settings: Settings) -> Application:
 
 
 def build(_: dict[str, str]) -> Application:
-    """For ``serve run rehue_serve.app:build``: settings from the environment."""
-    return application(settings.load())
+    """Build the application for ``serve run rehue_serve.app:build``, from the environment."""
+    return build_application(settings.load_settings())
 
 
-def grpc_options(settings: Settings) -> gRPCOptions:
-    """Ray's gRPC data plane for this application."""
+def build_grpc_options(settings: Settings) -> gRPCOptions:
+    """Build the options of Ray's gRPC servers for this application."""
     return gRPCOptions(port=settings.grpc_port, grpc_servicer_functions=list(SERVICERS))

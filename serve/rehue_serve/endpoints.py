@@ -201,7 +201,7 @@ class Endpoints:
             if failed >= FAILED_PROBES:
                 self.eject(endpoint, "its probes fail")
                 await self._reconnect(endpoint)
-            metrics.healthy(endpoint.address, endpoint.healthy)
+            metrics.set_endpoint_health(endpoint.address, endpoint.healthy)
 
     async def _reconnect(self, endpoint: Endpoint) -> None:
         """Replace a silent connection.

@@ -1,7 +1,7 @@
-"""Encoded photographs in and out: what they are, how large, and their pixels.
+"""Decode and encode image files.
 
-Pillow reads headers and pixels, because it refuses what is broken or cut short
-instead of filling it with gray, and finds a picture's size before it decodes.
+Pillow reads headers and pixels, because it refuses broken and truncated files instead
+of filling them with gray, and reports a picture's size before decoding it.
 """
 
 import io
@@ -20,8 +20,8 @@ from rehue_serve.errors import ImageTooLarge, InvalidImage, UnsupportedImage
 
 T = TypeVar("T", bound=np.generic)
 
-# Pillow's own limit warns and then raises at twice the number; ours is exact
-# and comes from the settings.
+# Pillow's own limit only warns, and raises at twice the number. The limit in the
+# settings is exact.
 Image.MAX_IMAGE_PIXELS = None
 
 MEDIA_TYPES = {
@@ -30,21 +30,21 @@ MEDIA_TYPES = {
     "webp": "image/webp",
     "tiff": "image/tiff",
 }
-STRIP_PIXELS = 1 << 14  # copied at once out of a decoded picture
-READ = tuple(name.upper() for name in MEDIA_TYPES)
+STRIP_PIXELS = 1 << 14  # pixels of a decoded picture that are converted at a time
+READABLE = tuple(name.upper() for name in MEDIA_TYPES)
 
-# What Pillow raises on broken data, by decoder: OSError (cut short, codec
-# errors), SyntaxError (PNG chunks, TIFF headers), ValueError, struct.error,
-# IndexError, KeyError and TypeError (TIFF tags), EOFError, OverflowError, and
-# the bomb error of its PNG text limits (a subclass of Exception alone).
-BROKEN = (
+# Exceptions that Pillow raises on broken data, by decoder: OSError (truncated data, codec
+# errors), SyntaxError (PNG chunks, TIFF headers), ValueError, struct.error, IndexError,
+# KeyError and TypeError (TIFF tags), EOFError, OverflowError, and DecompressionBombError
+# for its limit on PNG text (a direct subclass of Exception).
+DECODE_ERRORS = (
     OSError, SyntaxError, ValueError, struct.error, LookupError, TypeError, EOFError,
     OverflowError, ZeroDivisionError, AttributeError, RuntimeError,
     Image.DecompressionBombError,
 )  # fmt: skip
 
-# First bytes of kinds of images that people send and that are not read.
-OTHER_KINDS = {
+# First bytes of formats that people send and that are not supported.
+UNSUPPORTED_SIGNATURES = {
     b"GIF8": "GIF",
     b"BM": "BMP",
     b"8BPS": "Photoshop",
@@ -56,8 +56,8 @@ OTHER_KINDS = {
     b"\0\0\0\x0cjP  ": "JPEG 2000",
 }
 
-# Orientations 2 to 8 of EXIF, as (transpose first, flip rows, flip columns).
-_TURNS = {
+# EXIF orientations 2 to 8, as (transpose first, flip rows, flip columns).
+_ORIENTATIONS = {
     2: (False, False, True),
     3: (False, True, True),
     4: (False, True, False),
@@ -70,7 +70,7 @@ _TURNS = {
 
 @dataclass(frozen=True)
 class Header:
-    """What a photograph says of itself before it is decoded."""
+    """Format and size of a photograph, known before it is decoded."""
 
     format: str  # a key of MEDIA_TYPES
     width: int
@@ -82,22 +82,22 @@ class Header:
 
 
 def open_image(data: bytes, *, max_bytes: int, max_pixels: int) -> tuple[Header, Image.Image]:
-    """Reads the header only; ``decode`` reads the pixels.
+    """Read a photograph's header; `decode_in_strips` reads its pixels.
 
     Raises:
-        InvalidImage, UnsupportedImage, ImageTooLarge: as their names say.
+        InvalidImage, UnsupportedImage, ImageTooLarge: see `rehue_serve.errors`.
     """
-    check_bytes(len(data), max_bytes)
+    check_byte_limit(len(data), max_bytes)
     if not data:
-        raise InvalidImage("The request holds no image: its body is empty.")
+        raise InvalidImage("The request has no image: its body is empty.")
     try:
-        image = Image.open(io.BytesIO(data), formats=READ)
-    except BROKEN:
-        raise _unreadable(data) from None
+        image = Image.open(io.BytesIO(data), formats=READABLE)
+    except DECODE_ERRORS:
+        raise _explain_unreadable(data) from None
     header = Header((image.format or "").lower(), image.width, image.height)
     if header.pixels > max_pixels:
         raise ImageTooLarge(
-            f"The image is {header.width} x {header.height} = {header.pixels:,} pixels; "
+            f"The image has {header.width} x {header.height} = {header.pixels:,} pixels; "
             f"the limit is {max_pixels:,}."
         )
     if not header.pixels:
@@ -105,51 +105,56 @@ def open_image(data: bytes, *, max_bytes: int, max_pixels: int) -> tuple[Header,
     return header, image
 
 
-def check_bytes(size: int, max_bytes: int) -> None:
-    """Raises ImageTooLarge for more than ``max_bytes``."""
+def check_byte_limit(size: int, max_bytes: int) -> None:
+    """Raise ImageTooLarge if a file of this size is over the limit."""
     if size > max_bytes:
         raise ImageTooLarge(f"The image has {size:,} bytes; the limit is {max_bytes:,}.")
 
 
-def _unreadable(data: bytes) -> InvalidImage | UnsupportedImage:
-    for start, kind in OTHER_KINDS.items():
-        if data.startswith(start):
-            return UnsupportedImage(f"{kind} is not read; send JPEG, PNG, WebP or TIFF.")
+def _explain_unreadable(data: bytes) -> InvalidImage | UnsupportedImage:
+    for signature, name in UNSUPPORTED_SIGNATURES.items():
+        if data.startswith(signature):
+            return UnsupportedImage(f"{name} is not supported; send JPEG, PNG, WebP or TIFF.")
     if data[4:8] == b"ftyp":
-        return UnsupportedImage("HEIC and AVIF are not read; send JPEG, PNG, WebP or TIFF.")
+        return UnsupportedImage("HEIC and AVIF are not supported; send JPEG, PNG, WebP or TIFF.")
     return InvalidImage("This is not a readable image; send JPEG, PNG, WebP or TIFF.")
 
 
-def decode(image: Image.Image, of: Callable[[UInt8], NDArray[T]] = np.asarray) -> NDArray[T]:
-    """The upright pixels of an opened image, or what is made of them strip by strip.
+def decode_in_strips(
+    image: Image.Image, convert: Callable[[UInt8], NDArray[T]] = np.asarray
+) -> NDArray[T]:
+    """Decode an opened image, apply its EXIF orientation and convert its pixels.
+
+    The pixels are converted strip by strip, so that memory never holds a second
+    picture. Deeper pictures are first reduced to 8 bits; transparent ones are composed
+    over white.
 
     Args:
-        of: makes of HW (gray) or HWC with three channels (RGB), uint8, sRGB, 0..255, what
-            is wanted of these rows, such as their lightness: the whole picture is then
-            never there a second time. Deeper pictures are reduced to 8 bits before,
-            transparent ones laid on white.
+        image: as `open_image` returns it; it is closed.
+        convert: called with each strip, HW (gray) or HWC with three channels (RGB),
+            uint8, sRGB, 0..255; returns an array of the same height and width. The
+            results are joined.
 
     Raises:
-        InvalidImage: broken or cut short.
+        InvalidImage: the file is broken or truncated.
     """
     try:
         image.load()
-        # A broken EXIF block is no reason to refuse a good picture.
-        orientation = _orientation(image)
-        taken = _taken(_eight_bit(image), of)
-        image.close()  # the caller holds it until the photograph is answered
-    except BROKEN:
-        raise InvalidImage("The image is broken or cut short.") from None
-    return _turned(taken, orientation)
+        orientation = _read_orientation(image)
+        converted = _convert_in_strips(_reduce_to_eight_bits(image), convert)
+        image.close()  # frees its pixels: the caller keeps it until the photograph is answered
+    except DECODE_ERRORS:
+        raise InvalidImage("The image is broken or truncated.") from None
+    return _apply_orientation(converted, orientation)
 
 
-def _taken(image: Image.Image, of: Callable[[UInt8], NDArray[T]]) -> NDArray[T]:
+def _convert_in_strips(image: Image.Image, convert: Callable[[UInt8], NDArray[T]]) -> NDArray[T]:
     width, height = image.size
     step = max(1, STRIP_PIXELS // width)
     out = None
     for top in range(0, height, step):
         bottom = min(top + step, height)
-        rows = of(np.asarray(image.crop((0, top, width, bottom))))
+        rows = convert(np.asarray(image.crop((0, top, width, bottom))))
         if out is None:
             out = np.empty((height, *rows.shape[1:]), rows.dtype)
         out[top:bottom] = rows
@@ -157,62 +162,65 @@ def _taken(image: Image.Image, of: Callable[[UInt8], NDArray[T]]) -> NDArray[T]:
     return out
 
 
-def _orientation(image: Image.Image) -> int:
+def _read_orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation; 1 for a broken EXIF block, which must not fail the picture."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except BROKEN:
+    except DECODE_ERRORS:
         return 1
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
+def _reduce_to_eight_bits(image: Image.Image) -> Image.Image:
     if image.mode in ("L", "RGB"):
         return image
     if image.mode.startswith("I"):
-        return _reduced(np.asarray(image, np.float64), 65535.0)
+        return _scale_to_eight_bits(np.asarray(image, np.float64), 65535.0)
     if image.mode == "F":
-        return _reduced(np.asarray(image, np.float64), 1.0)
+        return _scale_to_eight_bits(np.asarray(image, np.float64), 1.0)
     if image.mode in ("1", "CMYK", "YCbCr", "LAB", "HSV"):
         return image.convert("L" if image.mode == "1" else "RGB")
     if image.mode == "P" and "transparency" not in image.info:
         return image.convert("RGB")
-    clear = image.convert("RGBA")
-    ground = Image.new("RGBA", clear.size, "white")
-    flat = Image.alpha_composite(ground, clear).convert("RGB")
+    transparent = image.convert("RGBA")
+    background = Image.new("RGBA", transparent.size, "white")
+    flat = Image.alpha_composite(background, transparent).convert("RGB")
     return flat.convert("L") if image.mode in ("LA", "La") else flat
 
 
-def _reduced(values: NDArray[np.float64], white: float) -> Image.Image:
+def _scale_to_eight_bits(values: NDArray[np.float64], white: float) -> Image.Image:
     scaled = np.nan_to_num(values) * (255.0 / white)
     return Image.fromarray(np.clip(scaled.round(), 0, 255).astype(np.uint8))
 
 
-def _turned(pixels: NDArray[T], orientation: int) -> NDArray[T]:
-    if orientation not in _TURNS:
+def _apply_orientation(pixels: NDArray[T], orientation: int) -> NDArray[T]:
+    if orientation not in _ORIENTATIONS:
         return pixels
-    transpose, rows, columns = _TURNS[orientation]
+    transpose, flip_rows, flip_columns = _ORIENTATIONS[orientation]
     if transpose:
         pixels = pixels.swapaxes(0, 1)
-    if rows:
+    if flip_rows:
         pixels = pixels[::-1]
-    if columns:
+    if flip_columns:
         pixels = pixels[:, ::-1]
     return np.ascontiguousarray(pixels)
 
 
-def encode(rgb: UInt8, format: str, quality: int) -> bytes:
-    """The picture as a file.
+def encode_image(rgb: UInt8, format: str, quality: int) -> bytes:
+    """Encode a picture as a file.
 
     Args:
-        rgb: HWC uint8, 0..255.
+        rgb: HWC uint8 sRGB, 0..255.
         format: a key of MEDIA_TYPES.
-        quality: 1 to 100, of JPEG and WebP; PNG and TIFF lose nothing.
+        quality: 1 to 100, of JPEG and WebP; PNG and TIFF are lossless.
 
     Raises:
-        ImageTooLarge: WebP holds no side over 16,383 pixels, JPEG none over 65,500.
+        ImageTooLarge: the sides of a WebP may have 16,383 pixels, of a JPEG 65,500.
     """
     limit = {"webp": 16383, "jpeg": 65500}.get(format)
     if limit and max(rgb.shape[:2]) > limit:
-        raise ImageTooLarge(f"{format.upper()} holds no side over {limit:,} pixels; ask for png.")
+        raise ImageTooLarge(
+            f"{format.upper()} is limited to {limit:,} pixels a side; use format=png."
+        )
     options = {
         "jpeg": [cv2.IMWRITE_JPEG_QUALITY, quality],
         "webp": [cv2.IMWRITE_WEBP_QUALITY, quality],

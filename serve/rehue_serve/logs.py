@@ -1,6 +1,6 @@
-"""Log lines: one a request and one for whatever goes wrong, as text or as JSON.
+"""Log lines, as text or JSON: one per request and one per fault.
 
-A line names the request, sizes and reasons; never a key, a file or a picture.
+A line holds the request's id, sizes and reasons; never keys, file contents or pictures.
 """
 
 import contextvars
@@ -17,50 +17,50 @@ from typing import Any
 
 from rehue_serve.settings import Settings
 
-OURS = "rehue_serve"
-LONGEST = 3000  # characters of a text in a line; a FIFO keeps lines of 4096 bytes whole
+PACKAGE = "rehue_serve"
+MAX_TEXT = 3000  # characters of a text in a line; writes to a FIFO are atomic up to 4096 bytes
 
-# The request that the code now works for; the lines it writes bear its name.
+# Id of the current request, added to every line logged for it.
 request_id = contextvars.ContextVar("request_id", default="")
 
 
-class Json(logging.Formatter):
-    """One JSON object a line."""
+class JsonFormatter(logging.Formatter):
+    """Formats each record as one line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
-            "message": record.getMessage()[:LONGEST],
-            **_fields(record),
+            "message": record.getMessage()[:MAX_TEXT],
+            **_collect_fields(record),
         }
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)[-LONGEST // 2 :]
+            line["exception"] = self.formatException(record.exc_info)[-MAX_TEXT // 2 :]
         return json.dumps(line)
 
 
-class Text(logging.Formatter):
-    """For eyes: the message and its fields."""
+class TextFormatter(logging.Formatter):
+    """Formats each record for people: the message and its fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         level = f"{record.levelname}: " if record.levelno >= logging.WARNING else ""
-        fields = "".join(f" {name}={value}" for name, value in _fields(record).items())
-        said = f"rehue: {level}{record.getMessage()}{fields}"
-        return f"{said}\n{self.formatException(record.exc_info)}" if record.exc_info else said
+        fields = "".join(f" {name}={value}" for name, value in _collect_fields(record).items())
+        line = f"rehue: {level}{record.getMessage()}{fields}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
-def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    name = request_id.get()
-    return ({"request_id": name[:128]} if name else {}) | getattr(record, "fields", {})
+def _collect_fields(record: logging.LogRecord) -> dict[str, Any]:
+    current = request_id.get()
+    return ({"request_id": current[:128]} if current else {}) | getattr(record, "fields", {})
 
 
-class _Appended(logging.Handler):
-    """Lines at the end of a file or a FIFO, whole, from several processes at once."""
+class _AppendHandler(logging.Handler):
+    """Appends whole lines to a file or FIFO that several processes share."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        # A FIFO that nobody empties loses lines instead of holding photographs up.
+        # Non-blocking: when nobody reads a FIFO, lines are dropped and no request waits.
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o640)
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -68,49 +68,60 @@ class _Appended(logging.Handler):
             os.write(self._file, self.format(record).encode() + b"\n")
 
 
-def _chosen(record: logging.LogRecord) -> bool:
-    return record.levelno >= logging.WARNING or record.name.startswith(OURS)
+def _is_wanted(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING or record.name.startswith(PACKAGE)
 
 
-def start(settings: Settings) -> None:
-    """Sends this process' lines where the settings say: ours, and the warnings of others."""
-    # Ray puts a stream of its own in the place of sys.stderr.
+def configure_logging(settings: Settings) -> None:
+    """Send this process's log lines where the settings say.
+
+    These are the lines of this package, and the warnings of other packages.
+    """
+    # Ray replaces sys.stderr by a stream of its own.
     handler: logging.Handler = logging.StreamHandler(sys.__stderr__)
-    missing = ""
+    problem = ""
     if settings.log_file is not None:
         try:
-            handler = _Appended(settings.log_file)
+            handler = _AppendHandler(settings.log_file)
         except OSError as error:
-            missing = str(error)
-    handler.setFormatter(Json() if settings.log_format == "json" else Text())
-    handler.addFilter(_chosen)
+            problem = str(error)
+    handler.setFormatter(JsonFormatter() if settings.log_format == "json" else TextFormatter())
+    handler.addFilter(_is_wanted)
     logging.getLogger().addHandler(handler)
-    take_rays()
-    ours = logging.getLogger(OURS)
-    ours.setLevel(logging.INFO)
-    if missing:
-        ours.warning("REHUE_LOG_FILE cannot be used: %s", missing)
+    redirect_ray_logs()
+    package = logging.getLogger(PACKAGE)
+    package.setLevel(logging.INFO)
+    if problem:
+        package.warning("REHUE_LOG_FILE cannot be used: %s", problem)
 
 
-def take_rays() -> None:
-    """Ray's lines too, which it prints by itself; again after its import, which begins anew."""
+def redirect_ray_logs() -> None:
+    """Pass Ray's records to the root logger instead of Ray's own streams.
+
+    Call it again after `import ray` and `ray.init`, which install those streams anew.
+    """
     for name in ("ray", "ray.serve"):
         logger = logging.getLogger(name)
         logger.propagate = True
-        # Files stay; a stream of Ray's own would say the same again in another form.
+        # Ray's log files stay; its streams would print every record a second time.
         logger.handlers = [
-            one
-            for one in logger.handlers
-            if isinstance(one, logging.FileHandler) or not isinstance(one, logging.StreamHandler)
+            handler
+            for handler in logger.handlers
+            if isinstance(handler, logging.FileHandler)
+            or not isinstance(handler, logging.StreamHandler)
         ]
 
 
 @contextmanager
-def gathered(directory: Path) -> Iterator[Path]:
-    """A FIFO in the directory; what other processes write into it goes to this one's stderr."""
+def relay_log_lines(directory: Path) -> Iterator[Path]:
+    """Create a FIFO in the directory and copy what other processes write to it to stderr.
+
+    Yields:
+        The FIFO's path.
+    """
     path = directory / "log"
     os.mkfifo(path, 0o600)
-    # Open for writing too, so that it never ends while writers come and go.
+    # Opened for writing too, so that reading does not end when the last writer closes it.
     fifo = os.open(path, os.O_RDWR)
 
     def relay() -> None:
@@ -126,6 +137,6 @@ def gathered(directory: Path) -> Iterator[Path]:
     try:
         yield path
     finally:
-        os.write(fifo, b"\n")  # an empty line, which no process logs: the end
+        os.write(fifo, b"\n")  # an empty line, which no process logs, ends the thread
         thread.join()
         os.close(fifo)

@@ -1,5 +1,7 @@
-"""What the application counts. Ray gathers it from every replica of a node and
-serves it as Prometheus text, with ``ray_`` before each name, on the metrics port.
+"""The application's metrics.
+
+Ray collects them from every replica of a node and serves them in Prometheus format,
+with the prefix ``ray_``, on the metrics port.
 """
 
 from ray.util.metrics import Counter, Gauge, Histogram, Metric
@@ -8,8 +10,8 @@ SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 
 _requests = Counter(
     "rehue_requests_total",
-    "Photographs answered, by protocol, outcome (ok, the error's code, or ABANDONED) and, where "
-    "there is a picture, the model's name and version.",
+    "Photographs answered, by protocol, outcome (`ok`, the error's reason, or `ABANDONED`) and, "
+    "where there is a picture, the model's name and version.",
     tag_keys=("protocol", "outcome", "model"),
 )
 _stages = Histogram(
@@ -18,57 +20,66 @@ _stages = Histogram(
     boundaries=SECONDS,
     tag_keys=("stage",),
 )
-_calls = Histogram(
+_batch_sizes = Histogram(
     "rehue_call_photographs",
     "Photographs that shared one call to Triton.",
     boundaries=[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0],
 )
-_ended = Counter(
+_ended_calls = Counter(
     "rehue_triton_calls_total",
-    "Calls to Triton that are over, by gRPC's status; a photograph's further tries count too.",
+    "Finished calls to Triton, by gRPC status; retries count too.",
     tag_keys=("outcome",),
 )
 _healthy = Gauge(
     "rehue_triton_healthy",
-    "Whether a Triton is asked (1) or ejected (0).",
+    "Whether a Triton endpoint is in use (1) or ejected (0).",
     tag_keys=("endpoint",),
 )
-_under_way = Gauge("rehue_under_way", "Photographs that a replica works on now.")
+_in_flight = Gauge("rehue_under_way", "Photographs in flight in a replica.")
 
 
-def answered(protocol: str, outcome: str, model: str) -> None:
-    """One photograph: ``ok`` with the ``name/version`` that coloured it, or why not."""
+def record_answer(protocol: str, outcome: str, model: str) -> None:
+    """Count one answered photograph.
+
+    Args:
+        protocol: ``http`` or ``grpc``.
+        outcome: ``ok``, an error's reason, or ``ABANDONED``.
+        model: ``name/version`` that made the picture; empty without one.
+    """
     _requests.inc(tags={"protocol": protocol, "outcome": outcome, "model": model})
 
 
-def took(timings: dict[str, float]) -> None:
-    """Milliseconds of one photograph, by stage."""
+def record_stage_times(timings: dict[str, float]) -> None:
+    """Record one photograph's time in each stage, in milliseconds."""
     for stage, milliseconds in timings.items():
         _stages.observe(milliseconds / 1000, {"stage": stage})
 
 
-def called(photographs: int) -> None:
-    """One call to Triton left with so many photographs."""
-    _calls.observe(photographs)
+def record_call_started(batch_size: int) -> None:
+    """Record the number of photographs in a call to Triton."""
+    _batch_sizes.observe(batch_size)
 
 
-def ended(outcome: str) -> None:
-    """One call to Triton is over, with this status of gRPC's."""
-    _ended.inc(tags={"outcome": outcome})
+def record_call_ended(outcome: str) -> None:
+    """Count a finished call to Triton by its gRPC status."""
+    _ended_calls.inc(tags={"outcome": outcome})
 
 
-def healthy(endpoint: str, state: bool) -> None:
-    """Whether a Triton is asked. Say it again and again: Ray forgets a gauge that rests."""
-    _healthy.set(float(state), {"endpoint": endpoint})
+def set_endpoint_health(endpoint: str, healthy: bool) -> None:
+    """Set a Triton endpoint's health gauge.
+
+    Call it periodically: Ray drops gauges that are not set again.
+    """
+    _healthy.set(float(healthy), {"endpoint": endpoint})
 
 
-def under_way(photographs: int) -> None:
-    """So many photographs are in work now. Say it again and again, as above."""
-    _under_way.set(photographs)
+def set_requests_in_flight(count: int) -> None:
+    """Set the gauge of photographs in flight. Call it periodically, as above."""
+    _in_flight.set(count)
 
 
-def table() -> str:
-    """Every metric as a Markdown table, for the guide."""
+def format_metrics_table() -> str:
+    """Format every metric as a Markdown table for docs/observability.md."""
     rows = ["| Metric | Kind | Labels | Meaning |", "| --- | --- | --- | --- |"]
     for metric in globals().values():
         if isinstance(metric, Metric):

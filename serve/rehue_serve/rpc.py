@@ -1,12 +1,13 @@
-"""gRPC: messages in and out. No arithmetic here.
+"""gRPC methods. Images and colours are handled by `rehue_serve.pipeline`.
 
-Ray Serve calls these methods on the deployment, by the name of the RPC. An
-error is set on the context and an empty message returned: raising it would log
-a stack trace for every bad photograph, and lose the error's details.
+Ray Serve calls these functions through the deployment's methods, by the RPC's name.
+Errors are set on the context and an empty message is returned: if they were raised,
+Ray would log a stack trace for each and drop the error's details.
 """
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -16,13 +17,18 @@ from grpc_health.v1 import health_pb2
 from ray.serve.grpc_util import RayServegRPCContext, gRPCInputStream
 
 from rehue_client.v1 import rehue_pb2
-from rehue_serve.errors import GRPC_STATUS, InvalidParameter, RehueError, rpc_status
-from rehue_serve.requests import Request, watched
-from rehue_serve.service import DEFAULT_QUALITY, Parameters, Service
+from rehue_serve.errors import Internal, InvalidParameter, RehueError
+from rehue_serve.observation import RequestRecord, observe_request
+from rehue_serve.pipeline import DEFAULT_QUALITY, Parameters
+from rehue_serve.rpc_errors import GRPC_STATUS, build_rpc_status
+from rehue_serve.service import Service
 
-SERVICES = ("", "rehue.v1.Colorizer")  # that health answers for
-STREAM_WINDOW = 16  # photographs of one stream under way at once
-NO_MESSAGE = -1  # the format of a request that stands for bytes which are no message
+log = logging.getLogger(__name__)
+
+HEALTH_SERVICES = ("", "rehue.v1.Colorizer")  # for which grpc.health.v1 answers
+HEALTH_WATCH_INTERVAL = 0.5  # seconds
+STREAM_WINDOW = 16  # photographs of one stream in flight
+MALFORMED = -1  # format of the request that stands for bytes that cannot be parsed
 
 _FORMATS = {
     rehue_pb2.FORMAT_AUTO: "auto",
@@ -34,40 +40,41 @@ _FORMATS = {
 
 
 def add_colorizer(servicer: Any, server: grpc.aio.Server) -> None:
-    """As the generated function; but bytes that are no message are refused by us.
+    """Register the Colorizer service.
 
-    gRPC alone answers them with UNKNOWN, as if the server were at fault.
+    Like the generated function, except that malformed messages are answered with
+    INVALID_ARGUMENT. gRPC itself would answer UNKNOWN, which blames the server.
     """
     handlers = {
         "Colorize": grpc.unary_unary_rpc_method_handler(
-            servicer.Colorize, _message, rehue_pb2.ColorizeResponse.SerializeToString
+            servicer.Colorize, _parse_request, rehue_pb2.ColorizeResponse.SerializeToString
         ),
         "ColorizeStream": grpc.stream_stream_rpc_method_handler(
-            servicer.ColorizeStream, _message, rehue_pb2.ColorizeResponse.SerializeToString
+            servicer.ColorizeStream, _parse_request, rehue_pb2.ColorizeResponse.SerializeToString
         ),
     }
     name = rehue_pb2.DESCRIPTOR.services_by_name["Colorizer"].full_name
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
 
 
-def _message(data: bytes) -> rehue_pb2.ColorizeRequest:
+def _parse_request(data: bytes) -> rehue_pb2.ColorizeRequest:
     try:
         return rehue_pb2.ColorizeRequest.FromString(data)
     except DecodeError:
-        return rehue_pb2.ColorizeRequest(format=NO_MESSAGE)  # type: ignore[arg-type]
+        return rehue_pb2.ColorizeRequest(format=MALFORMED)  # type: ignore[arg-type]
 
 
 async def colorize(
     service: Service, request: rehue_pb2.ColorizeRequest, context: RayServegRPCContext
 ) -> rehue_pb2.ColorizeResponse:
-    """One photograph; a failure goes into the context."""
-    request_id = _request_id(context)
+    """Colorize one photograph; errors are set on the context."""
+    request_id = _get_request_id(context)
     try:
-        with _watched(context, request_id) as noted:
-            service.authenticate(_metadata(context, "authorization"))
-            return await _answer(service, request, request_id, noted)
+        with _observe(context, request_id) as record:
+            service.keys.authenticate(_get_metadata(context, "authorization"))
+            return await _answer(service, request, request_id, record)
     except RehueError as error:
-        _fail(context, error, request_id)
+        _set_error(context, error, request_id)
         return rehue_pb2.ColorizeResponse()
 
 
@@ -76,46 +83,63 @@ async def colorize_stream(
     requests: gRPCInputStream[rehue_pb2.ColorizeRequest],
     context: RayServegRPCContext,
 ) -> AsyncIterator[rehue_pb2.ColorizeResponse]:
-    """Photographs as they come, answers as they are ready."""
-    request_id = _request_id(context)
-    try:
-        service.authenticate(_metadata(context, "authorization"))
-    except RehueError as error:
-        with contextlib.suppress(RehueError), _watched(context, request_id):
-            raise
-        _fail(context, error, request_id)
+    """Colorize the photographs of a stream; answers come in the order in which they are ready."""
+    request_id = _get_request_id(context)
+    if refusal := _refuse_stream(service, context, request_id):
+        _set_error(context, refusal, request_id)
         return
     answers: asyncio.Queue[rehue_pb2.ColorizeResponse | None] = asyncio.Queue()
-    reader = asyncio.create_task(_read(service, requests, context, answers))
+    reader = asyncio.create_task(_read_stream(service, requests, context, answers))
     try:
         while (answer := await answers.get()) is not None:
             yield answer
         await reader
+    except Exception:
+        log.exception("a stream failed")
+        _set_error(context, Internal("The server failed on this stream."), request_id)
     finally:
         reader.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
+        with contextlib.suppress(asyncio.CancelledError, Exception):
             await reader
 
 
-async def _read(
+def _refuse_stream(
+    service: Service, context: RayServegRPCContext, request_id: str
+) -> RehueError | None:
+    """Return the error that refuses a stream, which then counts as one request."""
+    try:
+        service.keys.authenticate(_get_metadata(context, "authorization"))
+    except Exception:  # noqa: BLE001  # observed below, like any request
+        try:
+            with _observe(context, request_id):
+                raise
+        except RehueError as error:
+            return error
+    return None
+
+
+async def _read_stream(
     service: Service,
     requests: gRPCInputStream[rehue_pb2.ColorizeRequest],
     context: RayServegRPCContext,
     answers: "asyncio.Queue[rehue_pb2.ColorizeResponse | None]",
 ) -> None:
-    """Starts work on each photograph, a window of them at once, until all are answered."""
-    window = asyncio.Semaphore(STREAM_WINDOW)
-    request_id = _request_id(context)
+    """Start work on each photograph, within the window, and wait for all answers.
 
-    async def one(request: rehue_pb2.ColorizeRequest, name: str) -> None:
+    None in the queue marks the end.
+    """
+    window = asyncio.Semaphore(STREAM_WINDOW)
+    stream_id = _get_request_id(context)
+
+    async def answer_one(request: rehue_pb2.ColorizeRequest, request_id: str) -> None:
         try:
-            with _watched(context, name) as noted:
-                answer = await _answer(service, request, name, noted)
+            with _observe(context, request_id) as record:
+                answer = await _answer(service, request, request_id, record)
             answers.put_nowait(answer)
         except RehueError as error:
             answers.put_nowait(
                 rehue_pb2.ColorizeResponse(
-                    id=request.id, request_id=name, error=rpc_status(error, name)
+                    id=request.id, request_id=request_id, error=build_rpc_status(error, request_id)
                 )
             )
         finally:
@@ -126,7 +150,7 @@ async def _read(
             count = 0
             await window.acquire()
             async for request in requests:
-                group.create_task(one(request, f"{request_id}.{count}"))
+                group.create_task(answer_one(request, f"{stream_id}.{count}"))
                 count += 1
                 await window.acquire()
     finally:
@@ -134,20 +158,20 @@ async def _read(
 
 
 async def _answer(
-    service: Service, request: rehue_pb2.ColorizeRequest, request_id: str, noted: Request
+    service: Service, request: rehue_pb2.ColorizeRequest, request_id: str, record: RequestRecord
 ) -> rehue_pb2.ColorizeResponse:
-    noted.received = len(request.image)
-    if request.format == NO_MESSAGE:
-        raise InvalidParameter("These bytes are no rehue.v1.ColorizeRequest.")
+    record.bytes_in = len(request.image)
+    if request.format == MALFORMED:
+        raise InvalidParameter("The message is not a rehue.v1.ColorizeRequest.")
     parameters = Parameters(
         model=request.model,
         strength=request.strength if request.HasField("strength") else 1.0,
         format=_FORMATS.get(request.format, str(request.format)),
         quality=request.quality if request.HasField("quality") else DEFAULT_QUALITY,
     )
-    async with service.admitted() as deadline:
-        picture = await service.colorize(request.image, parameters, deadline)
-    noted.picture = picture
+    async with service.admission.admit() as deadline:
+        picture = await service.pipeline.colorize(request.image, parameters, deadline)
+    record.picture = picture
     return rehue_pb2.ColorizeResponse(
         id=request.id,
         image=picture.data,
@@ -158,60 +182,65 @@ async def _answer(
     )
 
 
-def check(
+def check_health(
     service: Service, request: health_pb2.HealthCheckRequest, context: RayServegRPCContext
 ) -> health_pb2.HealthCheckResponse:
-    """grpc.health.v1: serving means that a Triton serves the default model and nothing stops."""
-    if request.service not in SERVICES:
+    """Answer grpc.health.v1 Check: SERVING when photographs can be colorized."""
+    if request.service not in HEALTH_SERVICES:
         context.set_code(grpc.StatusCode.NOT_FOUND)
         context.set_details("unknown service")
         return health_pb2.HealthCheckResponse()
-    kinds = health_pb2.HealthCheckResponse
-    return kinds(status=kinds.SERVING if service.ready else kinds.NOT_SERVING)
+    return health_pb2.HealthCheckResponse(status=_get_health(service))
 
 
-async def watch(
+async def watch_health(
     service: Service, request: health_pb2.HealthCheckRequest
 ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
-    """grpc.health.v1: the state now and whenever it changes."""
-    kinds = health_pb2.HealthCheckResponse
+    """Answer grpc.health.v1 Watch: the state now, and each change of it."""
     last = None
     while True:
-        state = kinds.SERVING if service.ready else kinds.NOT_SERVING
-        if request.service not in SERVICES:
-            state = kinds.SERVICE_UNKNOWN
+        state = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+        if request.service in HEALTH_SERVICES:
+            state = _get_health(service)
         if state != last:
             last = state
-            yield kinds(status=state)
-        await asyncio.sleep(0.5)
+            yield health_pb2.HealthCheckResponse(status=state)
+        await asyncio.sleep(HEALTH_WATCH_INTERVAL)
 
 
-def _fail(context: RayServegRPCContext, error: RehueError, request_id: str) -> None:
+def _get_health(service: Service) -> int:
+    states = health_pb2.HealthCheckResponse
+    return states.SERVING if service.ready else states.NOT_SERVING  # type: ignore[no-any-return]
+
+
+def _set_error(context: RayServegRPCContext, error: RehueError, request_id: str) -> None:
     context.set_code(GRPC_STATUS[type(error)])
     context.set_details(error.detail)
-    status = rpc_status(error, request_id).SerializeToString()
+    status = build_rpc_status(error, request_id).SerializeToString()
     context.set_trailing_metadata([("grpc-status-details-bin", status)])
 
 
-def _watched(
+def _observe(
     context: RayServegRPCContext, request_id: str
-) -> contextlib.AbstractContextManager[Request]:
-    """As `watched`; each photograph of a stream on its own."""
-    return watched("grpc", "rehue.v1.Colorizer/Colorize", request_id, lambda: _carrier(context))
+) -> contextlib.AbstractContextManager[RequestRecord]:
+    """Observe one photograph; each photograph of a stream is observed on its own."""
+    return observe_request(
+        "grpc", "rehue.v1.Colorizer/Colorize", request_id, lambda: _collect_metadata(context)
+    )
 
 
-def _carrier(context: RayServegRPCContext) -> dict[str, str]:
+def _collect_metadata(context: RayServegRPCContext) -> dict[str, str]:
     return {str(key): str(value) for key, value in context.invocation_metadata()}
 
 
-def _metadata(context: RayServegRPCContext, name: str) -> str | None:
+def _get_metadata(context: RayServegRPCContext, name: str) -> str | None:
     for key, value in context.invocation_metadata():
         if key == name:
             return str(value)
     return None
 
 
-def _request_id(context: RayServegRPCContext) -> str:
-    # Ray names every request and sends that name back as trailing metadata.
-    names = (value for key, value in context.trailing_metadata() if key == "request_id")
-    return next(names, "")
+def _get_request_id(context: RayServegRPCContext) -> str:
+    # Ray gives every request an id and returns it as trailing metadata.
+    ids = (value for key, value in context.trailing_metadata() if key == "request_id")
+    return next(ids, "")

@@ -59,7 +59,7 @@ def serve(settings: Settings) -> None:
         StartFailed: with the reason.
     """
     # This process' own lines; the Colorizers' come to it where no file is set.
-    logs.start(settings.model_copy(update={"log_file": None}))
+    logs.configure_logging(settings.model_copy(update={"log_file": None}))
     with _ports(settings), contextlib.ExitStack() as stack:
         # In reverse order at the end: Ray finishes its requests while Triton still answers.
         stack.enter_context(processes.end_descendants_at_exit())
@@ -121,7 +121,7 @@ def _embedded(settings: Settings) -> Iterator[EmbeddedTriton]:
     triton = EmbeddedTriton(
         settings.model_repository,
         threads=settings.triton_threads,
-        arguments=tracing.triton_arguments(settings),
+        arguments=tracing.build_triton_arguments(settings),
     )
     try:
         with triton:
@@ -143,23 +143,23 @@ def _ray_serve(settings: Settings) -> Iterator[None]:
 
     from rehue_serve import app
 
-    logs.take_rays()
+    logs.redirect_ray_logs()
     others = set(processes.list_descendants())
     lines = contextlib.ExitStack()
     try:
         if settings.log_file is None:
-            gathered = lines.enter_context(logs.gathered(directory))
+            gathered = lines.enter_context(logs.relay_log_lines(directory))
             settings = settings.model_copy(update={"log_file": gathered})
         _start_ray(settings, directory, others)
-        logs.take_rays()
+        logs.redirect_ray_logs()
         _catch_signals()  # again, since Ray puts its own handlers in place
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         ray_serve.start(
             http_options=HTTPOptions(host=settings.host, port=settings.http_port),
-            grpc_options=app.grpc_options(settings),
+            grpc_options=app.build_grpc_options(settings),
         )
         try:
-            handle = ray_serve.run(app.application(settings), name=app.NAME, route_prefix="/")
+            handle = ray_serve.run(app.build_application(settings), name=app.NAME, route_prefix="/")
         except RuntimeError as error:
             raise StartFailed(f"Ray Serve could not run the application: {error}") from None
         _wait_for_http(settings)
@@ -225,7 +225,7 @@ def _start_ray(settings: Settings, directory: Path, others: Collection[psutil.Pr
                 object_store_memory=OBJECT_STORE_BYTES,
                 include_dashboard=False,
                 log_to_driver=False,
-                configure_logging=False,  # logs.start did
+                configure_logging=False,  # logs.configure_logging did
                 _temp_dir=str(directory / f"ray{attempt}"),
                 _metrics_export_port=settings.metrics_port,
             )

@@ -1,7 +1,7 @@
-"""Traces by OpenTelemetry: the caller's trace goes on through the server into Triton.
+"""OpenTelemetry traces: the caller's trace continues through the server into Triton.
 
-Off, every function here is one look at a name. The exporter (OTLP over HTTP), the
-sampler and the resource come from the standard OTEL_* variables.
+When tracing is off, each function returns after one check. The exporter (OTLP over
+HTTP), the sampler and the resource are configured by the standard OTEL_* variables.
 """
 
 import contextlib
@@ -19,19 +19,19 @@ from rehue_serve.settings import Settings
 
 T = TypeVar("T")
 
-# Triton traces one call in so many, and besides each call that brings a traceparent. We
-# send one with sampled calls alone, so no others shall be traced.
+# Triton traces one call in this many, and every call that carries a traceparent. Sampled
+# calls carry one, so no other call needs to be traced.
 TRITON_RATE = 1_000_000_000
 
 _tracer: Tracer | None = None
 
 
-def start(settings: Settings) -> None:
-    """Begins to export spans from this process, where the settings ask for it."""
+def configure_tracing(settings: Settings) -> None:
+    """Start exporting spans from this process, if the settings ask for it."""
     global _tracer
     if settings.traces == "none":
         return
-    # Imported here: a server without traces shall not pay for the exporter.
+    # Imported here, so that a server without traces does not load the exporter.
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import OTELResourceDetector, Resource
     from opentelemetry.sdk.trace import TracerProvider
@@ -43,67 +43,68 @@ def start(settings: Settings) -> None:
     _tracer = provider.get_tracer("rehue_serve")
 
 
-def serving(
-    name: str, carrier: Callable[[], Mapping[str, str]]
+def start_request_span(
+    name: str, get_headers: Callable[[], Mapping[str, str]]
 ) -> AbstractContextManager[Span | None]:
-    """The server's span of one photograph, below the caller's.
+    """Start the server's span of one photograph, as a child of the caller's span.
 
     Args:
-        carrier: gives the request's headers or metadata, names in small letters.
+        name: the span's name.
+        get_headers: returns the request's headers or metadata, with lower-case names.
     """
     if _tracer is None:
         return contextlib.nullcontext()
     return _tracer.start_as_current_span(
         name,
-        context=propagate.extract(carrier()),
+        context=propagate.extract(get_headers()),
         kind=SpanKind.SERVER,
-        # What went wrong is the outcome, which the request notes.
+        # Failures are recorded as the request's outcome.
         record_exception=False,
         set_status_on_exception=False,
     )
 
 
-def stage(name: str) -> AbstractContextManager[object]:
-    """A span below the current one, where that is recorded."""
+def start_stage_span(name: str) -> AbstractContextManager[object]:
+    """Start a child of the current span, if that one is recorded."""
     if _tracer is None or not trace.get_current_span().is_recording():
         return contextlib.nullcontext()
     return _tracer.start_as_current_span(name, record_exception=False)
 
 
-def carried(work: Callable[[], T]) -> Callable[[], T]:
-    """The same work for another thread, below the current span."""
+def bind_current_span(work: Callable[[], T]) -> Callable[[], T]:
+    """Bind work that runs in another thread to the current span."""
     if _tracer is None:
         return work
     return functools.partial(contextvars.copy_context().run, work)
 
 
-def current() -> Span | None:
-    """The span that is recorded here, if one is."""
+def get_current_span() -> Span | None:
+    """Return the current span, if it is recorded."""
     if _tracer is None:
         return None
     span = trace.get_current_span()
     return span if span.is_recording() else None
 
 
-def calls(
+def start_call_spans(
     parents: Sequence[tuple[Span | None, int]], endpoint: str
 ) -> tuple[list[Span], list[tuple[str, str]]]:
-    """One call to Triton: a span in the trace of each photograph that shares it.
+    """Start a span for one call to Triton in the trace of each photograph of the batch.
 
-    Triton can go on with one trace only: the first. The other spans link to that one.
+    Triton continues only one trace: the first. The other spans link to that one.
 
     Args:
-        parents: for each photograph its span and how often it was called for before.
+        parents: for each photograph, its span and the number of earlier attempts.
         endpoint: the Triton's address.
 
     Returns:
-        The spans; and the metadata that takes the first of them to Triton.
+        The spans, and the metadata that propagates the first of them to Triton.
     """
-    traced = [one for one in parents if one[0] is not None]
+    traced = [parent for parent in parents if parent[0] is not None]
     if _tracer is None or not traced:
         return [], []
     spans: list[Span] = []
-    for parent, before in traced:
+    for parent, attempts in traced:
         assert parent is not None
         spans.append(
             _tracer.start_span(
@@ -112,7 +113,7 @@ def calls(
                 kind=SpanKind.CLIENT,
                 attributes={
                     "rehue.endpoint": endpoint,
-                    "rehue.attempt": before + 1,
+                    "rehue.attempt": attempts + 1,
                     "rehue.photographs": len(parents),
                 },
                 links=[Link(spans[0].get_span_context())] if spans else None,
@@ -123,8 +124,8 @@ def calls(
     return spans, list(metadata.items())
 
 
-def called(spans: Sequence[Span], outcome: str) -> None:
-    """The call is over: OK, or what became of it."""
+def end_call_spans(spans: Sequence[Span], outcome: str) -> None:
+    """End a call's spans with its gRPC status, or CANCELLED."""
     for span in spans:
         span.set_attribute("rehue.outcome", outcome)
         if outcome != "OK":
@@ -132,11 +133,11 @@ def called(spans: Sequence[Span], outcome: str) -> None:
         span.end()
 
 
-def triton_arguments(settings: Settings) -> tuple[str, ...]:
-    """The arguments that make a Triton go on with the traces that it is given."""
+def build_triton_arguments(settings: Settings) -> tuple[str, ...]:
+    """Build the Triton arguments that make it continue the traces of its callers."""
     if settings.traces == "none":
         return ()
-    delay = os.environ.get("OTEL_BSP_SCHEDULE_DELAY", "")  # ms; Triton itself does not look there
+    delay = os.environ.get("OTEL_BSP_SCHEDULE_DELAY", "")  # ms; Triton does not read it
     return (
         "--trace-config=mode=opentelemetry",
         "--trace-config=level=TIMESTAMPS",

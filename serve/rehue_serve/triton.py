@@ -107,7 +107,7 @@ class TritonClient:
             Internal: a Triton's response breaks the contract.
         """
         result: asyncio.Future[tuple[Tensor, str]] = asyncio.get_running_loop().create_future()
-        self._queue.put(QueuedPhotograph(spec, input, deadline, result, tracing.current()))
+        self._queue.put(QueuedPhotograph(spec, input, deadline, result, tracing.get_current_span()))
         try:
             async with asyncio.timeout_at(deadline):
                 return await result
@@ -151,11 +151,11 @@ class TritonClient:
             self.endpoints.release(other)
 
     async def _call(self, endpoint: Endpoint, photographs: list[QueuedPhotograph]) -> None:
-        metrics.called(len(photographs))
+        metrics.record_call_started(len(photographs))
         loop = asyncio.get_running_loop()
         started = loop.time()
         parents = [(photograph.span, photograph.attempts) for photograph in photographs]
-        spans, metadata = tracing.calls(parents, endpoint.address)
+        spans, metadata = tracing.start_call_spans(parents, endpoint.address)
         outcome = "CANCELLED"
         timeout = max(photograph.deadline for photograph in photographs) - started
         request: asyncio.Future[InferenceResult] = asyncio.ensure_future(
@@ -191,8 +191,8 @@ class TritonClient:
         finally:
             endpoint.calls.discard(request)
             self.endpoints.release(endpoint)
-            metrics.ended(outcome)
-            tracing.called(spans, outcome)
+            metrics.record_call_ended(outcome)
+            tracing.end_call_spans(spans, outcome)
 
     def _handle_success(
         self, endpoint: Endpoint, photographs: list[QueuedPhotograph], result: InferenceResult

@@ -97,7 +97,7 @@ def test_ray_serves_what_rehue_serve_serves(overlay: str, settings: Settings) ->
     (application,) = given["applications"]
     (deployment,) = application["deployments"]
     scaling = deployment.pop("autoscaling_config", None)
-    options = app.grpc_options(settings)
+    options = app.build_grpc_options(settings)
     assert given == {
         "proxy_location": "EveryNode",
         "http_options": {"host": settings.host, "port": settings.http_port},
@@ -270,7 +270,7 @@ def test_routes_are_the_applications() -> None:
     matches = [(one["path"]["type"], one["path"]["value"]) for one in rule["matches"]]
     found = endpoints.Endpoints((), model="rehue", limit=1)
     service = Service(Settings(), triton.TritonClient(found, default_model="rehue"))
-    paths = {one.path for one in http.build(service).routes if "oauth2" not in one.path}
+    paths = {one.path for one in http.build_http_app(service).routes if "oauth2" not in one.path}
     covered = {
         path
         for path in paths

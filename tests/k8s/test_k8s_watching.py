@@ -14,7 +14,8 @@ from rendered import K8S, KUBECTL, every, main, only, pods
 from test_k8s_security import chosen
 
 from rehue_serve import metrics, tracing
-from rehue_serve.errors import HTTP_STATUS
+from rehue_serve.errors import get_reason_name
+from rehue_serve.http_errors import HTTP_STATUS
 from rehue_serve.settings import Settings
 
 # Triton's on a GPU alone (its user guide, "Metrics"); kube-state-metrics' and Prometheus' own.
@@ -23,7 +24,7 @@ OTHERS = {
     "up", "kube_pod_container_status_waiting_reason",
     "kube_pod_init_container_status_waiting_reason",
 }  # fmt: skip
-OUTCOMES = {"ok", "ABANDONED", *(error.code for error in HTTP_STATUS)}
+OUTCOMES = {"ok", "ABANDONED", *map(get_reason_name, HTTP_STATUS)}
 
 
 def rules() -> list[dict[str, Any]]:
@@ -163,6 +164,6 @@ def test_the_component_traces_as_rehue_serve_does(
             monkeypatch.setenv(name, value)
     (triton,) = [one for one in rendered if one["kind"] == "Deployment"]
     (container,) = triton["spec"]["template"]["spec"]["containers"]
-    expected = tracing.triton_arguments(Settings())
+    expected = tracing.build_triton_arguments(Settings())
     assert tuple(one for one in container["args"] if "trace" in one) == expected
     assert len(expected) == 5

@@ -171,7 +171,7 @@ import ray
 from ray import serve
 ray.init(address=sys.argv[1], log_to_driver=False)
 from rehue_serve import app, settings
-serve.run(app.application(settings.load()), name=app.NAME, route_prefix="/")
+serve.run(app.build_application(settings.load_settings()), name=app.NAME, route_prefix="/")
 """
 
 

@@ -33,13 +33,13 @@ from ray import serve
 from ray.serve.config import HTTPOptions
 ray.init(address=sys.argv[1], log_to_driver=False)
 from rehue_serve import app, settings
-chosen = settings.load()
+chosen = settings.load_settings()
 serve.start(
     proxy_location="HeadOnly",
     http_options=HTTPOptions(host=chosen.host, port=chosen.http_port),
-    grpc_options=app.grpc_options(chosen),
+    grpc_options=app.build_grpc_options(chosen),
 )
-serve.run(app.application(chosen), name=app.NAME, route_prefix="/")
+serve.run(app.build_application(chosen), name=app.NAME, route_prefix="/")
 """
 
 

@@ -21,7 +21,9 @@ from skimage import color
 from test_images import BAD, encoded
 
 from rehue_client.v1 import rehue_pb2, rehue_pb2_grpc
-from rehue_serve.errors import GRPC_STATUS, HTTP_STATUS, RehueError
+from rehue_serve.errors import RehueError, get_reason_name
+from rehue_serve.http_errors import HTTP_STATUS
+from rehue_serve.rpc_errors import GRPC_STATUS
 from rehue_serve.testing.servers import Server
 
 STAGES = ["decode", "prepare", "infer", "color", "encode"]
@@ -129,13 +131,13 @@ def test_bad_input_costs_nobody_else_anything(
     problem = bad.json()
     assert bad.headers["content-type"] == "application/problem+json"
     assert bad.status_code == problem["status"] == HTTP_STATUS[kind]
-    assert problem["type"] == f"urn:rehue:problem:{kind.code.lower().replace('_', '-')}"
+    assert problem["type"] == f"urn:rehue:problem:{get_reason_name(kind).lower().replace('_', '-')}"
     assert words in problem["detail"]
     assert problem["request_id"] == bad.headers["x-request-id"]
     with pytest.raises(grpc.RpcError) as caught:
         stub.Colorize(rehue_pb2.ColorizeRequest(image=data))
     assert caught.value.code() == GRPC_STATUS[kind]
-    assert reason(caught.value) == kind.code
+    assert reason(caught.value) == get_reason_name(kind)
 
 
 def reason(error: grpc.RpcError) -> str:

@@ -12,29 +12,19 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from serving import serve_http, start_service
 from skimage.color import lab2rgb, rgb2lab
 from test_images import encoded
 
-from rehue_serve import http, images
+from rehue_serve import images
 from rehue_serve.embedded import EmbeddedTriton
-from rehue_serve.endpoints import Endpoints
-from rehue_serve.service import Service
-from rehue_serve.settings import Settings
 from rehue_serve.testing.tritons import SleepingTriton
-from rehue_serve.triton import TritonClient
 
 
 @contextlib.asynccontextmanager
 async def served(url: str, **options: object) -> AsyncIterator[httpx.AsyncClient]:
-    """The application on a Triton, without Ray in between."""
-    settings = Settings(triton_urls=(url,), **options)
-    endpoints = Endpoints(settings.triton_urls, model=settings.model, limit=2)
-    service = Service(settings, TritonClient(endpoints, default_model=settings.model))
-    await service.start()
-    transport = httpx.ASGITransport(http.build(service), raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+    async with start_service(url, **options) as service, serve_http(service) as client:
         yield client
-    await service.close()
 
 
 async def test_keys(triton: EmbeddedTriton, tmp_path: Path, photo: bytes) -> None:
@@ -116,7 +106,7 @@ async def test_work_that_nobody_waits_for_is_not_begun(
 ) -> None:
     """What waits for a thread when its deadline passes is never decoded."""
     decoded = 0
-    decode = images.decode
+    decode = images.decode_in_strips
 
     def counted(*arguments: object) -> np.ndarray:
         nonlocal decoded
@@ -125,7 +115,7 @@ async def test_work_that_nobody_waits_for_is_not_begun(
         return decode(*arguments)
 
     async with served(triton.url, threads=1) as client:
-        monkeypatch.setattr(images, "decode", counted)
+        monkeypatch.setattr(images, "decode_in_strips", counted)
         first = asyncio.create_task(client.post("/v1/colorize", content=photo))
         while not decoded:
             await asyncio.sleep(0.01)
@@ -175,7 +165,7 @@ async def test_fault_of_ours_tells_nothing_of_our_insides(
     def broken(*_: object) -> bytes:
         raise MemoryError("/secret/path")
 
-    monkeypatch.setattr(images, "encode", broken)
+    monkeypatch.setattr(images, "encode_image", broken)
     async with served(triton.url) as client:
         answer = await client.post("/v1/colorize", content=photo)
     assert answer.status_code == 500

@@ -21,7 +21,7 @@ from paths import ROOT
 from rehue_client import AsyncClient, Client, InvalidImage, Unauthenticated
 from rehue_client.v1 import rehue_pb2, rehue_pb2_grpc
 from rehue_serve import metrics, tracing
-from rehue_serve.service import STAGES
+from rehue_serve.pipeline import STAGES
 from rehue_serve.settings import Settings
 from rehue_serve.testing.servers import Server, start_server
 
@@ -181,7 +181,7 @@ def test_triton_sends_its_spans_as_often_as_we_do(
     """As the standard variable says, where it is a number: Triton does not start with another."""
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", delay)
-    arguments = tracing.triton_arguments(Settings())
+    arguments = tracing.build_triton_arguments(Settings())
     assert arguments[5:] == (f"--trace-config=opentelemetry,bsp_schedule_delay={delay}",) * given
 
 
@@ -238,4 +238,4 @@ def test_the_log_tells_no_secrets(watched: Server, photo: bytes, tmp_path: Path)
 
 
 def test_the_guide_lists_the_metrics() -> None:
-    assert metrics.table() in (ROOT / "docs" / "observability.md").read_text()
+    assert metrics.format_metrics_table() in (ROOT / "docs" / "observability.md").read_text()

@@ -40,7 +40,10 @@ each_document = pytest.mark.parametrize(
 
 
 def test_settings_page_has_the_table_of_the_code() -> None:
-    assert settings.table() in (ROOT / "docs" / "reference" / "settings.md").read_text()
+    assert (
+        settings.format_settings_table()
+        in (ROOT / "docs" / "reference" / "settings.md").read_text()
+    )
 
 
 @each_document
@@ -154,7 +157,7 @@ def subcommands() -> dict[str, str]:
 @cache
 def settings_read() -> frozenset[str]:
     """Every ``REHUE_`` variable that the settings or any file of code names."""
-    text = settings.table()
+    text = settings.format_settings_table()
     for folder in CODE_FOLDERS:
         for path in (ROOT / folder).rglob("*"):
             if path.is_file() and path.suffix in ("", ".py", ".env", ".yaml"):

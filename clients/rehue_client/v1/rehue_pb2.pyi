@@ -7,6 +7,20 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ERROR_REASON_UNSPECIFIED: _ClassVar[ErrorReason]
+    INVALID_IMAGE: _ClassVar[ErrorReason]
+    IMAGE_TOO_LARGE: _ClassVar[ErrorReason]
+    UNSUPPORTED_IMAGE: _ClassVar[ErrorReason]
+    INVALID_PARAMETER: _ClassVar[ErrorReason]
+    UNKNOWN_MODEL: _ClassVar[ErrorReason]
+    UNAUTHENTICATED: _ClassVar[ErrorReason]
+    OVERLOADED: _ClassVar[ErrorReason]
+    UNAVAILABLE: _ClassVar[ErrorReason]
+    DEADLINE_EXCEEDED: _ClassVar[ErrorReason]
+    INTERNAL: _ClassVar[ErrorReason]
+
 class Format(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     FORMAT_AUTO: _ClassVar[Format]
@@ -14,6 +28,17 @@ class Format(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FORMAT_PNG: _ClassVar[Format]
     FORMAT_WEBP: _ClassVar[Format]
     FORMAT_TIFF: _ClassVar[Format]
+ERROR_REASON_UNSPECIFIED: ErrorReason
+INVALID_IMAGE: ErrorReason
+IMAGE_TOO_LARGE: ErrorReason
+UNSUPPORTED_IMAGE: ErrorReason
+INVALID_PARAMETER: ErrorReason
+UNKNOWN_MODEL: ErrorReason
+UNAUTHENTICATED: ErrorReason
+OVERLOADED: ErrorReason
+UNAVAILABLE: ErrorReason
+DEADLINE_EXCEEDED: ErrorReason
+INTERNAL: ErrorReason
 FORMAT_AUTO: Format
 FORMAT_JPEG: Format
 FORMAT_PNG: Format

@@ -50,18 +50,18 @@ class ColorizerServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Colorize(self, request, context):
-        """Colorizes one photograph. Fails with a google.rpc.Status whose details hold
-        an ErrorInfo (domain "rehue", reason as in Error reasons below) and, where
-        trying again can help, a RetryInfo.
+        """Colorizes one photograph. Errors carry a google.rpc.Status whose details hold
+        an ErrorInfo (domain "rehue", reason: a name of ErrorReason) and, where a
+        retry can help, a RetryInfo.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ColorizeStream(self, request_iterator, context):
-        """Colorizes photographs as they come. Answers come in the order in which they
-        are ready, each with its request's id. A photograph that fails is answered
-        with `error` set and does not end the stream.
+        """Colorizes the photographs of a stream. Answers are sent in the order in which
+        they are ready, each with its request's id. A photograph that fails is
+        answered with `error` set and does not end the stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

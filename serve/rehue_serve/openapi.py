@@ -1,0 +1,50 @@
+"""The parts of the OpenAPI description that FastAPI cannot derive from the routes."""
+
+from typing import Any
+
+from rehue_serve import images
+from rehue_serve.http_errors import HTTP_STATUS, PROBLEM_MEDIA_TYPE
+
+PHOTOGRAPH_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "The photograph: JPEG, PNG, WebP or TIFF.",
+        "content": {
+            "image/*": {"schema": {"type": "string", "format": "binary"}},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["image"],
+                    "properties": {"image": {"type": "string", "format": "binary"}},
+                }
+            },
+        },
+    }
+}
+
+_PROBLEM_FIELDS = {
+    "type": "string",
+    "title": "string",
+    "status": "integer",
+    "detail": "string",
+    "request_id": "string",
+}
+_PROBLEM_CONTENT = {
+    PROBLEM_MEDIA_TYPE: {
+        "schema": {
+            "type": "object",
+            "required": list(_PROBLEM_FIELDS),
+            "properties": {name: {"type": kind} for name, kind in _PROBLEM_FIELDS.items()},
+        }
+    }
+}
+PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
+    status.value: {"description": kind.title, "content": _PROBLEM_CONTENT}
+    for kind, status in HTTP_STATUS.items()
+}
+PICTURE_RESPONSE: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The photograph in colour.",
+        "content": {media_type: {} for media_type in images.MEDIA_TYPES.values()},
+    }
+}

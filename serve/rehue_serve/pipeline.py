@@ -1,0 +1,151 @@
+"""Colorize one encoded photograph: decode, infer, encode.
+
+Codecs and Lab run in threads (OpenCV, Pillow and Numba release the GIL), so that the
+event loop stays free for other requests.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from rehue_core import colorize, lab
+from rehue_serve import images, metrics, tracing
+from rehue_serve.admission import Admission
+from rehue_serve.errors import InvalidParameter
+from rehue_serve.settings import Settings
+from rehue_serve.triton import TritonClient
+
+T = TypeVar("T")
+
+FORMATS = ("auto", *images.MEDIA_TYPES)
+STAGES = ("decode", "prepare", "infer", "color", "encode")
+DEFAULT_QUALITY = 92  # of JPEG and WebP; no visible loss, a third of the bytes of 100
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """A caller's choices; raises InvalidParameter for values out of range."""
+
+    model: str = ""
+    strength: float = 1.0
+    format: str = "auto"
+    quality: int = DEFAULT_QUALITY
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength <= 2:  # also refuses NaN
+            raise InvalidParameter(f"strength is {self.strength}; it must be from 0 to 2.")
+        if self.format not in FORMATS:
+            raise InvalidParameter(
+                f"format is {self.format!r}; it must be one of {', '.join(FORMATS)}."
+            )
+        if not 1 <= self.quality <= 100:
+            raise InvalidParameter(f"quality is {self.quality}; it must be from 1 to 100.")
+
+
+@dataclass(frozen=True)
+class Colorized:
+    """An encoded picture in colour."""
+
+    data: bytes
+    media_type: str
+    model: str  # name/version
+    timings: dict[str, float]  # ms, by stage
+
+
+class Pipeline:
+    """Colorizes photographs with the models of one Triton client."""
+
+    def __init__(self, settings: Settings, triton: TritonClient, admission: Admission) -> None:
+        cv2.setNumThreads(1)  # the pool below spreads photographs over the cores instead
+        self._settings = settings
+        self._triton = triton
+        self._admission = admission
+        _warm_up()
+        self._pool = ThreadPoolExecutor(settings.work_threads, thread_name_prefix="picture")
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def colorize(self, data: bytes, parameters: Parameters, deadline: float) -> Colorized:
+        """Colorize one encoded photograph.
+
+        Args:
+            data: the file's bytes.
+            parameters: the caller's choices.
+            deadline: the loop time at which the caller stops waiting.
+
+        Raises:
+            RehueError: see `rehue_serve.errors`.
+        """
+        started = time.monotonic()
+        settings = self._settings
+        spec = await self._triton.models.get_spec(parameters.model or settings.model)
+        header, image = images.open_image(
+            data, max_bytes=settings.max_bytes, max_pixels=settings.max_pixels
+        )
+        format = header.format if parameters.format == "auto" else parameters.format
+        timings: dict[str, float] = {}
+        with self._admission.reserve_pixels(header.pixels):
+            lightness, input, box = await self._run_in_thread(
+                lambda: _decode_and_prepare(image, spec, timings)
+            )
+            with _timed_stage("infer", timings):
+                output, version = await self._triton.infer(spec, input, deadline)
+            encoded = await self._run_in_thread(
+                lambda: _color_and_encode(lightness, output, box, spec, parameters, format, timings)
+            )
+        metrics.record_stage_times(timings)
+        self._admission.record_duration(time.monotonic() - started)
+        return Colorized(encoded, images.MEDIA_TYPES[format], f"{spec.name}/{version}", timings)
+
+    async def _run_in_thread(self, work: Callable[[], T]) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, tracing.bind_current_span(work))
+
+
+def _warm_up() -> None:
+    """Build the tables and compile the loops, so that no caller waits for it."""
+    lightness = images.decode_in_strips(Image.new("RGB", (1, 1)), lab.compute_fine_lightness)
+    lab.convert_to_rgb(lightness, np.zeros((1, 1, 2), np.float32))
+
+
+def _decode_and_prepare(
+    image: Image.Image, spec: colorize.ModelSpec, timings: dict[str, float]
+) -> tuple[lab.Lightness, colorize.Tensor, colorize.Box]:
+    with _timed_stage("decode", timings):
+        lightness = images.decode_in_strips(image, lab.compute_fine_lightness)
+    with _timed_stage("prepare", timings):
+        input, box = colorize.prepare_input(lightness, spec)
+    return lightness, input, box
+
+
+def _color_and_encode(
+    lightness: lab.Lightness,
+    output: colorize.Tensor,
+    box: colorize.Box,
+    spec: colorize.ModelSpec,
+    parameters: Parameters,
+    format: str,
+    timings: dict[str, float],
+) -> bytes:
+    with _timed_stage("color", timings):
+        rgb = colorize.compose_rgb(lightness, output, box, spec, parameters.strength)
+    with _timed_stage("encode", timings):
+        return images.encode_image(rgb, format, parameters.quality)
+
+
+@contextlib.contextmanager
+def _timed_stage(stage: str, timings: dict[str, float]) -> Iterator[None]:
+    """Trace a stage and record its time in milliseconds."""
+    started = time.perf_counter()
+    with tracing.start_stage_span(stage):
+        yield
+    timings[stage] = (time.perf_counter() - started) * 1000

@@ -1,0 +1,52 @@
+"""Domain errors as gRPC answers: status codes and google.rpc details."""
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+from rehue_serve.errors import (
+    DeadlineExceeded,
+    ImageTooLarge,
+    Internal,
+    InvalidImage,
+    InvalidParameter,
+    Overloaded,
+    RehueError,
+    Unauthenticated,
+    Unavailable,
+    UnknownModel,
+    UnsupportedImage,
+    get_reason_name,
+)
+
+GRPC_STATUS: dict[type[RehueError], grpc.StatusCode] = {
+    InvalidImage: grpc.StatusCode.INVALID_ARGUMENT,
+    ImageTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    UnsupportedImage: grpc.StatusCode.INVALID_ARGUMENT,
+    InvalidParameter: grpc.StatusCode.INVALID_ARGUMENT,
+    UnknownModel: grpc.StatusCode.NOT_FOUND,
+    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Unavailable: grpc.StatusCode.UNAVAILABLE,
+    DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Internal: grpc.StatusCode.INTERNAL,
+}
+
+
+def build_rpc_status(error: RehueError, request_id: str) -> status_pb2.Status:
+    """Build an error's google.rpc.Status: an ErrorInfo and, where a retry can help, a RetryInfo."""
+    details = [
+        error_details_pb2.ErrorInfo(
+            reason=get_reason_name(error), domain="rehue", metadata={"request_id": request_id}
+        )
+    ]
+    if error.retry_after is not None:
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(round(error.retry_after * 1000))
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    status = status_pb2.Status(code=GRPC_STATUS[type(error)].value[0], message=error.detail)
+    for detail in details:
+        packed = any_pb2.Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return status
