@@ -1,6 +1,7 @@
 """The asynchronous client."""
 
 import asyncio
+import functools
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -10,7 +11,7 @@ from collections.abc import (
     Iterable,
 )
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from rehue_client import tracing
 from rehue_client.errors import DeadlineExceeded, RehueError, ServiceError
@@ -18,18 +19,22 @@ from rehue_client.grpc_transport import AsyncGrpcTransport
 from rehue_client.http_transport import AsyncHttpTransport
 from rehue_client.picture import Model, Options, Picture, Result
 from rehue_client.retries import Call
-from rehue_client.session import Session
-from rehue_client.sources import Source, read_source
+from rehue_client.session import Session, check_concurrency, normalize_timeout
+from rehue_client.sources import Source, read_result_source, read_source, split_item
 from rehue_client.target import Target
+from rehue_client.threads import start_daemon_thread
 
 T = TypeVar("T")
 Transport = AsyncGrpcTransport | AsyncHttpTransport
+LoopKey = tuple[asyncio.AbstractEventLoop, Target]
+Items = Iterable[Source | tuple[Any, Source]] | AsyncIterable[Source | tuple[Any, Source]]
 
 
-class AsyncClient(Session[Transport]):
+class AsyncClient(Session[LoopKey, Transport]):
     """Asynchronous client: the methods of `Client`, awaited.
 
-    Bound to the event loop that first uses it. The arguments are those of `Session`.
+    The arguments are those of `Client`. May be used in several event loops, one after
+    another or in several threads: each has its own connections.
 
     >>> async with AsyncClient("grpc://127.0.0.1:9000") as client:
     ...     picture = await client.colorize("1912.jpg")
@@ -47,11 +52,11 @@ class AsyncClient(Session[Transport]):
     ) -> Picture:
         """Colorize one photograph; see `Client.colorize`."""
         options = Options(model=model, strength=strength, format=format, quality=quality)
-        return await self._colorize_source(source, options, timeout)
+        return await self._colorize_source(read_source, source, options, timeout)
 
     def colorize_many(
         self,
-        sources: Iterable[Source] | AsyncIterable[Source],
+        sources: Items,
         *,
         concurrency: int = 8,
         model: str | None = None,
@@ -65,8 +70,7 @@ class AsyncClient(Session[Transport]):
         If you stop iterating early, close the iterator (`contextlib.aclosing`): that
         cancels the requests in flight.
         """
-        if concurrency < 1:
-            raise ValueError("concurrency must be at least 1")
+        check_concurrency(concurrency)
         options = Options(model=model, strength=strength, format=format, quality=quality)
         return self._yield_results(sources, concurrency, options, timeout)
 
@@ -85,8 +89,9 @@ class AsyncClient(Session[Transport]):
         return False
 
     async def close(self) -> None:
-        for transport in self._remove_transports():
-            await transport.close()
+        """Close the connections. The client cannot be used afterwards."""
+        for key, transport in self._remove_transports().items():
+            await _close_in_loop(key, transport)
 
     async def __aenter__(self) -> Self:
         return self
@@ -103,46 +108,59 @@ class AsyncClient(Session[Transport]):
         kind = AsyncGrpcTransport if target.uses_grpc else AsyncHttpTransport
         return kind(target, api_key=self._api_key, tls=self._tls)
 
+    def _get_loop_transport(self, target: Target) -> Transport:
+        """Return the connection of the running event loop to one server."""
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            for key in [key for key in self._transports if key[0].is_closed()]:
+                del self._transports[key]
+        return self._get_transport((loop, target), target)
+
     async def _send_with_retries(
         self, call: Call, send: Callable[[Transport, float | None], Awaitable[T]]
     ) -> T:
         while True:
             with call.start_attempt() as endpoint:
-                return await send(self._get_transport(endpoint.target), call.get_remaining())
+                return await send(self._get_loop_transport(endpoint.target), call.get_remaining())
             await asyncio.sleep(call.pause)
 
     async def _colorize_source(
-        self, source: Source, options: Options, timeout: float | None
-    ) -> Picture:
-        image = (
-            source if isinstance(source, bytes) else await asyncio.to_thread(read_source, source)
-        )
+        self, read: Callable[[Source, int], bytes], source: Source, options: Options,
+        timeout: float | None,
+    ) -> Picture:  # fmt: skip
+        work = functools.partial(read, source, self._max_bytes)
+        if isinstance(source, bytes):
+            image = work()
+        else:
+            # In a thread: a slow disk, or encoding an array, would block the event loop.
+            image = await asyncio.wrap_future(start_daemon_thread(work))
         with tracing.start_span("rehue.colorize"):
             return await self._send_with_retries(
                 self._start_call(timeout),
                 lambda transport, remaining: transport.colorize(image, options, timeout=remaining),
             )
 
-    async def _colorize_one(
-        self, source: Source, options: Options, timeout: float | None
+    async def _colorize_item(
+        self, item: Source | tuple[Any, Source], options: Options, timeout: float | None
     ) -> Result:
+        key, source = split_item(item)
         try:
-            picture = await self._colorize_source(source, options, timeout)
+            picture = await self._colorize_source(read_result_source, source, options, timeout)
         except RehueError as error:
-            return Result(source=source, error=error)
-        return Result(source=source, picture=picture)
+            return Result(key=key, source=source, error=error)
+        return Result(key=key, source=source, picture=picture)
 
     async def _yield_results(
         self,
-        sources: Iterable[Source] | AsyncIterable[Source],
+        sources: Items,
         concurrency: int,
         options: Options,
         timeout: float | None,
     ) -> AsyncGenerator[Result, None]:
         pending: set[asyncio.Task[Result]] = set()
         try:
-            async for source in _iterate(sources):
-                pending.add(asyncio.create_task(self._colorize_one(source, options, timeout)))
+            async for item in _iterate(sources):
+                pending.add(asyncio.create_task(self._colorize_item(item, options, timeout)))
                 wait_seconds = None if len(pending) >= concurrency else 0
                 done, pending = await _wait_for_first(pending, wait_seconds)
                 for task in done:
@@ -158,7 +176,7 @@ class AsyncClient(Session[Transport]):
 
     async def _check_ready(self, target: Target, timeout: float) -> bool:
         try:
-            return await self._get_transport(target).ready(timeout=timeout)
+            return await self._get_loop_transport(target).ready(timeout=normalize_timeout(timeout))
         except (ServiceError, DeadlineExceeded):
             return False
 
@@ -170,10 +188,22 @@ async def _wait_for_first(
     return await asyncio.wait(pending, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
 
 
-async def _iterate(sources: Iterable[Source] | AsyncIterable[Source]) -> AsyncIterator[Source]:
+async def _iterate(sources: Items) -> AsyncIterator[Source | tuple[Any, Source]]:
     if isinstance(sources, AsyncIterable):
-        async for source in sources:
-            yield source
+        async for item in sources:
+            yield item
     else:
-        for source in sources:
-            yield source
+        for item in sources:
+            yield item
+
+
+async def _close_in_loop(key: LoopKey, transport: Transport) -> None:
+    """Close a connection in the event loop that it belongs to.
+
+    The connection of a loop that is no longer running is left to garbage collection.
+    """
+    loop = key[0]
+    if loop is asyncio.get_running_loop():
+        await transport.close()
+    elif loop.is_running():
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(transport.close(), loop))

@@ -1,11 +1,11 @@
 """The synchronous client."""
 
-import contextvars
+import functools
 import time
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from rehue_client import tracing
 from rehue_client.errors import DeadlineExceeded, RehueError, ServiceError
@@ -13,18 +13,34 @@ from rehue_client.grpc_transport import GrpcTransport
 from rehue_client.http_transport import HttpTransport
 from rehue_client.picture import Model, Options, Picture, Result
 from rehue_client.retries import Call
-from rehue_client.session import Session
-from rehue_client.sources import Source, read_source
+from rehue_client.session import Session, check_concurrency, normalize_timeout
+from rehue_client.sources import Source, read_result_source, read_source, split_item
 from rehue_client.target import Target
+from rehue_client.threads import start_daemon_thread
 
 T = TypeVar("T")
 Transport = GrpcTransport | HttpTransport
 
 
-class Client(Session[Transport]):
+class Client(Session[Target, Transport]):
     """Synchronous client of one or several Rehue servers.
 
-    Thread-safe. The arguments are those of `Session`.
+    Thread-safe.
+
+    Args:
+        targets: ``grpc://``, ``grpcs://``, ``http://`` or ``https://`` addresses.
+            Of several, the one with the fewest requests in flight is used, and
+            another one if it fails. Default: those in REHUE_SERVER, separated by
+            commas, or ``grpc://127.0.0.1:9000``.
+        api_key: for servers that require one. Default: REHUE_API_KEY.
+        timeout: seconds for one photograph, retries and pauses included; None or
+            `math.inf`: no limit. The default outlasts a restart of the server.
+        retries: how long and how often a call is retried, and with which pauses.
+        tls: certificates for ``grpcs://`` and ``https://``.
+        max_bytes: size limit of an encoded photograph. Larger files are not read.
+
+    Raises:
+        ValueError: an address, the key or the timeout is not valid.
 
     >>> with Client("grpc://127.0.0.1:9000") as client:
     ...     client.colorize("1912.jpg").save("1912-colour.jpg")
@@ -43,7 +59,10 @@ class Client(Session[Transport]):
         """Colorize one photograph.
 
         Args:
-            source: a path, the encoded image as bytes, or a binary file open for reading.
+            source: a path, an encoded image (any bytes-like object), a file opened in
+                binary mode, a Pillow image, or an array (NumPy and alike) of uint8 or
+                uint16 with shape (H, W) or (H, W, 1 to 4). Arrays and Pillow images
+                are sent as PNG.
             model: name of the model; None for the server's default.
             strength: factor on chroma, 0 to 2.
             format: ``jpeg``, ``png``, ``webp``, ``tiff``, or ``auto``: that of the
@@ -53,13 +72,15 @@ class Client(Session[Transport]):
 
         Raises:
             RehueError: a subclass listed in `rehue_client.errors`.
+            TypeError: ``source`` has an unsupported type.
         """
         options = Options(model=model, strength=strength, format=format, quality=quality)
-        return self._colorize_bytes(read_source(source), options, timeout)
+        image = read_source(source, self._max_bytes)
+        return self._colorize_bytes(image, options, timeout)
 
     def colorize_many(
         self,
-        sources: Iterable[Source],
+        sources: Iterable[Source | tuple[Any, Source]],
         *,
         concurrency: int = 8,
         model: str | None = None,
@@ -70,6 +91,10 @@ class Client(Session[Transport]):
     ) -> Generator[Result, None, None]:
         """Colorize any number of photographs; yield results in order of completion.
 
+        An item of ``sources`` is a source, or a pair of a key and a source; the key
+        is returned in the result. A source that cannot be read or colorized is a
+        result with an ``error`` and does not stop the others.
+
         ``sources`` is consumed lazily: at most ``concurrency`` photographs are in
         flight or waiting to be yielded. ``timeout`` applies to each photograph. If
         you stop iterating early, closing the generator waits for requests in flight.
@@ -79,8 +104,8 @@ class Client(Session[Transport]):
         retried one by one.
         """
         options = Options(model=model, strength=strength, format=format, quality=quality)
-        pool = ThreadPoolExecutor(concurrency, thread_name_prefix="rehue")
-        return self._yield_results(pool, sources, concurrency, options, timeout)
+        check_concurrency(concurrency)
+        return self._yield_results(sources, concurrency, options, timeout)
 
     def models(self, *, timeout: float | None = None) -> list[Model]:
         """List the models of the server; needs an HTTP target."""
@@ -94,7 +119,8 @@ class Client(Session[Transport]):
         return any(self._check_ready(target, timeout) for target in self._targets)
 
     def close(self) -> None:
-        for transport in self._remove_transports():
+        """Close the connections. The client cannot be used afterwards."""
+        for transport in self._remove_transports().values():
             transport.close()
 
     def __enter__(self) -> Self:
@@ -115,7 +141,8 @@ class Client(Session[Transport]):
     def _send_with_retries(self, call: Call, send: Callable[[Transport, float | None], T]) -> T:
         while True:
             with call.start_attempt() as endpoint:
-                return send(self._get_transport(endpoint.target), call.get_remaining())
+                transport = self._get_transport(endpoint.target, endpoint.target)
+                return send(transport, call.get_remaining())
             time.sleep(call.pause)
 
     def _colorize_bytes(self, image: bytes, options: Options, timeout: float | None) -> Picture:
@@ -125,38 +152,43 @@ class Client(Session[Transport]):
                 lambda transport, remaining: transport.colorize(image, options, timeout=remaining),
             )
 
-    def _colorize_one(self, source: Source, options: Options, timeout: float | None) -> Result:
+    def _colorize_item(
+        self, item: Source | tuple[Any, Source], options: Options, timeout: float | None
+    ) -> Result:
+        key, source = split_item(item)
         try:
-            picture = self._colorize_bytes(read_source(source), options, timeout)
+            image = read_result_source(source, self._max_bytes)
+            picture = self._colorize_bytes(image, options, timeout)
         except RehueError as error:
-            return Result(source=source, error=error)
-        return Result(source=source, picture=picture)
+            return Result(key=key, source=source, error=error)
+        return Result(key=key, source=source, picture=picture)
 
     def _yield_results(
         self,
-        pool: ThreadPoolExecutor,
-        sources: Iterable[Source],
+        sources: Iterable[Source | tuple[Any, Source]],
         concurrency: int,
         options: Options,
         timeout: float | None,
     ) -> Generator[Result, None, None]:
         pending: set[Future[Result]] = set()
         try:
-            for source in sources:
-                # Run in the caller's context, which holds the caller's span.
-                work = contextvars.copy_context().run
-                pending.add(pool.submit(work, self._colorize_one, source, options, timeout))
+            for item in sources:
+                work = functools.partial(self._colorize_item, item, options, timeout)
+                pending.add(start_daemon_thread(work))
                 wait_seconds = None if len(pending) >= concurrency else 0
                 done, pending = wait(pending, wait_seconds, FIRST_COMPLETED)
                 yield from (future.result() for future in done)
             while pending:
                 done, pending = wait(pending, None, FIRST_COMPLETED)
                 yield from (future.result() for future in done)
+        except KeyboardInterrupt:
+            pending.clear()  # do not wait: a source that blocks would prevent the exit
+            raise
         finally:
-            pool.shutdown(cancel_futures=True)
+            wait(pending)
 
     def _check_ready(self, target: Target, timeout: float) -> bool:
         try:
-            return self._get_transport(target).ready(timeout=timeout)
+            return self._get_transport(target, target).ready(timeout=normalize_timeout(timeout))
         except (ServiceError, DeadlineExceeded):
             return False

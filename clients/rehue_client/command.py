@@ -2,8 +2,6 @@
 
 import argparse
 import asyncio
-import os
-import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +16,8 @@ from rehue_client.client import Client
 from rehue_client.errors import RehueError
 from rehue_client.outputs import list_jobs
 from rehue_client.picture import FORMATS, Options
-from rehue_client.target import DEFAULT_TARGET, Tls
+from rehue_client.session import DEFAULT_TIMEOUT
+from rehue_client.target import DEFAULT_TARGET, Tls, read_targets_from_environment
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -132,8 +131,9 @@ def _add_server_options(parser: argparse.ArgumentParser, default: str) -> None:
         f"(default: REHUE_SERVER, or {default})",
     )  # fmt: skip
     parser.add_argument(
-        "--timeout", type=float, default=60.0, metavar="SECONDS",
-        help="timeout for one photograph, retries included (default: 60)",
+        "--timeout", type=float, default=DEFAULT_TIMEOUT, metavar="SECONDS",
+        help="timeout for one photograph, retries and waiting for a restarting server "
+        f"included (default: {DEFAULT_TIMEOUT:.0f})",
     )  # fmt: skip
     parser.add_argument(
         "--api-key-file",
@@ -156,14 +156,13 @@ def _parse_count(text: str) -> int:
 def _get_servers(namespace: argparse.Namespace) -> list[str]:
     if namespace.server:
         return list(namespace.server)
-    named = re.split(r"[,\s]+", os.environ.get("REHUE_SERVER", "").strip(", \t"))
-    return [url for url in named if url] or [namespace.default_server]
+    return read_targets_from_environment(namespace.default_server)
 
 
 def _get_api_key(namespace: argparse.Namespace) -> str | None:
     if namespace.api_key_file is not None:
         return str(namespace.api_key_file.read_text(encoding="utf-8").strip())
-    return os.environ.get("REHUE_API_KEY") or None
+    return None  # the client reads REHUE_API_KEY
 
 
 def _run_colorize(namespace: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
-from rehue_client.errors import DeadlineExceeded, Overloaded, RehueError, Unavailable
+from rehue_client.errors import DeadlineExceeded, NotServing, Overloaded, RehueError, Unavailable
 from rehue_client.target import Target
 
 FIRST_COOLDOWN = 0.5  # seconds for which a server is avoided after its first failure
@@ -66,7 +66,7 @@ class Endpoints:
         with self._lock:
             if isinstance(error, Overloaded):
                 endpoint.cooldown_end = now + (error.retry_after or 0.0)
-            elif isinstance(error, (Unavailable, DeadlineExceeded)):
+            elif isinstance(error, (Unavailable, NotServing, DeadlineExceeded)):
                 cooldown = min(LONGEST_COOLDOWN, FIRST_COOLDOWN * 2**endpoint.failures)
                 endpoint.failures = min(endpoint.failures + 1, 16)
                 endpoint.cooldown_end = now + max(cooldown, error.retry_after or 0.0)

@@ -16,6 +16,8 @@
     │   ├── Unavailable           not reachable or not ready; retried
     │   ├── Internal              an internal error of the server
     │   └── ProtocolError         the answer is not Rehue's
+    │       └── NotServing            not found: the server is starting, or the address
+    │                                 is wrong; retried for some seconds
     └── DeadlineExceeded      the timeout has passed
 """
 
@@ -112,6 +114,15 @@ class Internal(ServiceError):
 
 class ProtocolError(ServiceError):
     """The answer does not follow Rehue's API; the address may be wrong."""
+
+
+class NotServing(ProtocolError):
+    """The address answers "not found" (404, NOT_FOUND), but not in Rehue's format.
+
+    A server that is starting does that for some seconds, a wrong address forever.
+    """
+
+    retryable = True
 
 
 class DeadlineExceeded(RehueError):

@@ -14,6 +14,7 @@ from rehue_client.errors import (
     DeadlineExceeded,
     ImageTooLarge,
     InvalidParameter,
+    NotServing,
     Overloaded,
     ProtocolError,
     RehueError,
@@ -21,6 +22,7 @@ from rehue_client.errors import (
     Unavailable,
 )
 from rehue_client.picture import Model, Options, Picture, Timings
+from rehue_client.proxy import describe_route, is_loopback
 from rehue_client.target import Target, Tls
 from rehue_client.v1 import rehue_pb2
 
@@ -55,6 +57,7 @@ ERRORS_BY_STATUS: dict[grpc.StatusCode, type[RehueError]] = {
     grpc.StatusCode.CANCELLED: Unavailable,
     grpc.StatusCode.INTERNAL: Unavailable,
     grpc.StatusCode.UNKNOWN: Unavailable,
+    grpc.StatusCode.NOT_FOUND: NotServing,
     grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
     grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
@@ -67,14 +70,13 @@ class GrpcTransport:
     """Synchronous gRPC connection."""
 
     def __init__(self, target: Target, *, api_key: str | None, tls: Tls) -> None:
-        self._target = target
+        self._route = describe_route(target)
         self._metadata = _build_metadata(api_key)
+        options = _get_channel_options(target)
         if target.uses_tls:
-            self._channel = grpc.secure_channel(
-                target.authority, _load_credentials(tls), CHANNEL_OPTIONS
-            )
+            self._channel = grpc.secure_channel(target.authority, _load_credentials(tls), options)
         else:
-            self._channel = grpc.insecure_channel(target.authority, CHANNEL_OPTIONS)
+            self._channel = grpc.insecure_channel(target.authority, options)
         self._colorize = self._channel.unary_unary(
             COLORIZE,
             request_serializer=rehue_pb2.ColorizeRequest.SerializeToString,
@@ -88,17 +90,17 @@ class GrpcTransport:
                 _build_request(image, options), timeout=timeout, metadata=_add_trace(self._metadata)
             )
         except grpc.RpcError as error:
-            raise _convert_error(error, self._target) from error
+            raise _convert_error(error, self._route) from error
         return _parse_picture(answer)
 
     def ready(self, *, timeout: float | None) -> bool:
         try:
             return self._health(b"", timeout=timeout, metadata=self._metadata) == SERVING
         except grpc.RpcError as error:
-            raise _convert_error(error, self._target) from error
+            raise _convert_error(error, self._route) from error
 
     def models(self, *, timeout: float | None) -> list[Model]:  # noqa: ARG002 (same signature as over HTTP)
-        raise _listing_error(self._target)
+        raise _listing_error(self._route)
 
     def close(self) -> None:
         self._channel.close()
@@ -108,14 +110,15 @@ class AsyncGrpcTransport:
     """Asynchronous gRPC connection, bound to the event loop that created it."""
 
     def __init__(self, target: Target, *, api_key: str | None, tls: Tls) -> None:
-        self._target = target
+        self._route = describe_route(target)
         self._metadata = _build_metadata(api_key)
+        options = _get_channel_options(target)
         if target.uses_tls:
             self._channel = grpc.aio.secure_channel(
-                target.authority, _load_credentials(tls), CHANNEL_OPTIONS
+                target.authority, _load_credentials(tls), options
             )
         else:
-            self._channel = grpc.aio.insecure_channel(target.authority, CHANNEL_OPTIONS)
+            self._channel = grpc.aio.insecure_channel(target.authority, options)
         self._colorize = self._channel.unary_unary(
             COLORIZE,
             request_serializer=rehue_pb2.ColorizeRequest.SerializeToString,
@@ -129,24 +132,29 @@ class AsyncGrpcTransport:
                 _build_request(image, options), timeout=timeout, metadata=_add_trace(self._metadata)
             )
         except grpc.RpcError as error:
-            raise _convert_error(error, self._target) from error
+            raise _convert_error(error, self._route) from error
         return _parse_picture(answer)
 
     async def ready(self, *, timeout: float | None) -> bool:
         try:
             return await self._health(b"", timeout=timeout, metadata=self._metadata) == SERVING
         except grpc.RpcError as error:
-            raise _convert_error(error, self._target) from error
+            raise _convert_error(error, self._route) from error
 
     async def models(self, *, timeout: float | None) -> list[Model]:  # noqa: ARG002 (same signature as over HTTP)
-        raise _listing_error(self._target)
+        raise _listing_error(self._route)
 
     async def close(self) -> None:
         await self._channel.close()
 
 
-def _listing_error(target: Target) -> ProtocolError:
-    return ProtocolError(f"{target}: models are listed over HTTP only; use an http:// address")
+def _listing_error(route: str) -> ProtocolError:
+    return ProtocolError(f"{route}: models are listed over HTTP only; use an http:// address")
+
+
+def _get_channel_options(target: Target) -> list[tuple[str, Any]]:
+    use_proxy = 0 if is_loopback(target.host) else 1
+    return [*CHANNEL_OPTIONS, ("grpc.enable_http_proxy", use_proxy)]
 
 
 def _build_metadata(api_key: str | None) -> tuple[tuple[str, str | bytes], ...]:
@@ -187,7 +195,7 @@ def _parse_picture(answer: rehue_pb2.ColorizeResponse) -> Picture:
     )
 
 
-def _convert_error(error: grpc.RpcError, target: Target) -> RehueError:
+def _convert_error(error: grpc.RpcError, route: str) -> RehueError:
     status = _parse_status(error.trailing_metadata() or ())
     if status is not None:
         info, delay = _parse_details(status)
@@ -202,7 +210,7 @@ def _convert_error(error: grpc.RpcError, target: Target) -> RehueError:
     if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and "message larger than max" in text:
         return ImageTooLarge(text)
     kind = ERRORS_BY_STATUS.get(error.code(), ProtocolError)
-    return kind(f"{target}: {text} ({error.code().name})")
+    return kind(f"{route}: {text} ({error.code().name})")
 
 
 def _parse_status(metadata: Iterable[Any]) -> status_pb2.Status | None:

@@ -18,6 +18,7 @@ from rehue_client.errors import (
     DeadlineExceeded,
     ImageTooLarge,
     InvalidParameter,
+    NotServing,
     Overloaded,
     ProtocolError,
     RehueError,
@@ -26,6 +27,7 @@ from rehue_client.errors import (
     UnsupportedImage,
 )
 from rehue_client.picture import Model, Options, Picture, Timings
+from rehue_client.proxy import describe_route, is_loopback
 from rehue_client.target import Target, Tls
 
 CONNECT_TIMEOUT = 5.0  # seconds to connect before the attempt fails
@@ -40,6 +42,7 @@ ERRORS_BY_STATUS: dict[int, type[RehueError]] = {
     400: InvalidParameter,
     401: Unauthenticated,
     403: Unauthenticated,
+    404: NotServing,
     413: ImageTooLarge,
     415: UnsupportedImage,
     422: InvalidParameter,
@@ -55,21 +58,22 @@ class HttpTransport:
     """Synchronous HTTP connection."""
 
     def __init__(self, target: Target, *, api_key: str | None, tls: Tls) -> None:
-        self._target = target
+        self._route = describe_route(target)
         self._client = httpx.Client(
             base_url=str(target),
             headers=_build_headers(api_key),
             limits=LIMITS,
             verify=_create_ssl_context(tls),
+            mounts=_bypass_proxy(target),
         )
 
     def colorize(self, image: bytes, options: Options, *, timeout: float | None) -> Picture:
         request = _build_colorize_request(self._client, image, options, timeout)
-        return _parse_picture(self._send(request, timeout), self._target)
+        return _parse_picture(self._send(request, timeout), self._route)
 
     def models(self, *, timeout: float | None) -> list[Model]:
         answer = self._send(_build_get_request(self._client, "/v1/models", timeout), timeout)
-        return _parse_models(answer, self._target)
+        return _parse_models(answer, self._route)
 
     def ready(self, *, timeout: float | None) -> bool:
         self._send(_build_get_request(self._client, "/readyz", timeout), timeout)
@@ -88,11 +92,11 @@ class HttpTransport:
                 for chunk in response.iter_bytes():
                     body += chunk
                     if time.monotonic() > deadline:
-                        raise DeadlineExceeded(f"{self._target}: no complete answer in time")
+                        raise DeadlineExceeded(f"{self._route}: no complete answer in time")
         except httpx.TransportError as error:
-            raise _convert_error(error, self._target) from error
+            raise _convert_error(error, self._route) from error
         return _check_status(
-            _Answer(response.status_code, response.headers, bytes(body)), self._target
+            _Answer(response.status_code, response.headers, bytes(body)), self._route
         )
 
 
@@ -100,21 +104,22 @@ class AsyncHttpTransport:
     """Asynchronous HTTP connection, bound to one event loop."""
 
     def __init__(self, target: Target, *, api_key: str | None, tls: Tls) -> None:
-        self._target = target
+        self._route = describe_route(target)
         self._client = httpx.AsyncClient(
             base_url=str(target),
             headers=_build_headers(api_key),
             limits=LIMITS,
             verify=_create_ssl_context(tls),
+            mounts=_bypass_proxy(target),
         )
 
     async def colorize(self, image: bytes, options: Options, *, timeout: float | None) -> Picture:
         request = _build_colorize_request(self._client, image, options, timeout)
-        return _parse_picture(await self._send(request, timeout), self._target)
+        return _parse_picture(await self._send(request, timeout), self._route)
 
     async def models(self, *, timeout: float | None) -> list[Model]:
         answer = await self._send(_build_get_request(self._client, "/v1/models", timeout), timeout)
-        return _parse_models(answer, self._target)
+        return _parse_models(answer, self._route)
 
     async def ready(self, *, timeout: float | None) -> bool:
         await self._send(_build_get_request(self._client, "/readyz", timeout), timeout)
@@ -128,11 +133,11 @@ class AsyncHttpTransport:
             async with asyncio.timeout(timeout):
                 response = await self._client.send(request)
         except TimeoutError as error:
-            raise DeadlineExceeded(f"{self._target}: no complete answer in time") from error
+            raise DeadlineExceeded(f"{self._route}: no complete answer in time") from error
         except httpx.TransportError as error:
-            raise _convert_error(error, self._target) from error
+            raise _convert_error(error, self._route) from error
         return _check_status(
-            _Answer(response.status_code, response.headers, response.content), self._target
+            _Answer(response.status_code, response.headers, response.content), self._route
         )
 
 
@@ -145,6 +150,12 @@ class _Answer:
 
 def _build_headers(api_key: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {api_key}"} if api_key else {}
+
+
+def _bypass_proxy(target: Target) -> dict[str, None]:
+    """Return httpx mounts that ignore the environment's proxy for this machine."""
+    host = f"[{target.host}]" if ":" in target.host else target.host
+    return {f"all://{host}": None} if is_loopback(target.host) else {}
 
 
 def _create_ssl_context(tls: Tls) -> ssl.SSLContext | bool:
@@ -185,10 +196,10 @@ def _convert_timeout(timeout: float | None) -> httpx.Timeout:
     )
 
 
-def _parse_picture(answer: _Answer, target: Target) -> Picture:
+def _parse_picture(answer: _Answer, route: str) -> Picture:
     media_type = answer.headers.get("Content-Type", "nothing")
     if not media_type.startswith("image/"):
-        raise ProtocolError(f"{target} answered with {media_type} instead of an image")
+        raise ProtocolError(f"{route} answered with {media_type} instead of an image")
     return Picture(
         data=answer.body,
         media_type=media_type,
@@ -204,17 +215,17 @@ def _parse_server_timing(header: str) -> dict[str, float]:
     return {name: float(duration) for name, duration in pairs}
 
 
-def _parse_models(answer: _Answer, target: Target) -> list[Model]:
+def _parse_models(answer: _Answer, route: str) -> list[Model]:
     try:
         return [
             Model(**{field.name: entry[field.name] for field in fields(Model)})
             for entry in json.loads(answer.body)["models"]
         ]
     except (ValueError, LookupError, TypeError) as error:
-        raise ProtocolError(f"{target} did not answer with a list of models") from error
+        raise ProtocolError(f"{route} did not answer with a list of models") from error
 
 
-def _check_status(answer: _Answer, target: Target) -> _Answer:
+def _check_status(answer: _Answer, route: str) -> _Answer:
     if answer.status == 200:
         return answer
     problem = _parse_problem(answer)
@@ -226,7 +237,7 @@ def _check_status(answer: _Answer, target: Target) -> _Answer:
         ERRORS_BY_REASON[reason] if is_ours else ERRORS_BY_STATUS.get(answer.status, ProtocolError)
     )
     raise kind(
-        str(problem["detail"]) if is_ours else f"{target} answered with HTTP {answer.status}",
+        str(problem["detail"]) if is_ours else f"{route} answered with HTTP {answer.status}",
         request_id=problem.get("request_id") or answer.headers.get("X-Request-Id"),
         retry_after=_parse_retry_after(answer.headers.get("Retry-After")),
     )
@@ -252,8 +263,8 @@ def _parse_retry_after(header: str | None) -> float | None:
     return None if date is None else max(0.0, email.utils.mktime_tz(date) - time.time())
 
 
-def _convert_error(error: httpx.TransportError, target: Target) -> RehueError:
+def _convert_error(error: httpx.TransportError, route: str) -> RehueError:
     # A slow connection is a problem of this address: another server may be faster.
     if isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
-        return DeadlineExceeded(f"{target}: no complete answer in time")
-    return Unavailable(f"{target}: {error or type(error).__name__}")
+        return DeadlineExceeded(f"{route}: no complete answer in time")
+    return Unavailable(f"{route}: {error or type(error).__name__}")

@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from rehue_client.errors import InvalidParameter, RehueError
 from rehue_client.sources import Source
@@ -65,9 +66,15 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """The outcome for one photograph of several: ``picture`` or ``error`` is set."""
+    """The outcome for one photograph of several: ``picture`` or ``error`` is set.
+
+    Attributes:
+        source: as passed to `colorize_many`.
+        key: as passed with it in a pair; else None.
+    """
 
     source: Source = field(repr=False)
+    key: Any = None
     picture: Picture | None = None
     error: RehueError | None = None
 

@@ -1,5 +1,6 @@
 """Retry decisions. The clients do the waiting."""
 
+import math
 import random
 import time
 from dataclasses import dataclass
@@ -7,19 +8,28 @@ from types import TracebackType
 
 from rehue_client import tracing
 from rehue_client.endpoints import Endpoint, Endpoints
-from rehue_client.errors import DeadlineExceeded, RehueError
+from rehue_client.errors import DeadlineExceeded, NotServing, RehueError
+
+# Seconds for which "not found" is retried. A starting server answers that for some
+# seconds; later the address is more likely to be wrong.
+NOT_SERVING_PATIENCE = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Retries:
-    """How often a call is retried, and with which pauses.
+    """How long and how often a call is retried, and with which pauses.
+
+    Calls are retried while the server is overloaded, cannot be reached, or is not
+    ready. The default outlasts a restart of the server.
 
     Pauses double from ``first`` to ``longest`` seconds. Each is drawn at random
     between half and all of that, so that clients that failed together do not retry
     together. The server's Retry-After is added.
 
     Args:
-        attempts: attempts per call, the first included.
+        patience: seconds since its first failure for which a call is retried. The
+            call's timeout limits it as well.
+        attempts: attempts per call, the first included; None: no limit.
         first: longest pause after the first failure, in seconds.
         longest: longest pause after any failure, in seconds.
 
@@ -27,13 +37,16 @@ class Retries:
         ValueError: a value is out of range.
     """
 
-    attempts: int = 8
+    patience: float = 180.0
+    attempts: int | None = None
     first: float = 0.1
     longest: float = 5.0
 
     def __post_init__(self) -> None:
-        if self.attempts < 1 or self.first < 0 or self.longest < self.first:
-            raise ValueError(f"{self} needs attempts >= 1 and 0 <= first <= longest")
+        if self.attempts is not None and self.attempts < 1:
+            raise ValueError(f"{self} needs attempts >= 1")
+        if not self.patience >= 0 or not 0 <= self.first <= self.longest:
+            raise ValueError(f"{self} needs patience >= 0 and 0 <= first <= longest")
 
     def draw_pause(self, failures: int) -> float:
         """Return the seconds to wait after ``failures`` (at least 1) in a row."""
@@ -64,6 +77,8 @@ class Call:
         self.deadline = None if timeout is None else time.monotonic() + timeout
         self.tried: list[Endpoint] = []
         self.failures = 0
+        self.retry_end = math.inf
+        self.not_serving_end = math.inf
         self.pause = 0.0
 
     def get_remaining(self) -> float | None:
@@ -84,15 +99,23 @@ class Call:
 
     def should_retry(self, error: RehueError) -> bool:
         """Return whether to retry after ``error``; sets `pause` to the seconds to wait."""
+        now = time.monotonic()
+        if self.failures == 0:
+            self.retry_end = now + self.retries.patience
         self.failures += 1
-        if not error.retryable or self.failures >= self.retries.attempts:
+        if not isinstance(error, NotServing):
+            self.not_serving_end = math.inf
+        elif self.not_serving_end == math.inf:
+            self.not_serving_end = now + NOT_SERVING_PATIENCE
+        if not error.retryable or self.failures == self.retries.attempts:
             return False
         if self.endpoints.has_untried(self.tried):
             self.pause = 0.0
             return True
         self.tried.clear()
         self.pause = self.retries.draw_pause(self.failures) + (error.retry_after or 0.0)
-        return self.deadline is None or time.monotonic() + self.pause < self.deadline
+        deadline = math.inf if self.deadline is None else self.deadline
+        return now + self.pause < min(deadline, self.retry_end, self.not_serving_end)
 
 
 class Attempt:

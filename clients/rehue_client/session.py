@@ -1,5 +1,7 @@
 """The part that `Client` and `AsyncClient` share."""
 
+import math
+import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -7,46 +9,46 @@ from typing import Generic, TypeVar
 
 from rehue_client.endpoints import Endpoints
 from rehue_client.retries import DEFAULT_RETRIES, Call, Retries
-from rehue_client.target import DEFAULT_TARGET, Target, Tls
+from rehue_client.target import Target, Tls, read_targets_from_environment
 
-T = TypeVar("T")
+K = TypeVar("K")  # identifies a connection
+T = TypeVar("T")  # a connection
+
+# Longer than a start of the server (20 to 60 s), so that a restart loses nothing.
+DEFAULT_TIMEOUT = 180.0  # seconds
+# A limit of the client's memory. Servers accept 32 MiB by default (REHUE_MAX_BYTES).
+DEFAULT_MAX_BYTES = 128 * 1024**2
+# A longer timeout counts as none: the protocols cannot express it.
+LONGEST_TIMEOUT = 365 * 86400.0  # seconds
 
 
-class Session(ABC, Generic[T]):
-    """The servers of a client and a connection to each.
-
-    Args:
-        targets: ``grpc://``, ``grpcs://``, ``http://`` or ``https://`` addresses.
-            Of several, the one with the fewest requests in flight is used, and
-            another one if it fails.
-        api_key: for servers that require one.
-        timeout: seconds for one photograph, retries and pauses included; None: no limit.
-        retries: how often and with which pauses a call is retried.
-        tls: certificates for ``grpcs://`` and ``https://``.
-
-    Raises:
-        ValueError: an address is not valid, or there is none.
-    """
+class Session(ABC, Generic[K, T]):
+    """The servers of a client and a connection to each."""
 
     def __init__(
         self,
-        targets: str | Iterable[str] = DEFAULT_TARGET,
+        targets: str | Iterable[str] | None = None,
         *,
         api_key: str | None = None,
-        timeout: float | None = 60.0,
+        timeout: float | None = DEFAULT_TIMEOUT,
         retries: Retries = DEFAULT_RETRIES,
         tls: Tls | None = None,
+        max_bytes: int = DEFAULT_MAX_BYTES,
     ) -> None:
+        if targets is None:
+            targets = read_targets_from_environment()
         urls = [targets] if isinstance(targets, str) else list(targets)
         self._targets = [Target.parse(url) for url in urls]
         if not self._targets:
             raise ValueError("a client needs at least one server")
-        self._api_key = api_key
-        self._timeout = timeout
+        self._api_key = os.environ.get("REHUE_API_KEY") if api_key is None else api_key
+        check_api_key(self._api_key)
+        self._timeout = normalize_timeout(timeout)
+        self._max_bytes = max_bytes
         self._retries = retries
         self._tls = tls or Tls()
         self._endpoints = Endpoints(self._targets)
-        self._transports: dict[Target, T] = {}
+        self._transports: dict[K, T] = {}
         self._lock = threading.Lock()
         self._closed = False
 
@@ -54,28 +56,63 @@ class Session(ABC, Generic[T]):
     def _connect(self, target: Target) -> T:
         """Open a connection to one server."""
 
-    def _get_transport(self, target: Target) -> T:
-        """Return the connection to one server; opened on first use."""
+    def _get_transport(self, key: K, target: Target) -> T:
+        """Return the connection to one server; opened on the first use of ``key``."""
         with self._lock:
             if self._closed:
                 raise RuntimeError("this client is closed")
-            if target not in self._transports:
-                self._transports[target] = self._connect(target)
-            return self._transports[target]
+            if key not in self._transports:
+                self._transports[key] = self._connect(target)
+            return self._transports[key]
 
-    def _remove_transports(self) -> list[T]:
+    def _remove_transports(self) -> dict[K, T]:
         """Mark the client as closed and return the connections to close."""
         with self._lock:
             self._closed = True
-            transports = list(self._transports.values())
-            self._transports.clear()
+            transports, self._transports = self._transports, {}
         return transports
 
     def _start_call(self, timeout: float | None) -> Call:
-        return Call(self._endpoints, self._retries, self._timeout if timeout is None else timeout)
+        return self._create_call(self._endpoints, timeout)
 
     def _start_listing(self, timeout: float | None) -> Call:
         """Start a call for the list of models, which only HTTP offers."""
         http = [target for target in self._targets if not target.uses_grpc]
         endpoints = Endpoints(http or self._targets)
-        return Call(endpoints, self._retries, self._timeout if timeout is None else timeout)
+        return self._create_call(endpoints, timeout)
+
+    def _create_call(self, endpoints: Endpoints, timeout: float | None) -> Call:
+        seconds = self._timeout if timeout is None else normalize_timeout(timeout)
+        return Call(endpoints, self._retries, seconds)
+
+
+def normalize_timeout(timeout: float | None) -> float | None:
+    """Return the timeout in seconds, or None where it is infinite.
+
+    Raises:
+        ValueError: the timeout is NaN.
+    """
+    if timeout is None or timeout > LONGEST_TIMEOUT:
+        return None
+    if math.isnan(timeout):
+        raise ValueError("timeout is NaN; use None or math.inf for no limit")
+    return timeout
+
+
+def check_concurrency(concurrency: int) -> None:
+    """Raise ValueError if ``concurrency`` is less than 1."""
+    if concurrency < 1:
+        raise ValueError("concurrency must be at least 1")
+
+
+def check_api_key(key: str | None) -> None:
+    """Check that the key can be sent in a header.
+
+    Raises:
+        ValueError: it has a line break or another character that headers cannot carry.
+    """
+    if key and not (key.isascii() and key.isprintable()):
+        raise ValueError(
+            "the API key contains a line break or a character that is not ASCII; "
+            "it has to be a single line"
+        )

@@ -1,25 +1,165 @@
-"""The photographs that callers pass in."""
+"""The photographs that callers pass in: files, encoded images and pixels."""
 
+import io
 import os
+import stat
+import struct
+import sys
+import zlib
+from array import array
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, Protocol, cast
 
-from rehue_client.errors import SourceError
-
-Source = str | os.PathLike[str] | bytes | BinaryIO
+from rehue_client.errors import ImageTooLarge, RehueError, SourceError
 
 
-def read_source(source: Source) -> bytes:
-    """Return the encoded image of a path, a bytes object or a binary file.
+class PillowImage(Protocol):
+    """What this module uses of ``PIL.Image.Image``."""
+
+    mode: str
+
+    def convert(self, mode: str) -> Any: ...
+    def save(self, fp: Any, format: str | None = None, **params: Any) -> None: ...
+
+
+class Array(Protocol):
+    """A NumPy array, or anything that converts itself to one."""
+
+    def __array__(self) -> Any: ...
+
+
+Source = (
+    str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | PillowImage | Array
+)  # fmt: skip
+
+ACCEPTED = (
+    "a path, an encoded image (bytes, bytearray, memoryview), a file opened in binary mode, "
+    "a Pillow image, or an array of uint8 or uint16 with shape (H, W) or (H, W, 1 to 4)"
+)
+
+# Pillow's modes that PNG can store. Others are converted to RGB.
+PNG_MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
+PNG_COLOR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by number of channels
+
+
+def read_source(source: Source, max_bytes: int) -> bytes:
+    """Return the encoded image of a source; pixels are encoded as PNG.
+
+    Args:
+        max_bytes: size limit of the encoded image. A larger file is not read.
 
     Raises:
-        SourceError: the file cannot be read.
+        SourceError: the source cannot be read.
+        ImageTooLarge: the source is larger than ``max_bytes``.
+        TypeError: the source has an unsupported type.
     """
+    if isinstance(source, (str, os.PathLike)):
+        image = _read_path(Path(source), max_bytes)
+    elif hasattr(source, "read"):
+        image = _read_file(cast("BinaryIO", source), max_bytes)
+    elif hasattr(source, "save") and hasattr(source, "mode"):
+        image = _encode_pillow_image(cast("PillowImage", source))
+    else:
+        image = _convert_buffer(source)
+    if len(image) > max_bytes:
+        raise ImageTooLarge(f"the photograph is larger than the limit of {max_bytes:,} bytes")
+    return image
+
+
+def read_result_source(source: Source, max_bytes: int) -> bytes:
+    """Read a source of several: whatever goes wrong is a `RehueError` of that source."""
+    try:
+        return read_source(source, max_bytes)
+    except RehueError:
+        raise
+    except Exception as error:
+        # The caller's own object was asked, so anything may be raised.
+        raise SourceError(str(error) or type(error).__name__) from error
+
+
+def split_item(item: Source | tuple[Any, Source]) -> tuple[Any, Source]:
+    """Return the key and the source of an item of ``sources``; the key may be None."""
+    return item if isinstance(item, tuple) and len(item) == 2 else (None, item)
+
+
+def _read_path(path: Path, max_bytes: int) -> bytes:
+    try:
+        status = path.stat()
+        if stat.S_ISREG(status.st_mode) and status.st_size > max_bytes:
+            raise ImageTooLarge(
+                f"{path} has {status.st_size:,} bytes; the limit is {max_bytes:,} bytes"
+            )
+        with path.open("rb") as file:
+            return file.read(max_bytes + 1)
+    except (OSError, ValueError) as error:
+        raise SourceError(f"cannot read {path}: {_describe(error)}") from error
+
+
+def _read_file(file: BinaryIO, max_bytes: int) -> bytes:
+    try:
+        data = file.read(max_bytes + 1)
+    except (OSError, ValueError) as error:
+        name = getattr(file, "name", file)
+        raise SourceError(f"cannot read {name}: {_describe(error)}") from error
+    if isinstance(data, str):
+        raise TypeError("the file is opened in text mode; open it in binary mode ('rb')")
+    return bytes(data)
+
+
+def _describe(error: OSError | ValueError) -> str:
+    return getattr(error, "strerror", None) or str(error)
+
+
+def _encode_pillow_image(image: PillowImage) -> bytes:
+    buffer = io.BytesIO()
+    storable = image if image.mode in PNG_MODES else image.convert("RGB")
+    storable.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def _convert_buffer(source: Any) -> bytes:
+    """Return an encoded image as it is, and encode an array of pixels."""
     if isinstance(source, bytes):
         return source
     try:
-        if isinstance(source, (str, os.PathLike)):
-            return Path(source).read_bytes()
-        return source.read()
-    except OSError as error:
-        raise SourceError(f"cannot read {source}: {error.strerror}") from error
+        view = memoryview(source.__array__() if hasattr(source, "__array__") else source)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{type(source).__name__} is not a photograph: expected {ACCEPTED}") from (
+            error
+        )
+    if view.ndim == 1 and view.itemsize == 1:
+        return view.tobytes()
+    return encode_png(view)
+
+
+def encode_png(pixels: memoryview) -> bytes:
+    """Encode pixels of shape (H, W) or (H, W, 1 to 4), uint8 or uint16, as PNG.
+
+    The channels are gray, gray and alpha, RGB, or RGB and alpha.
+
+    Raises:
+        TypeError: another shape or type.
+    """
+    shape = pixels.shape or ()
+    channels = shape[2] if pixels.ndim == 3 else 1
+    depth = {"B": 8, "H": 16}.get(pixels.format)
+    if depth is None or pixels.ndim not in (2, 3) or not 1 <= channels <= 4 or not pixels.nbytes:
+        raise TypeError(
+            f"an array of shape {shape} and type {pixels.format!r} is not a photograph: "
+            f"expected {ACCEPTED}"
+        )
+    height, width = shape[:2]
+    raw = pixels.tobytes()
+    if depth == 16 and sys.byteorder == "little":
+        samples = array("H", raw)
+        samples.byteswap()
+        raw = samples.tobytes()
+    stride = len(raw) // height
+    # Filter type 0 (none) before each row; the fastest compression, since this is sent once.
+    rows = b"".join(b"\0" + raw[start : start + stride] for start in range(0, len(raw), stride))
+    header = struct.pack(">IIBBBBB", width, height, depth, PNG_COLOR_TYPES[channels], 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows, 1)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )

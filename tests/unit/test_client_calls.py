@@ -273,7 +273,7 @@ def test_message_over_the_servers_limit_is_too_large(
 def test_foreign_server_is_a_protocol_error(
     colorize: Colorize, url: str, scripted: ScriptedServer
 ) -> None:
-    scripted.script = [ForeignError(404, grpc.StatusCode.UNIMPLEMENTED, "what?")]
+    scripted.script = [ForeignError(405, grpc.StatusCode.UNIMPLEMENTED, "what?")]
     with pytest.raises(ProtocolError):
         colorize(url)
     assert len(scripted.requests) == 1

@@ -141,7 +141,7 @@ def test_exception_in_the_callers_iterable_is_raised(url: str) -> None:
 
 
 def test_concurrency_of_zero_is_refused(url: str) -> None:
-    with Client(url) as client, pytest.raises(ValueError, match="greater than 0"):
+    with Client(url) as client, pytest.raises(ValueError, match="at least 1"):
         client.colorize_many([], concurrency=0)
     with pytest.raises(ValueError, match="at least 1"):
         AsyncClient(url).colorize_many([], concurrency=0)
