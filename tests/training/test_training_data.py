@@ -9,6 +9,7 @@ import pytest
 import skimage.data
 
 from rehue_training.data import dataset
+from rehue_training.errors import InputError
 
 COLOUR = {"cat.png": "chelsea", "coffee.jpg": "coffee", "rocket.jpg": "rocket"}
 
@@ -165,7 +166,63 @@ def test_classes_are_selected_by_the_manifest(tmp_path: Path) -> None:
     free = three.select_classes(("A", "B"), manifest)
     assert (free.names, free.offsets.tolist()) == (["a.jpg"], [0])
     assert three.select_classes(("U",), manifest).offsets.tolist() == [1]
-    with pytest.raises(ValueError, match="pass the manifest"):
+    with pytest.raises(ValueError, match="with --manifest"):
         three.select_classes(("A",), None)
     with pytest.raises(ValueError, match="of the classes C"):
         three.select_classes(("C",), manifest)
+
+
+def test_a_changed_folder_is_read_again(folder: Path, tmp_path: Path) -> None:
+    assert len(read(folder, tmp_path)) == 3
+    write(folder / "deep" / "new.jpg", skimage.data.astronaut())  # `folder` itself is unchanged
+    assert len(read(folder, tmp_path)) == 4
+    write(folder / "deep" / "cat.png", skimage.data.coffee())
+    found = read(folder, tmp_path)
+    replaced = found[found.names.index("deep/cat.png")]
+    assert replaced.shape == (200, 300, 3), "the coffee, no longer the cat"
+    (folder / "deep" / "rocket.jpg").unlink()
+    assert len(read(folder, tmp_path)) == 3
+
+
+def test_kaggles_folders_are_found_deeper_and_the_test_part_stays_out(tmp_path: Path) -> None:
+    home = tmp_path / "archive"
+    write(home / "data" / "train_color" / "chelsea.jpg", skimage.data.chelsea())
+    write(home / "data" / "test_color" / "rocket.jpg", skimage.data.rocket())
+    write(home / "data" / "train_black" / "chelsea.jpg", np.dstack([skimage.data.camera()] * 3))
+    assert read(home, tmp_path).names == ["chelsea.jpg"]
+    assert [name for name, _ in dataset.read_files([home], part="test")] == ["rocket.jpg"]
+
+
+def test_what_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
+    gray = np.dstack([skimage.data.camera()] * 3)
+    write(tmp_path / "kaggle" / "train_black" / "0.jpg", gray)
+    with pytest.raises(InputError, match=r"1 gray.*photographs in colour .*train_color"):
+        read(tmp_path / "kaggle", tmp_path)
+    write(tmp_path / "kaggle" / "test_color" / "0.jpg", skimage.data.coffee())
+    with pytest.raises(InputError, match="has a folder test_color but no train_color"):
+        read(tmp_path / "kaggle", tmp_path)
+    (tmp_path / "archive.zip").write_bytes(b"PK")
+    with pytest.raises(InputError, match=r"archive\.zip is neither a picture nor a tar; unpack"):
+        read(tmp_path / "archive.zip", tmp_path)
+    (tmp_path / "manifest.tsv").write_text("name\tclass\n")
+    with pytest.raises(InputError, match="has no column file"):
+        named("a.jpg").select_classes(("A",), tmp_path / "manifest.tsv")
+
+
+@pytest.mark.parametrize("count", [2, 16, 116])
+def test_few_photographs_still_split(count: int) -> None:
+    few = named(*(f"image{number:04}.jpg" for number in range(count)))
+    train, validation = few.split(0.03)
+    assert sorted(train + validation) == list(range(count))
+    assert train
+    assert validation
+    assert few.split(0.999)[0], "some are left to train on"
+
+
+def test_too_few_photographs_to_split_are_an_error() -> None:
+    with pytest.raises(InputError, match="1 photographs, 0 of them held out, are too few"):
+        named("a.jpg").split(0.5)
+    with pytest.raises(InputError, match="2 photographs, 2 of them held out, are too few"):
+        named("sea_1.jpg", "sea_2.jpg").split(0.5, ("sea",))
+    with pytest.raises(InputError, match="the source moon; there are sea, town"):
+        named("sea_1.jpg", "town_2.jpg").split(0.5, ("moon",))

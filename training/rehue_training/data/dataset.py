@@ -21,6 +21,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from rehue_training.errors import InputError
+
 UInt8 = NDArray[np.uint8]
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
@@ -34,7 +36,13 @@ MIN_SIDE = 32
 # Photographs with neighbouring numbers are often frames of one scene or rooms of
 # one house: groups of this many stay on the same side of the validation split.
 GROUP_SIZE = 20
+NO_MANIFEST = "classes: pass the table of the photographs' classes with --manifest"
 DECODE_BATCH = 256  # photographs in memory while threads decode them
+MAX_LISTED = 20  # sources named in an error
+GRAY_HINT = (
+    "; training needs photographs in colour (of Kaggle's dataset, pass the folder that holds "
+    "train_color)"
+)
 
 
 @dataclass
@@ -79,17 +87,19 @@ class Dataset:
                 and `class`.
 
         Raises:
-            ValueError: there is no manifest, or no photograph is of such a class.
+            InputError: there is no manifest, or no photograph is of such a class.
         """
         if manifest is None:
-            raise ValueError("classes: pass the manifest that lists each photograph's class "
-                             "(--manifest)")  # fmt: skip
+            raise InputError(NO_MANIFEST)
         with manifest.open(newline="") as file:
             rows = csv.DictReader(file, delimiter="\t")
+            absent = {"file", "class"} - set(rows.fieldnames or ())
+            if absent:
+                raise InputError(f"{manifest} has no column {' and no column '.join(absent)}")
             known = {Path(row["file"]).name: row["class"] for row in rows}
         keep = [i for i, name in enumerate(self.names) if known.get(Path(name).name) in classes]
         if not keep:
-            raise ValueError(f"classes: no photograph is of the classes {', '.join(classes)}")
+            raise InputError(f"classes: no photograph is of the classes {', '.join(classes)}")
         names = [self.names[index] for index in keep]
         return replace(self, names=names, shapes=self.shapes[keep], offsets=self.offsets[keep])
 
@@ -97,22 +107,47 @@ class Dataset:
         """Return the indices to train on and those to validate on.
 
         All photographs of the sources `held_out` are for validation, and `share` of
-        the groups of the other sources.
+        the groups of the other sources. If that left one side empty, as it can with few
+        photographs, the nearest group changes sides; a single group is split by photograph.
 
         Raises:
-            ValueError: a source of `held_out` has no photograph in this dataset.
+            InputError: a source of `held_out` has no photograph in this dataset, or too few
+                photographs are left to train and validate on.
         """
         absent = sorted(set(held_out) - {parse_source(name) for name in self.names})
         if absent:
-            raise ValueError(f"held_out: no photographs of the source {', '.join(absent)}")
-        train: list[int] = []
-        validation: list[int] = []
-        for index, name in enumerate(self.names):
-            validates = (
-                parse_source(name) in held_out or _hash_to_fraction(parse_group(name)) < share
+            known = ", ".join(sorted({parse_source(name) for name in self.names})[:MAX_LISTED])
+            raise InputError(
+                f"held_out: no photographs of the source {', '.join(absent)}; there are {known}"
             )
-            (validation if validates else train).append(index)
+        held = [i for i, name in enumerate(self.names) if parse_source(name) in held_out]
+        rest = sorted(set(range(len(self))) - set(held))
+        names = [self.names[i] for i in rest]
+        selected = _select_for_validation(names, share, at_least_one=not held)
+        train = [i for i, validates in zip(rest, selected, strict=True) if not validates]
+        validation = sorted(set(held + rest) - set(train))
+        if not train or not validation:
+            raise InputError(
+                f"{len(self)} photographs, {len(held)} of them held out, are too few: training and "
+                "validation need at least one each"
+            )
         return train, validation
+
+
+def _select_for_validation(
+    names: list[str], share: float, *, at_least_one: bool
+) -> NDArray[np.bool_]:
+    """Return which photographs are for validation, by the hash of their group."""
+    if not names:
+        return np.zeros(0, np.bool_)
+    groups = [parse_group(name) for name in names]
+    if len(set(groups)) == 1 and at_least_one:
+        groups = names
+    fractions = np.array([_hash_to_fraction(group) for group in groups])
+    if at_least_one:
+        share = max(share, np.nextafter(fractions.min(), 1))
+    selected = fractions < share
+    return np.asarray(fractions < fractions.max() if selected.all() else selected)
 
 
 def parse_group(name: str) -> str:
@@ -136,33 +171,50 @@ def _hash_to_fraction(text: str) -> float:
 def read_files(paths: Iterable[Path], *, part: str = "train") -> Iterator[tuple[str, bytes]]:
     """Yield name and encoded bytes of every picture under `paths`, in a fixed order.
 
-    A path is a tar, one picture, a folder tree of pictures and tars, or a folder in
-    Kaggle's layout, of which `part` ("train" or "test") is read.
+    A path is a tar, one picture, or a folder tree of pictures and tars. If the tree holds
+    folders in Kaggle's layout, only their `part` ("train" or "test") is read.
 
     Raises:
         FileNotFoundError: there is nothing at a path.
+        InputError: a file is of another kind, or a folder in Kaggle's layout lacks the part.
     """
     for path in paths:
-        if path.is_dir():
-            yield from _read_folder(path / KAGGLE[part] if _is_kaggle(path) else path)
-        elif path.suffix == ".tar" or path.name.endswith(".tar.gz"):
-            yield from _read_tar(path)
-        elif path.is_file():
-            yield path.name, path.read_bytes()
-        else:
-            raise FileNotFoundError(f"no photographs at {path}")
+        for name, file in _list_files(path, part):
+            if _is_tar(file):
+                yield from _read_tar(file)
+            else:
+                yield name, file.read_bytes()
 
 
-def _is_kaggle(folder: Path) -> bool:
-    return any((folder / name).is_dir() for name in KAGGLE.values())
+def _list_files(path: Path, part: str) -> Iterator[tuple[str, Path]]:
+    """Yield the pictures and tars that `read_files` reads, with their names."""
+    if path.is_dir():
+        for folder in _find_folders(path, part):
+            for file in sorted(folder.rglob("*")):
+                if file.is_file() and (file.suffix.lower() in SUFFIXES or file.suffix == ".tar"):
+                    yield file.relative_to(folder).as_posix(), file
+    elif not path.is_file():
+        raise FileNotFoundError(f"there is nothing at {path}")
+    elif _is_tar(path) or path.suffix.lower() in SUFFIXES:
+        yield path.name, path
+    else:
+        raise InputError(f"{path} is neither a picture nor a tar; unpack it into a folder first")
 
 
-def _read_folder(folder: Path) -> Iterator[tuple[str, bytes]]:
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in SUFFIXES:
-            yield path.relative_to(folder).as_posix(), path.read_bytes()
-        elif path.suffix == ".tar":
-            yield from _read_tar(path)
+def _find_folders(folder: Path, part: str) -> list[Path]:
+    """Return the folders in Kaggle's layout of that part, or the folder itself without any."""
+    roots = {found.parent for name in KAGGLE.values() for found in folder.rglob(name)}
+    if not roots:
+        return [folder]
+    parts = sorted(root / KAGGLE[part] for root in roots if (root / KAGGLE[part]).is_dir())
+    if not parts:
+        other = next(name for key, name in KAGGLE.items() if key != part)
+        raise InputError(f"{folder} has a folder {other} but no {KAGGLE[part]}")
+    return parts
+
+
+def _is_tar(path: Path) -> bool:
+    return path.suffix == ".tar" or path.name.endswith(".tar.gz")
 
 
 def _read_tar(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -200,7 +252,7 @@ def load_dataset(paths: Iterable[Path], *, cache: Path, short_side: int = 200) -
 
     Raises:
         FileNotFoundError: there is nothing at a path.
-        ValueError: none of the pictures can be used.
+        InputError: none of the pictures can be used; or see `read_files`.
     """
     paths = [path.resolve() for path in paths]
     folder = cache / _compute_cache_key(paths, short_side)
@@ -211,7 +263,12 @@ def load_dataset(paths: Iterable[Path], *, cache: Path, short_side: int = 200) -
 
 
 def _compute_cache_key(paths: list[Path], short_side: int) -> str:
-    files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    """Return a name for the cache that changes with any file's name, size or time."""
+    files = [
+        (str(file), file.stat().st_size, file.stat().st_mtime_ns)
+        for path in paths
+        for _, file in _list_files(path, "train")
+    ]
     return hashlib.sha256(json.dumps([files, short_side]).encode()).hexdigest()[:16]
 
 
@@ -261,7 +318,7 @@ def _open_cache(folder: Path) -> Dataset:
     index = json.loads((folder / "index.json").read_text())
     report = Report(**index["report"])
     if not index["names"]:
-        raise ValueError(f"no usable photographs: {report}")
+        raise InputError(f"no usable photographs: {report}{GRAY_HINT if report.gray else ''}")
     shapes = np.array(index["shapes"], np.int64)
     sizes = shapes.prod(axis=1) * 3
     offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]])
