@@ -55,8 +55,8 @@ def _add_colorize_route(app: FastAPI, service: Service) -> None:
         with observe_request(
             "http", "POST /v1/colorize", request_id, lambda: request.headers
         ) as record:
-            service.keys.authenticate(request.headers.get("authorization"))
-            async with service.admission.admit(_parse_timeout(request)) as deadline:
+            caller = service.keys.authenticate(request.headers.get("authorization"))
+            async with service.admission.admit(caller, _parse_timeout(request)) as deadline:
                 data = await read_photograph(request, service.settings.max_bytes)
                 record.bytes_in = len(data)
                 parameters = Parameters(model, strength, format, quality)

@@ -18,6 +18,7 @@ from ray.serve.grpc_util import RayServegRPCContext, gRPCInputStream
 
 from rehue_client.v1 import rehue_pb2
 from rehue_serve.errors import Internal, InvalidParameter, RehueError
+from rehue_serve.keys import Caller
 from rehue_serve.observation import RequestRecord, observe_request
 from rehue_serve.pipeline import DEFAULT_QUALITY, Parameters
 from rehue_serve.rpc_errors import GRPC_STATUS, build_rpc_status
@@ -71,8 +72,8 @@ async def colorize(
     request_id = _get_request_id(context)
     try:
         with _observe(context, request_id) as record:
-            service.keys.authenticate(_get_metadata(context, "authorization"))
-            return await _answer(service, request, request_id, record)
+            caller = service.keys.authenticate(_get_metadata(context, "authorization"))
+            return await _answer(service, caller, request, request_id, record)
     except RehueError as error:
         _set_error(context, error, request_id)
         return rehue_pb2.ColorizeResponse()
@@ -85,11 +86,12 @@ async def colorize_stream(
 ) -> AsyncIterator[rehue_pb2.ColorizeResponse]:
     """Colorize the photographs of a stream; answers come in the order in which they are ready."""
     request_id = _get_request_id(context)
-    if refusal := _refuse_stream(service, context, request_id):
-        _set_error(context, refusal, request_id)
+    caller = _authenticate_stream(service, context, request_id)
+    if isinstance(caller, RehueError):
+        _set_error(context, caller, request_id)
         return
     answers: asyncio.Queue[rehue_pb2.ColorizeResponse | None] = asyncio.Queue()
-    reader = asyncio.create_task(_read_stream(service, requests, context, answers))
+    reader = asyncio.create_task(_read_stream(service, caller, requests, context, answers))
     try:
         while (answer := await answers.get()) is not None:
             yield answer
@@ -103,23 +105,23 @@ async def colorize_stream(
             await reader
 
 
-def _refuse_stream(
+def _authenticate_stream(
     service: Service, context: RayServegRPCContext, request_id: str
-) -> RehueError | None:
-    """Return the error that refuses a stream, which then counts as one request."""
+) -> Caller | RehueError:
+    """Return the caller, or the error of a refused stream, which counts as one request."""
     try:
-        service.keys.authenticate(_get_metadata(context, "authorization"))
+        return service.keys.authenticate(_get_metadata(context, "authorization"))
     except Exception:  # noqa: BLE001  # observed below, like any request
         try:
             with _observe(context, request_id):
                 raise
         except RehueError as error:
             return error
-    return None
 
 
 async def _read_stream(
     service: Service,
+    caller: Caller,
     requests: gRPCInputStream[rehue_pb2.ColorizeRequest],
     context: RayServegRPCContext,
     answers: "asyncio.Queue[rehue_pb2.ColorizeResponse | None]",
@@ -134,7 +136,7 @@ async def _read_stream(
     async def answer_one(request: rehue_pb2.ColorizeRequest, request_id: str) -> None:
         try:
             with _observe(context, request_id) as record:
-                answer = await _answer(service, request, request_id, record)
+                answer = await _answer(service, caller, request, request_id, record)
             answers.put_nowait(answer)
         except RehueError as error:
             answers.put_nowait(
@@ -158,7 +160,11 @@ async def _read_stream(
 
 
 async def _answer(
-    service: Service, request: rehue_pb2.ColorizeRequest, request_id: str, record: RequestRecord
+    service: Service,
+    caller: Caller,
+    request: rehue_pb2.ColorizeRequest,
+    request_id: str,
+    record: RequestRecord,
 ) -> rehue_pb2.ColorizeResponse:
     record.bytes_in = len(request.image)
     if request.format == MALFORMED:
@@ -169,7 +175,7 @@ async def _answer(
         format=_FORMATS.get(request.format, str(request.format)),
         quality=request.quality if request.HasField("quality") else DEFAULT_QUALITY,
     )
-    async with service.admission.admit() as deadline:
+    async with service.admission.admit(caller) as deadline:
         picture = await service.pipeline.colorize(request.image, parameters, deadline)
     record.picture = picture
     return rehue_pb2.ColorizeResponse(

@@ -22,11 +22,13 @@ class Service:
         self.pipeline = Pipeline(settings, triton, self.admission)
 
     async def start(self) -> None:
+        await self.keys.start()
         await self.triton.start()
         self._reporter = asyncio.create_task(self._report_requests())
 
     async def close(self) -> None:
         self._reporter.cancel()
+        await self.keys.close()
         await self.triton.close()
         self.pipeline.close()
 

@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from rehue_serve.keys import read_keys
+
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -81,7 +83,16 @@ class Settings(BaseSettings):
         0, ge=0, description="Threads of one replica for codecs and Lab; 0: one per core."
     )
     api_keys_file: Path | None = Field(
-        None, description="File with one API key per line. Empty: no key is required."
+        None,
+        description="File with one API key per line; lines that begin with `#` are comments. It is "
+        "read again within a second of a change. While it is missing, unreadable or without keys, "
+        "the keys read last stay valid. Empty: no key is required.",
+    )
+    max_requests_per_key: int = Field(
+        0,
+        ge=0,
+        description="Photographs in flight in one replica with the same API key; more are refused. "
+        "0: three quarters of `REHUE_MAX_REQUESTS`, so that no key can take every place.",
     )
     log_format: Literal["text", "json"] = Field(
         "text",
@@ -125,6 +136,8 @@ class Settings(BaseSettings):
     def _check_keys_file(cls, value: Path | None) -> Path | None:
         if value is not None and not value.is_file():
             raise ValueError(f"{value} is not a file")
+        if value is not None and not read_keys(value):
+            raise ValueError(f"{value} has no keys")
         return value
 
     @property
@@ -133,6 +146,11 @@ class Settings(BaseSettings):
         base = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318")
         default = f"{base.rstrip('/')}/v1/traces"
         return os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", default)
+
+    @property
+    def key_limit(self) -> int:
+        """Number of photographs in flight with the same API key in one replica."""
+        return self.max_requests_per_key or max(1, self.max_requests * 3 // 4)
 
     @property
     def work_threads(self) -> int:

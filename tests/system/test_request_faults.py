@@ -122,7 +122,7 @@ async def test_requests_that_the_caller_gives_up_are_no_faults(
         await asyncio.sleep(60)
 
     caplog.set_level(logging.INFO)
-    sleepers[0].pace(2)
+    sleepers[0].set_batch_seconds(2)
     try:
         async with start_service(sleepers[0].url) as service:
             async with serve_grpc(service) as stub:
@@ -136,6 +136,6 @@ async def test_requests_that_the_caller_gives_up_are_no_faults(
                 upload.cancel()
                 await asyncio.sleep(0.2)
     finally:
-        sleepers[0].pace(0.02)
+        sleepers[0].set_batch_seconds()
     assert outcomes(caplog) == [("INFO", "ABANDONED")] * 2
     assert not causes(caplog)

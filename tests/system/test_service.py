@@ -50,7 +50,9 @@ async def test_keys(triton: EmbeddedTriton, tmp_path: Path, photo: bytes) -> Non
         assert (await client.get("/healthz")).status_code == 200
         keys.write_text("third\n")
         os.utime(keys, (0, 0))  # another time of change, whatever the clock's steps
-        assert await status("Bearer second") == 401
+        async with asyncio.timeout(5):
+            while await status("Bearer second") != 401:
+                await asyncio.sleep(0.1)
         assert await status("Bearer third") == 200
 
 
@@ -65,6 +67,33 @@ async def test_overload_is_refused_at_once(triton: EmbeddedTriton, photo: bytes)
     assert sum(answer.status_code == 200 for answer in answers) == 4
     assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
     assert refused[0].json()["type"] == "urn:rehue:problem:overloaded"
+
+
+async def test_one_key_cannot_take_every_place(
+    sleepers: list[SleepingTriton], tmp_path: Path, photo: bytes
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("greedy\nmodest\n")
+    sleepers[0].set_batch_seconds(1)
+    try:
+        async with served(sleepers[0].url, max_requests=8, api_keys_file=keys) as client:
+
+            async def send(key: str) -> httpx.Response:
+                headers = {"Authorization": f"Bearer {key}"}
+                return await client.post("/v1/colorize", content=photo, headers=headers)
+
+            many = [asyncio.create_task(send("greedy")) for _ in range(20)]
+            await asyncio.sleep(0.3)
+            other = await send("modest")
+            answers = await asyncio.gather(*many)
+    finally:
+        sleepers[0].set_batch_seconds()
+    assert other.status_code == 200
+    assert sum(answer.status_code == 200 for answer in answers) == 6
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert len(refused) == 14
+    assert "this API key" in refused[0].json()["detail"]
+    assert int(refused[0].headers["retry-after"]) >= 1
 
 
 async def test_retry_after_is_how_long_photographs_take(
