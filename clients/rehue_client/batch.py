@@ -1,95 +1,133 @@
-"""Colorize many photographs from the command line: progress, failures, resume."""
+"""Colorize many photographs from the command line."""
 
 import asyncio
-import contextlib
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
-
 from rehue_client.async_client import AsyncClient
+from rehue_client.checks import FATAL_ERRORS, check_server, describe_error, is_output_lost
 from rehue_client.errors import RehueError
-from rehue_client.outputs import Job
-from rehue_client.picture import Options, Result
-from rehue_client.sources import Source
+from rehue_client.journal import Journal
+from rehue_client.outputs import STDIN, STDOUT, Job
+from rehue_client.picture import Options, Picture
+from rehue_client.report import Report
+from rehue_client.threads import start_daemon_thread
+
+SAVE_GRACE = 2.0  # seconds for a picture that is being written when the run is stopped
+
+
+class Stopped(Exception):
+    """No further photograph can succeed; the message says why."""
 
 
 @dataclass
 class Batch:
-    """The jobs of one `rehue colorize` and their outcomes so far."""
+    """The jobs of one `rehue colorize`.
+
+    Args:
+        folder: the output folder; None if the output is one file.
+        resume: skip what the journal says is done.
+    """
 
     jobs: list[Job]
+    folder: Path | None
     options: Options
+    report: Report
     concurrency: int = 8
     resume: bool = False
-    colorized: int = 0
-    skipped: int = 0
-    failures: list[tuple[Path, str]] = field(default_factory=list)
+    journal: Journal = field(init=False)
 
-    async def run(self, client: AsyncClient) -> None:
-        """Colorize all pending jobs; failures do not stop the others."""
-        pending: dict[Source, Job] = {job.source: job for job in self._select_pending()}
-        with _create_progress() as progress:
-            task = progress.add_task("colorizing", total=len(pending))
-            results = client.colorize_many(
-                iter(pending), concurrency=self.concurrency, **vars(self.options)
-            )
-            async with contextlib.aclosing(results):
-                async for result in results:
-                    await self._finish(pending[result.source], result)
-                    progress.advance(task)
+    def __post_init__(self) -> None:
+        self.journal = Journal(self.folder, self.options)
 
-    def report(self, seconds: float) -> None:
-        """Print the counts to standard output and the failures to standard error."""
-        skipped = f", {self.skipped} already there" if self.skipped else ""
-        failed = f", {len(self.failures)} failed" if self.failures else ""
-        print(f"{self.colorized} colorized{skipped}{failed} in {seconds:.1f} s")
-        console = Console(stderr=True, highlight=False, soft_wrap=True)
-        for path, reason in self.failures:
-            console.print(f"failed: {path}: {reason}", markup=False)
+    async def check(self, client: AsyncClient) -> str | None:
+        """Check the server, key, model and options with a tiny image.
 
-    def _select_pending(self) -> Iterator[Job]:
+        A single photograph is sent without: it finds the same problems.
+
+        Returns:
+            name and version of the model, or None if nothing was sent.
+
+        Raises:
+            RehueError: the server refuses the options, or does not answer.
+        """
+        if len(self.jobs) == 1 and not self.resume:
+            return None
+        return await check_server(client, self.options)
+
+    def select_pending(self, model: str | None) -> list[Job]:
+        """Return the jobs to do; report those that cannot be done, or are done already.
+
+        Raises:
+            OSError: the journal cannot be read.
+        """
+        if self.resume:
+            self.journal.load()
+        return list(self._filter_jobs(model))
+
+    async def run(self, client: AsyncClient, jobs: list[Job]) -> None:
+        """Colorize ``jobs``. A failure does not stop the others, unless all would fail."""
+        queue = iter(jobs)
+        async with self.report.show_progress(len(self.jobs)):
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(min(self.concurrency, len(jobs))):
+                        group.create_task(self._work(client, queue))
+            except* Stopped as stopped:
+                self.report.stopped = str(stopped.exceptions[0])
+
+    def _filter_jobs(self, model: str | None) -> Iterator[Job]:
         for job in self.jobs:
             if job.problem is not None:
-                self.failures.append((job.source, job.problem))
-            elif self.resume and job.output.exists():
-                self.skipped += 1
+                self.report.add_failed(job, job.problem)
+            elif self.resume and self.journal.is_done(job, model):
+                self.report.add_skipped(job)
             else:
                 yield job
 
-    async def _finish(self, job: Job, result: Result) -> None:
-        if result.picture is None:
-            self.failures.append((job.source, _describe_error(result.error)))
+    async def _work(self, client: AsyncClient, queue: Iterator[Job]) -> None:
+        for job in queue:
+            await self._colorize(client, job)
+
+    async def _colorize(self, client: AsyncClient, job: Job) -> None:
+        source = sys.stdin.buffer if job.source == STDIN else job.source
+        options = replace(self.options, format=job.format)
+        try:
+            picture = await client.colorize(source, **vars(options))
+        except RehueError as error:
+            self.report.add_failed(job, error)
+            if isinstance(error, FATAL_ERRORS):
+                raise Stopped(describe_error(error)) from error
             return
         try:
-            # In a thread, because a slow disk would block the event loop.
-            await asyncio.to_thread(result.picture.save, job.output)
-        except OSError as error:
-            self.failures.append((job.source, f"cannot write {job.output}: {error.strerror}"))
+            await self._save_in_thread(job, picture)
+        except (OSError, ValueError) as error:
+            message = f"cannot write {job.output}: {getattr(error, 'strerror', None) or error}"
+            self.report.add_failed(job, message)
+            if isinstance(error, OSError) and is_output_lost(error, self.folder):
+                raise Stopped(message) from error
+
+    async def _save_in_thread(self, job: Job, picture: Picture) -> None:
+        # In a thread: a slow disk would block the event loop, and one that hangs must
+        # not prevent an exit.
+        work = start_daemon_thread(partial(self._save, job, picture))
+        saved = asyncio.wrap_future(work)
+        try:
+            await asyncio.shield(saved)
+        except asyncio.CancelledError:
+            await asyncio.wait({saved}, timeout=SAVE_GRACE)
+            if saved.done() and saved.exception() is None:
+                self.report.add_colorized(job, picture)
+            raise
+        self.report.add_colorized(job, picture)
+
+    def _save(self, job: Job, picture: Picture) -> None:
+        if job.output == STDOUT:
+            sys.stdout.buffer.write(picture.data)
+            sys.stdout.buffer.flush()
         else:
-            self.colorized += 1
-
-
-def _describe_error(error: RehueError | None) -> str:
-    request = getattr(error, "request_id", None)
-    return f"{error} (request {request})" if request else str(error)
-
-
-def _create_progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
+            picture.save(job.output)
+            self.journal.add(job, picture.model)

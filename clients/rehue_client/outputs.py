@@ -1,15 +1,26 @@
 """Sources and output files of `rehue colorize`."""
 
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import stat
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-# Files in folders are photographs if they have one of these suffixes. A file that is
-# named on the command line is always taken.
-PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff"})
+from rehue_client.picture import get_suffix_format
 
 OUTPUT_SUFFIXES = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "tiff": ".tif"}
+
+# What "-" stands for on the command line.
+STDIN = Path("/dev/stdin")
+STDOUT = Path("/dev/stdout")
+
+SPECIAL_FILES = (
+    (stat.S_ISFIFO, "pipe"),
+    (stat.S_ISSOCK, "socket"),
+    (stat.S_ISCHR, "device"),
+    (stat.S_ISBLK, "device"),
+)
 
 
 @dataclass(frozen=True)
@@ -18,68 +29,138 @@ class Job:
 
     source: Path
     output: Path
+    format: str = "auto"
     problem: str | None = None
 
 
-def list_jobs(paths: Iterable[Path], out: Path, *, format: str = "auto") -> list[Job]:
-    """Return one job for each photograph in ``paths``.
+class Search:
+    """The photographs in files and folders, and what was left out.
 
-    Folders are searched recursively, and their tree is kept below ``out``. For a
-    single file, ``out`` may be a file name: one with the suffix of a photograph.
-    No output overwrites a source, and no two outputs are the same file.
+    Args:
+        out: output folder; for a single photograph also a file name, or `STDOUT`.
+        format: image format of the outputs; ``auto``: that of the output's suffix.
+        follow_links: search folders that are symbolic links.
+
+    Attributes:
+        folder: the output folder, or None if the output is one file.
+        left_out: number of files and folders left out, by kind.
     """
-    paths = list(paths)
-    if len(paths) == 1 and not paths[0].is_dir() and _is_file_name(out):
-        pairs = [(paths[0], out)]
-    else:
-        pairs = [
-            (source, _change_suffix(out / relative, format))
-            for path in paths
-            for source, relative in _find_photos(path, out)
-        ]
-    return list(_find_conflicts(pairs))
+
+    def __init__(self, out: Path, *, format: str = "auto", follow_links: bool = False) -> None:
+        self.out = out
+        self.format = format
+        self.follow_links = follow_links
+        self.folder: Path | None = out
+        self.left_out: Counter[str] = Counter()
+
+    def list_jobs(self, paths: Sequence[Path]) -> list[Job]:
+        """Return one job for each photograph in ``paths``.
+
+        Folders are searched recursively, and their tree is kept below the output
+        folder. No output overwrites a source, and no two outputs are the same file.
+
+        Raises:
+            ValueError: the output is one file, and either there are several
+                photographs, or its suffix disagrees with ``format``.
+        """
+        is_single = len(paths) == 1 and not paths[0].is_dir()
+        if self.out == STDOUT or (is_single and _is_file_name(self.out)):
+            if not is_single:
+                raise ValueError("standard output takes a single photograph, not several")
+            self.folder = None
+            return list(_resolve_conflicts([self._create_single_job(paths[0])]))
+        if STDIN in paths:
+            raise ValueError("standard input needs a file name or - as the output")
+        jobs = (job for path in paths for job in self._search(path))
+        return list(_resolve_conflicts(jobs))
+
+    def _create_single_job(self, source: Path) -> Job:
+        expected = get_suffix_format(self.out)
+        if self.format != "auto" and expected not in (None, self.format):
+            raise ValueError(
+                f"the suffix of {self.out} stands for {expected}, but the format is {self.format}"
+            )
+        return Job(source, self.out, expected or self.format)
+
+    def _search(self, path: Path) -> Iterator[Job]:
+        if path.is_dir():
+            yield from self._search_folder(path, Path(), ())
+        else:
+            yield self._create_job(path, Path(path.name))
+
+    def _create_job(self, source: Path, relative: Path) -> Job:
+        output = self.out / relative
+        if self.format == "auto":
+            return Job(source, output, get_suffix_format(output) or "auto")
+        return Job(source, output.with_suffix(OUTPUT_SUFFIXES[self.format]), self.format)
+
+    def _search_folder(
+        self, folder: Path, relative: Path, parents: tuple[tuple[int, int], ...]
+    ) -> Iterator[Job]:
+        """Yield the jobs below a folder. ``parents``: device and inode of those above it."""
+        try:
+            status = folder.stat()
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            yield Job(folder, self.out / relative, problem=f"cannot read: {error.strerror}")
+            return
+        identity = (status.st_dev, status.st_ino)
+        if identity in parents:
+            self.left_out["linked folder that contains itself"] += 1
+            return
+        for entry in entries:
+            path = folder / entry.name
+            if (kind := self._classify(entry, path)) == "folder":
+                yield from self._search_folder(
+                    path, relative / entry.name, (*parents, identity)
+                )  # fmt: skip
+            elif kind == "photograph":
+                yield self._create_job(path, relative / entry.name)
+            elif kind is not None:
+                self.left_out[kind] += 1
+
+    def _classify(self, entry: os.DirEntry[str], path: Path) -> str | None:
+        """Return ``folder``, ``photograph``, a kind that is left out, or None to ignore it."""
+        is_folder = entry.is_dir()
+        if is_folder and path.resolve() == self.out.resolve():
+            return None  # it may hold the pictures of an earlier run
+        if entry.name.startswith("."):
+            return "hidden folder" if is_folder else "hidden file"
+        if is_folder:
+            is_left_out = entry.is_symlink() and not self.follow_links
+            return "linked folder (see --follow-links)" if is_left_out else "folder"
+        if get_suffix_format(path) is None:
+            return f"{path.suffix.lower()} file" if path.suffix else "file without suffix"
+        try:
+            mode = entry.stat().st_mode
+        except OSError:
+            return "broken link"
+        return next((kind for matches, kind in SPECIAL_FILES if matches(mode)), "photograph")
 
 
 def _is_file_name(out: Path) -> bool:
-    return out.suffix.lower() in PHOTO_SUFFIXES and not out.is_dir()
+    return get_suffix_format(out) is not None and not out.is_dir()
 
 
-def _find_photos(path: Path, out: Path) -> Iterator[tuple[Path, Path]]:
-    """Yield each source with its path relative to the output folder."""
-    if not path.is_dir():
-        yield path, Path(path.name)
-        return
-    for folder_name, subfolders, names in os.walk(path):
-        folder = Path(folder_name)
-        # Skip hidden folders and the output folder, which may hold an earlier run's pictures.
-        subfolders[:] = sorted(
-            name
-            for name in subfolders
-            if not name.startswith(".") and (folder / name).resolve() != out.resolve()
-        )
-        for name in sorted(names):
-            if Path(name).suffix.lower() in PHOTO_SUFFIXES and not name.startswith("."):
-                yield folder / name, (folder / name).relative_to(path)
-
-
-def _change_suffix(output: Path, format: str) -> Path:
-    return output if format == "auto" else output.with_suffix(OUTPUT_SUFFIXES[format])
-
-
-def _find_conflicts(pairs: Iterable[tuple[Path, Path]]) -> Iterator[Job]:
+def _resolve_conflicts(jobs: Iterable[Job]) -> Iterator[Job]:
     # A photograph that is named twice is colorized once.
-    outputs: dict[Path, Path] = {}
-    for source, output in pairs:
-        outputs.setdefault(source, output)
-    sources = {source.resolve() for source in outputs}
+    unique: dict[Path, Job] = {}
+    for job in jobs:
+        unique.setdefault(job.source, job)
+    sources = {source.resolve() for source in unique}
     used: dict[Path, Path] = {}
-    for source, output in outputs.items():
-        resolved = output.resolve()
-        if resolved in sources:
-            problem = f"{output} is a source and is never overwritten"
-        elif resolved in used:
-            problem = f"{output} is already the output of {used[resolved]}"
-        else:
-            problem = None
-            used[resolved] = source
-        yield Job(source, output, problem)
+    for job in unique.values():
+        resolved = job.output.resolve()
+        other = used.get(resolved)
+        if other is not None and other.with_suffix("") == job.source.with_suffix(""):
+            # a.jpg and a.png in one folder, with --format webp: a.webp and a.png.webp
+            name = job.source.name + job.output.suffix
+            job = replace(job, output=job.output.with_name(name))
+            resolved = job.output.resolve()
+        if job.problem is None and resolved in sources:
+            job = replace(job, problem=f"{job.output} is a source and is never overwritten")
+        elif job.problem is None and resolved in used:
+            job = replace(job, problem=f"{job.output} is already the output of {used[resolved]}")
+        elif job.problem is None:
+            used[resolved] = job.source
+        yield job

@@ -1,16 +1,39 @@
 """Options of a request, and what the server returns."""
 
+import base64
+import io
 import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rehue_client.errors import InvalidParameter, RehueError
 from rehue_client.sources import Source
 
+if TYPE_CHECKING:
+    import numpy as np
+    import PIL.Image
+
 FORMATS = ("auto", "jpeg", "png", "webp", "tiff")
+
+# The image format that a file name stands for.
+SUFFIX_FORMATS = {
+    ".jpg": "jpeg",
+    ".jpeg": "jpeg",
+    ".jpe": "jpeg",
+    ".jfif": "jpeg",
+    ".png": "png",
+    ".webp": "webp",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+}
+
+
+def get_suffix_format(path: Path) -> str | None:
+    """Return the image format of a file name, or None if its suffix is not an image's."""
+    return SUFFIX_FORMATS.get(path.suffix.lower())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +74,53 @@ class Picture:
     request_id: str
     timings: Timings
 
+    @property
+    def format(self) -> str:
+        """``jpeg``, ``png``, ``webp`` or ``tiff``."""
+        return self.media_type.removeprefix("image/")
+
+    def image(self) -> "PIL.Image.Image":
+        """Decode with Pillow, which has to be installed."""
+        try:
+            import PIL.Image
+        except ImportError as error:
+            raise ImportError("Picture.image() and .array() need Pillow") from error
+        return PIL.Image.open(io.BytesIO(self.data))
+
+    def array(self) -> "np.ndarray[Any, np.dtype[np.uint8]]":
+        """Decode to a NumPy array, (H, W, 3) uint8 in RGB. Needs NumPy and Pillow."""
+        try:
+            import numpy as np
+        except ImportError as error:
+            raise ImportError("Picture.array() needs NumPy") from error
+        return np.asarray(self.image().convert("RGB"))
+
+    def _repr_png_(self) -> bytes | None:
+        """Show the picture in Jupyter; likewise `_repr_jpeg_` and `_repr_html_`."""
+        return self.data if self.format == "png" else None
+
+    def _repr_jpeg_(self) -> bytes | None:
+        return self.data if self.format == "jpeg" else None
+
+    def _repr_html_(self) -> str | None:
+        if self.format != "webp":
+            return None
+        return f'<img src="data:image/webp;base64,{base64.b64encode(self.data).decode()}">'
+
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the image to ``path``, atomically; creates missing folders."""
+        """Write the image to ``path``, atomically; creates missing folders.
+
+        Raises:
+            ValueError: the suffix of ``path`` stands for another image format.
+            OSError: the file cannot be written.
+        """
         path = Path(path)
+        expected = get_suffix_format(path)
+        if expected is not None and expected != self.format:
+            raise ValueError(
+                f"{path} would contain a {self.format.upper()} image: "
+                f"use another suffix, or request format={expected!r}"
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".rehue-{secrets.token_hex(8)}")
         try:

@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
-import grpc
 import pytest
 
-from rehue_client import __version__, command
-from rehue_serve.testing.scripted import Action, Delay, ForeignError, Refusal, ScriptedServer, serve
+from rehue_client import __version__, command, journal
+from rehue_serve.testing.scripted import Action, Delay, Refusal, ScriptedServer, serve
 
 PHOTOS = Path(__file__).parents[1] / "photos"
 COFFEE = PHOTOS / "skimage_coffee.jpg"
@@ -43,7 +42,9 @@ def photos(tmp_path: Path) -> Path:
 
 
 def list_files(folder: Path) -> list[str]:
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+    """Return the files in a folder, without the journals for ``--resume``."""
+    files = (p for p in folder.rglob("*") if p.is_file() and p.name != journal.NAME)
+    return sorted(str(p.relative_to(folder)) for p in files)
 
 
 def run_colorize(scripted: ScriptedServer, *arguments: object) -> int:
@@ -139,11 +140,12 @@ def test_file_that_is_missing_is_a_failure_among_others(
     assert "nowhere.jpg: No such file" in captured.err
 
 
-def test_output_that_cannot_be_written_is_a_failure(
+def test_output_that_cannot_be_written_is_found_before_the_start(
     scripted: ScriptedServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "out").write_text("a file")
-    assert run_colorize(scripted, COFFEE, "-o", tmp_path / "out") == 1
+    assert run_colorize(scripted, COFFEE, "-o", tmp_path / "out") == 2
+    assert not scripted.requests
     assert "cannot write" in capsys.readouterr().err
 
 
@@ -222,7 +224,7 @@ def test_ctrl_c_exits_with_130_and_resume_continues(
     start = time.monotonic()
     out, err = process.communicate(timeout=60)
     assert (process.returncode, time.monotonic() - start < 3) == (130, True)
-    assert "4 colorized in" in out
+    assert "4 colorized, 6 not done in" in out
     assert "Traceback" not in err
     assert len(list_files(tmp_path / "out")) == 4  # no partial and no temporary files
     scripted.always = None
@@ -240,7 +242,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 15) -> None:
 def test_failing_server_does_not_stop_the_command(
     scripted: ScriptedServer, photos: Path, tmp_path: Path
 ) -> None:
-    scripted.always = lambda image: ForeignError(403, grpc.StatusCode.PERMISSION_DENIED)
+    scripted.always = lambda image: Refusal("INTERNAL")
     assert run_colorize(scripted, photos, "-o", tmp_path / "out") == 1
     assert len(scripted.requests) == 3
     assert not (tmp_path / "out").exists()

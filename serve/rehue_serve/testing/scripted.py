@@ -19,6 +19,7 @@ import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
+from rehue_client.checks import PROBE
 from rehue_client.v1 import rehue_pb2, rehue_pb2_grpc
 
 # By error reason: HTTP status, gRPC status.
@@ -88,14 +89,21 @@ class ScriptedServer:
         script: an answer for each request in turn; None, and no script: a picture.
         always: chooses the answer from the request's body; replaces the script.
         ready: what the readiness and health checks answer.
+        model: name and version of the model in the answers.
         requests: received so far, oldest first.
+        probes: requests with the command's test image, which are answered by `probe`
+            and counted apart.
+        probe: the answer to them.
         most_at_once: most requests in flight at one time.
     """
 
     script: list[Action] = field(default_factory=list)
     always: Callable[[bytes], Action] | None = None
     ready: bool = True
+    model: str = "rehue/1"
     requests: list[Request] = field(default_factory=list)
+    probe: Action = None
+    probes: list[Request] = field(default_factory=list)
     most_at_once: int = 0
     http_url: str = ""
     grpc_url: str = ""
@@ -105,6 +113,10 @@ class ScriptedServer:
     @contextmanager
     def receive(self, request: Request) -> Iterator[Action]:
         """Records a request and yields its answer, a `Delay` already waited for."""
+        if request.image == PROBE:
+            self.probes.append(request)
+            yield self.probe
+            return
         with self._lock:
             self.requests.append(request)
             self._in_flight += 1
@@ -147,6 +159,11 @@ def serve(
         rpc.stop(None).wait()
 
 
+def get_media_type(format: str) -> str:
+    """Return the media type that the answer claims; ``auto`` is taken for JPEG."""
+    return f"image/{'jpeg' if format == 'auto' else format}"
+
+
 class _HttpServer(ThreadingHTTPServer):
     daemon_threads = True
     scripted: ScriptedServer
@@ -178,9 +195,9 @@ class _HttpHandler(BaseHTTPRequestHandler):
             time=time.monotonic(),
         )
         with self.server.scripted.receive(request) as action:
-            self._send_answer(action, image)
+            self._send_answer(action, image, request.options.get("format", "auto"))
 
-    def _send_answer(self, action: Action, image: bytes) -> None:
+    def _send_answer(self, action: Action, image: bytes, format: str) -> None:
         if isinstance(action, Refusal):
             status = STATUSES[action.reason][0]
             problem = {
@@ -198,10 +215,10 @@ class _HttpHandler(BaseHTTPRequestHandler):
             timing = "decode;dur=1.5, infer;dur=20"
             headers = {
                 "X-Request-Id": "r-1",
-                "X-Rehue-Model": "rehue/1",
+                "X-Rehue-Model": self.server.scripted.model,
                 "Server-Timing": timing,
             }
-            self._send(200, "image/jpeg", image, headers)
+            self._send(200, get_media_type(format), image, headers)
 
     def _send(
         self, status: int, media_type: str, body: bytes, headers: dict[str, str] | None = None
@@ -250,8 +267,8 @@ class _Servicer(rehue_pb2_grpc.ColorizerServicer):
             return rehue_pb2.ColorizeResponse(
                 id=request.id,
                 image=request.image,
-                media_type="image/jpeg",
-                model="rehue/1",
+                media_type=get_media_type(options["format"]),
+                model=self._scripted.model,
                 request_id="r-1",
                 timings=rehue_pb2.Timings(decode=1.5, infer=20),
             )

@@ -1,0 +1,175 @@
+"""The command `rehue colorize`."""
+
+import argparse
+import asyncio
+import contextlib
+import signal
+import sys
+from pathlib import Path
+
+from rehue_client.async_client import AsyncClient
+from rehue_client.batch import Batch
+from rehue_client.checks import check_writable, describe_error
+from rehue_client.errors import RehueError
+from rehue_client.outputs import STDIN, STDOUT, Search
+from rehue_client.picture import FORMATS, Options
+from rehue_client.report import Report, describe_left_out
+from rehue_client.server_options import (
+    add_server_options,
+    create_client,
+    get_servers,
+    report_error,
+)
+from rehue_client.session import DEFAULT_MAX_BYTES
+from rehue_client.target import DEFAULT_TARGET
+
+EPILOG = """exit codes:
+  0    every photograph is colorized, or was already
+  1    some failed, or the run was stopped because all others would fail
+  2    nothing was colorized: wrong options, or a check before the start failed
+  130  interrupted (Ctrl-C); 143: terminated (SIGTERM)
+
+Before the first photograph the command checks that the output can be written and
+that the server accepts the key, the model and the options."""
+
+SIGTERM_EXIT = 143
+
+
+def add_colorize_command(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `rehue colorize`."""
+    parser.epilog = EPILOG
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    add = parser.add_argument
+    add("paths", nargs="+", metavar="PATH", help="files and folders; - for standard input")
+    add("-o", "--out", required=True, metavar="OUT",
+        help="output folder; for a single photograph also a file name, whose suffix decides "
+        "the format, or - for standard output")  # fmt: skip
+    add_server_options(parser, DEFAULT_TARGET)
+    add("--model", help="name of the model (default: the server's)")
+    add("--strength", type=_parse_strength, default=1.0, metavar="0..2",
+        help="strength of the colours (default: 1)")  # fmt: skip
+    add("--format", choices=FORMATS, default="auto",
+        help="image format of the outputs (default: that of the file name)")  # fmt: skip
+    add("--quality", type=_parse_quality, metavar="1..100", help="of JPEG and WebP")
+    add("--concurrency", type=_parse_count, default=8, metavar="N",
+        help="photographs in flight at a time (default: 8)")  # fmt: skip
+    add("--max-bytes", type=_parse_count, default=DEFAULT_MAX_BYTES, metavar="N",
+        help="larger files are not read and fail (default: %(default)s)")  # fmt: skip
+    add("--follow-links", action="store_true", help="search linked folders too")
+    add("--resume", action="store_true",
+        help="skip pictures that are there, unless source, model or options changed")  # fmt: skip
+    add("--dry-run", action="store_true", help="list what would be done; contacts no server")
+    add("--failures", type=Path, metavar="FILE",
+        help="write a line for each failure: the source, a tab, the reason")  # fmt: skip
+    add("--json", action="store_true",
+        help="print a JSON object for each photograph to standard output")  # fmt: skip
+    add("--quiet", action="store_true", help="print failures only")
+    parser.set_defaults(run=run_colorize)
+
+
+def run_colorize(namespace: argparse.Namespace) -> int:
+    """Run `rehue colorize` and return its exit code."""
+    with contextlib.ExitStack() as stack:
+        try:
+            options = Options(
+                model=namespace.model, strength=namespace.strength,
+                format=namespace.format, quality=namespace.quality,
+            )  # fmt: skip
+            out = STDOUT if namespace.out == "-" else Path(namespace.out)
+            _check_standard_output(out, namespace)
+            search = Search(out, format=namespace.format, follow_links=namespace.follow_links)
+            jobs = search.list_jobs([STDIN if p == "-" else Path(p) for p in namespace.paths])
+            if not jobs:
+                left_out = describe_left_out(search.left_out)
+                return report_error(
+                    "no photographs found" + (left_out and f"; left out: {left_out}")
+                )
+            failures = None
+            if namespace.failures is not None:
+                failures = stack.enter_context(namespace.failures.open("w", encoding="utf-8"))
+            report = Report(
+                json_lines=namespace.json, quiet=namespace.quiet, failures=failures,
+                summary=sys.stderr if namespace.json or out == STDOUT else sys.stdout,
+            )  # fmt: skip
+            batch = Batch(
+                jobs, search.folder, options, report,
+                concurrency=namespace.concurrency, resume=namespace.resume,
+            )  # fmt: skip
+            if namespace.dry_run:
+                return _list_jobs(batch, search)
+            if out != STDOUT:
+                check_writable(search.folder or out.parent)
+            client = create_client(AsyncClient, namespace, max_bytes=namespace.max_bytes)
+        except (ValueError, OSError, RehueError) as error:
+            return report_error(error)
+        return asyncio.run(_run_batch(batch, client, search, get_servers(namespace)))
+
+
+async def _run_batch(batch: Batch, client: AsyncClient, search: Search, servers: list[str]) -> int:
+    async with client:
+        try:
+            if not await client.ready():
+                return report_error(
+                    f"no server is ready at {', '.join(servers)}: "
+                    "start one with `rehue serve`, or name one with --server"
+                )
+            jobs = batch.select_pending(await batch.check(client))
+        except RehueError as error:
+            return report_error(describe_error(error))
+        except (ValueError, OSError) as error:
+            return report_error(error)
+        work = asyncio.create_task(batch.run(client, jobs))
+
+        def terminate() -> None:
+            batch.report.stopped = "terminated (SIGTERM)"
+            work.cancel()
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
+        try:
+            await work
+        except asyncio.CancelledError:
+            if batch.report.stopped is None:
+                raise  # Ctrl-C: asyncio.run ends with KeyboardInterrupt
+            return SIGTERM_EXIT
+        finally:
+            batch.report.print_summary(search.left_out)
+    return 1 if batch.report.failed or batch.report.stopped else 0
+
+
+def _list_jobs(batch: Batch, search: Search) -> int:
+    jobs = batch.select_pending(None)
+    for job in jobs:
+        batch.report.add_planned(job)
+    batch.report.print_plan(len(jobs), search.left_out)
+    return 1 if batch.report.failed else 0
+
+
+def _check_standard_output(out: Path, namespace: argparse.Namespace) -> None:
+    if out != STDOUT or namespace.dry_run:
+        return
+    if namespace.json:
+        raise ValueError("--json and -o - both write to standard output")
+    if sys.stdout.isatty():
+        raise ValueError("a terminal cannot show an image: redirect the output to a file")
+
+
+def _parse_count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
+    return int(text)
+
+
+def _parse_strength(text: str) -> float:
+    try:
+        strength = float(text)
+    except ValueError:
+        strength = -1.0
+    if not 0 <= strength <= 2:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 2")
+    return strength
+
+
+def _parse_quality(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer from 1 to 100")
+    return int(text)

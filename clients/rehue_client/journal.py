@@ -1,0 +1,90 @@
+"""Which outputs `rehue colorize --resume` can skip."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rehue_client.outputs import Job
+from rehue_client.picture import Options
+
+NAME = ".rehue-journal.jsonl"
+
+
+class Journal:
+    """How each picture in an output folder was made: one JSON object per line.
+
+    A picture is made again if its source (path, size, modification time), the model
+    or an option has changed. A picture that the journal does not know, from another
+    program or an older version, counts as done unless its source is newer.
+
+    Args:
+        folder: the output folder; None: the output is one file, which has no journal.
+    """
+
+    def __init__(self, folder: Path | None, options: Options) -> None:
+        self._folder = folder
+        self._options = options
+        self._records: dict[str, dict[str, Any]] = {}
+
+    def load(self) -> None:
+        """Read the records of earlier runs; lines that are not valid are ignored.
+
+        Raises:
+            OSError: the journal exists and cannot be read.
+        """
+        if self._folder is None or not (self._folder / NAME).exists():
+            return
+        for line in (
+            (self._folder / NAME).read_text(encoding="utf-8", errors="replace").splitlines()
+        ):
+            try:
+                record = json.loads(line)
+                self._records[record.pop("output")] = record
+            except (ValueError, LookupError, TypeError, AttributeError):
+                continue  # a line that was cut short
+
+    def is_done(self, job: Job, model: str | None) -> bool:
+        """Return whether the output exists and would be the same again.
+
+        Args:
+            model: name and version of the model in use; None if not known.
+        """
+        try:
+            output, source = job.output.stat(), job.source.stat()
+        except OSError:
+            return False
+        record = self._records.get(self._get_key(job))
+        if record is None:
+            return output.st_mtime >= source.st_mtime
+        expected = self._describe(job)
+        return all(record.get(name) == value for name, value in expected.items()) and (
+            model is None or record.get("model") == model
+        )
+
+    def add(self, job: Job, model: str) -> None:
+        """Record that the output of ``job`` was made by ``model``.
+
+        Raises:
+            OSError: the journal cannot be written.
+        """
+        if self._folder is None:
+            return
+        record = {"output": self._get_key(job), **self._describe(job), "model": model}
+        with (self._folder / NAME).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def _get_key(self, job: Job) -> str:
+        if self._folder is not None and job.output.is_relative_to(self._folder):
+            return str(job.output.relative_to(self._folder))
+        return str(job.output)
+
+    def _describe(self, job: Job) -> dict[str, Any]:
+        status = job.source.stat()
+        return {
+            "source": str(job.source.resolve()),
+            "size": status.st_size,
+            "mtime_ns": status.st_mtime_ns,
+            "strength": self._options.strength,
+            "format": job.format,
+            "quality": self._options.quality,
+        }

@@ -1,0 +1,190 @@
+"""What `rehue colorize` prints: progress, outcomes, failures and a summary."""
+
+import asyncio
+import contextlib
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from rehue_client.checks import describe_error
+from rehue_client.errors import RehueError
+from rehue_client.outputs import Job
+from rehue_client.picture import Picture
+
+LINE_INTERVAL = 10.0  # seconds between progress lines where there is no terminal
+
+
+class Report:
+    """Counts outcomes and prints them.
+
+    Args:
+        json_lines: print each outcome to standard output as a JSON object.
+        quiet: print failures only.
+        failures: file for a line per failure: the source, a tab and the reason.
+        summary: where the summary goes; standard error if pictures or JSON go to
+            standard output.
+    """
+
+    def __init__(
+        self,
+        *,
+        json_lines: bool = False,
+        quiet: bool = False,
+        failures: TextIO | None = None,
+        summary: TextIO | None = None,
+    ) -> None:
+        self.colorized = 0
+        self.skipped = 0
+        self.failed: list[tuple[Path, str]] = []
+        self.stopped: str | None = None
+        self._json_lines = json_lines
+        self._quiet = quiet
+        self._failures = failures
+        self._summary = summary or sys.stdout
+        self._start = time.monotonic()
+        self._total = 0
+
+    def add_colorized(self, job: Job, picture: Picture) -> None:
+        self.colorized += 1
+        self._print_json(
+            job, "colorized",
+            model=picture.model, request_id=picture.request_id, ms=picture.timings.total,
+        )  # fmt: skip
+
+    def add_skipped(self, job: Job) -> None:
+        self.skipped += 1
+        self._print_json(job, "skipped")
+
+    def add_planned(self, job: Job) -> None:
+        """Print what would be done (``--dry-run``)."""
+        if self._json_lines:
+            self._print_json(job, "planned")
+        else:
+            print(f"{job.source} -> {job.output}")
+
+    def add_failed(self, job: Job, error: RehueError | str) -> None:
+        message = error if isinstance(error, str) else describe_error(error)
+        self.failed.append((job.source, message))
+        if self._failures is not None:
+            print(job.source, " ".join(message.split()), sep="\t", file=self._failures, flush=True)
+        self._print_json(
+            job, "failed",
+            reason=getattr(error, "reason", "") or None,
+            message=message,
+            request_id=getattr(error, "request_id", None),
+        )  # fmt: skip
+
+    @contextlib.asynccontextmanager
+    async def show_progress(self, total: int) -> AsyncIterator[None]:
+        """Show a progress bar in a terminal, and otherwise a line every ten seconds."""
+        self._total = total
+        console = Console(stderr=True)
+        if self._quiet:
+            yield
+        elif console.is_terminal:
+            with _create_progress(console) as progress:
+                task = progress.add_task("colorizing", total=total)
+                update = asyncio.create_task(self._update_bar(progress, task))
+                try:
+                    yield
+                finally:
+                    update.cancel()
+                    progress.update(task, completed=self._count_finished())
+        else:
+            lines = asyncio.create_task(self._print_lines())
+            try:
+                yield
+            finally:
+                lines.cancel()
+
+    def print_summary(self, left_out: Counter[str]) -> None:
+        """Print the counts, and each failure to standard error."""
+        counts = [f"{self.colorized} colorized"]
+        if self.skipped:
+            counts.append(f"{self.skipped} already there")
+        if self.failed:
+            counts.append(f"{len(self.failed)} failed")
+        pending = self._total - self._count_finished()
+        if pending:
+            counts.append(f"{pending} not done")
+        if not self._quiet:
+            seconds = time.monotonic() - self._start
+            self._print_counts(f"{', '.join(counts)} in {seconds:.1f} s", left_out)
+        self._print_failures()
+
+    def print_plan(self, planned: int, left_out: Counter[str]) -> None:
+        """Print the counts of ``--dry-run``."""
+        skipped = f", {self.skipped} already there" if self.skipped else ""
+        self._print_counts(f"{planned} to colorize{skipped}", left_out)
+        self._print_failures()
+
+    def _print_counts(self, counts: str, left_out: Counter[str]) -> None:
+        print(counts, file=self._summary)
+        if left_out:
+            print(f"left out: {describe_left_out(left_out)}", file=self._summary)
+        self._summary.flush()
+
+    def _print_failures(self) -> None:
+        console = Console(stderr=True, highlight=False, soft_wrap=True)
+        for path, message in self.failed:
+            console.print(f"failed: {path}: {message}", markup=False)
+        if self.stopped:
+            console.print(f"stopped: {self.stopped}", markup=False)
+
+    def _count_finished(self) -> int:
+        return self.colorized + len(self.failed) + self.skipped
+
+    def _print_json(self, job: Job, status: str, **details: object) -> None:
+        if self._json_lines:
+            record = {"source": str(job.source), "output": str(job.output), "status": status}
+            print(json.dumps({**record, **details}), flush=True)
+
+    async def _update_bar(self, progress: Progress, task: TaskID) -> None:
+        while True:
+            progress.update(task, completed=self._count_finished())
+            await asyncio.sleep(0.1)
+
+    async def _print_lines(self) -> None:
+        start = time.monotonic()
+        first = self._count_finished()
+        while True:
+            await asyncio.sleep(LINE_INTERVAL)
+            finished = self._count_finished()
+            rate = (finished - first) / (time.monotonic() - start)
+            left = f"{(self._total - finished) / rate:.0f} s left" if rate else "waiting"
+            print(
+                f"{finished} of {self._total} done, {len(self.failed)} failed, "
+                f"{rate:.1f}/s, {left}",
+                file=sys.stderr, flush=True,
+            )  # fmt: skip
+
+
+def describe_left_out(left_out: Counter[str]) -> str:
+    """Return for example ``2 .txt file, 1 pipe``."""
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(left_out.items()))
+
+
+def _create_progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )
