@@ -17,7 +17,7 @@ from rehue_core.colorize import ModelSpec, Tensor
 from rehue_serve.embedded import EmbeddedTriton
 from rehue_serve.endpoints import Endpoint, Endpoints
 from rehue_serve.inference import infer_batch
-from rehue_serve.server import OBJECT_STORE_BYTES
+from rehue_serve.local_ray import OBJECT_STORE_BYTES
 from rehue_serve.testing.tritons import run_sleeping_triton
 from rehue_serve.triton import TritonClient
 from running import ROOT, saturate

@@ -1,7 +1,7 @@
-"""A real Triton on this machine, from the wheel of nvidia-pytriton.
+"""A Triton server on this machine, from the wheel nvidia-pytriton.
 
-Only the server and its Python backend are used, on this project's own model
-repository; pytriton's own way of serving is not.
+Only the server and its Python backend are used, with this project's model repository; pytriton's
+Python API is not.
 """
 
 import contextlib
@@ -16,7 +16,6 @@ import sysconfig
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,18 +23,18 @@ from typing import Self
 from rehue_serve import processes
 from rehue_serve.ports import claim_free_ports
 
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # where POSIX shared memory lies on Linux
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  # POSIX shared memory on Linux
 START_TIMEOUT = 120.0  # seconds; models load and warm up within a few
 
 
 class TritonFailed(RuntimeError):
-    """Triton did not start; the message holds its own reason."""
+    """Triton did not start; the message contains its own reason."""
 
 
 class EmbeddedTriton:
     """One Triton process on free ports of the loopback interface.
 
-    Use it as a context manager: the process is up inside and gone after.
+    As a context manager it starts the process and stops it at the end.
     """
 
     def __init__(
@@ -47,9 +46,13 @@ class EmbeddedTriton:
         models: tuple[str, ...] = (),
         arguments: tuple[str, ...] = (),
     ) -> None:
-        """``models``: load these only; all of the repository when empty.
+        """Choose ports; `start` starts the process.
 
-        ``arguments``: more of them, for tritonserver.
+        Args:
+            threads: of each model; 0: one per core.
+            config_name: the models' ``configs/NAME.pbtxt``.
+            models: load only these; empty: all models of the repository.
+            arguments: appended to tritonserver's command line.
         """
         self.model_repository = model_repository
         self.threads = threads
@@ -71,8 +74,8 @@ class EmbeddedTriton:
         return self._process.pid
 
     @property
-    def _regions(self) -> str:
-        """How the names of its backends' shared memory begin."""
+    def _region_prefix(self) -> str:
+        """Prefix of its backends' shared memory files."""
         return f"triton-{self._directory.name}-"
 
     @property
@@ -95,40 +98,37 @@ class EmbeddedTriton:
     ) -> None:
         self.stop()
 
-    def start(self, alive: Callable[[], None] = lambda: None) -> None:
-        """Starts Triton and waits until its models are loaded.
-
-        Args:
-            alive: called while waiting; may raise to give up.
+    def start(self) -> None:
+        """Start Triton and wait until its models are loaded.
 
         Raises:
-            TritonFailed: with the reason that Triton gives.
+            TritonFailed: with Triton's own reason.
         """
-        wheel = _wheel()
+        wheel = _find_wheel()
         self._directory = Path(tempfile.mkdtemp(prefix="rehue-triton-"))
+        command = self._build_command(wheel, _copy_backends(wheel, self._directory))
         self._log = self._directory / "triton.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                processes.bind_to_parent(self._command(wheel, _backends(wheel, self._directory))),
-                env=self._environment(wheel),
+                processes.bind_to_parent(command),
+                env=self._build_environment(wheel),
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
-                # Ctrl-C in a terminal goes to the whole group; Triton is stopped after
-                # the requests that still need it, by us.
+                # Ctrl-C in a terminal reaches the whole process group, but Triton has to
+                # outlive the requests that still need it.
                 start_new_session=True,
             )
         deadline = time.monotonic() + START_TIMEOUT
-        while not self._ready():
-            alive()
+        while not self._is_ready():
             if self._process.poll() is not None:
-                raise TritonFailed(reason(self._log.read_text(errors="replace")))
+                raise TritonFailed(extract_reason(self._log.read_text(errors="replace")))
             if time.monotonic() > deadline:
                 raise TritonFailed(f"Triton was not ready after {START_TIMEOUT:.0f} s")
             time.sleep(0.1)
 
     def stop(self, timeout: float = 15.0) -> None:
-        """Lets requests under way finish, then stops the process."""
+        """Stop the process after its requests in flight; kill it after the timeout (seconds)."""
         if self._process is None:
             return
         if self._process.poll() is None:
@@ -138,41 +138,40 @@ class EmbeddedTriton:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-        # A Triton that was killed leaves the processes of its backends behind; they are in
-        # the session that it led.
+        # A Triton that was killed leaves the processes of its backends behind, in its session.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process = None
-        for region in SHARED_MEMORY.glob(f"{self._regions}*"):
-            region.unlink(missing_ok=True)  # a Triton that was killed leaves it
+        for region in SHARED_MEMORY.glob(f"{self._region_prefix}*"):
+            region.unlink(missing_ok=True)  # left by a Triton that was killed
         shutil.rmtree(self._directory, ignore_errors=True)
 
-    def _ready(self) -> bool:
+    def _is_ready(self) -> bool:
         try:
             with urllib.request.urlopen(
                 f"http://127.0.0.1:{self.http_port}/v2/health/ready", timeout=2
-            ) as answer:
-                return bool(answer.status == 200)
+            ) as response:
+                return bool(response.status == 200)
         except OSError:
             return False
 
-    def _command(self, wheel: Path, backends: Path) -> list[str]:
-        chosen = [f"--load-model={name}" for name in self.models]
+    def _build_command(self, wheel: Path, backends: Path) -> list[str]:
+        load = [f"--load-model={name}" for name in self.models]
         return [
             str(wheel / "bin" / "tritonserver"),
             f"--model-repository={self.model_repository}",
             f"--model-config-name={self.config_name}",
-            f"--model-control-mode={'explicit' if chosen else 'none'}",
-            *chosen,
+            f"--model-control-mode={'explicit' if load else 'none'}",
+            *load,
             f"--backend-directory={backends}",
             *(
-                f"--backend-config={name},shm-region-prefix-name={self._regions}"
+                f"--backend-config={name},shm-region-prefix-name={self._region_prefix}"
                 for name in ("python", "onnxruntime")
             ),
             *(
-                f"--{kind}-{what}"
-                for kind, port in (("grpc", self.grpc_port), ("http", self.http_port))
-                for what in (f"port={port}", "address=127.0.0.1")
+                f"--{protocol}-{option}"
+                for protocol, port in (("grpc", self.grpc_port), ("http", self.http_port))
+                for option in (f"port={port}", "address=127.0.0.1")
             ),
             f"--metrics-port={self.metrics_port}",
             "--metrics-address=127.0.0.1",
@@ -182,7 +181,7 @@ class EmbeddedTriton:
             *self.arguments,
         ]
 
-    def _environment(self, wheel: Path) -> dict[str, str]:
+    def _build_environment(self, wheel: Path) -> dict[str, str]:
         libraries = [
             wheel.parents[1] / "nvidia_pytriton.libs",
             sysconfig.get_config_var("LIBDIR"),  # libpython, for the backend's stub
@@ -190,40 +189,40 @@ class EmbeddedTriton:
         ]
         return os.environ | {
             "LD_LIBRARY_PATH": os.pathsep.join(map(str, libraries)),
-            # The interpreter inside the stub takes its packages from the environment of the
-            # first python3 on the PATH, and does not look at PYTHONPATH.
+            # The stub's interpreter uses the packages of the first python3 on the PATH, and
+            # ignores PYTHONPATH.
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
             "PYTHONDONTWRITEBYTECODE": "1",
             "REHUE_TRITON_THREADS": str(self.threads),
         }
 
 
-def _wheel() -> Path:
-    """The folder ``tritonserver`` in the installed wheel."""
-    found = importlib.util.find_spec("pytriton")
-    if found is None or found.origin is None:
+def _find_wheel() -> Path:
+    """Return the folder ``tritonserver`` of the installed wheel."""
+    package = importlib.util.find_spec("pytriton")
+    if package is None or package.origin is None:
         raise TritonFailed(
             "The wheel nvidia-pytriton is not installed: pip install 'rehue[serve]', "
-            "or set REHUE_TRITON_URLS to a Triton that runs already."
+            "or set REHUE_TRITON_URLS to a running Triton."
         )
-    return Path(found.origin).parent / "tritonserver"
+    return Path(package.origin).parent / "tritonserver"
 
 
-def _backends(wheel: Path, directory: Path) -> Path:
-    """A backend directory: the wheel's Python backend with its stub, and ours for ONNX."""
+def _copy_backends(wheel: Path, directory: Path) -> Path:
+    """Make a backend directory: the wheel's Python backend with its stub, and ours for ONNX."""
     stub = f"{sys.version_info.major}.{sys.version_info.minor}/triton_python_backend_stub"
     backends = directory / "backends"
-    # Copies, because Triton refuses libraries that links lead out of its directory.
+    # Copies, because Triton refuses links to libraries outside of its directory.
     shutil.copytree(wheel / "backends" / "python", backends / "python")
     shutil.copy(wheel / "python_backend_stubs" / stub, backends / "python")
     shutil.copytree(Path(__file__).parent / "onnxruntime_backend", backends / "onnxruntime")
     return backends
 
 
-def reason(log: str) -> str:
-    """What Triton's log says of a start that failed: its errors and its table of models."""
+def extract_reason(log: str) -> str:
+    """Extract why a start failed from Triton's log: its table of models or its errors."""
     lines = log.splitlines()
     errors = [line for line in lines if re.match(r"E\d{4} ", line)]
     rows = [line for line in lines if line.startswith("|") and "UNAVAILABLE" in line]
-    told = rows or errors or lines[-10:] or ["it said nothing"]
-    return "Triton did not start:\n" + "\n".join(told[:20])
+    reasons = rows or errors or lines[-10:] or ["its log is empty"]
+    return "Triton did not start:\n" + "\n".join(reasons[:20])

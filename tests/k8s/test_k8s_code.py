@@ -15,7 +15,7 @@ from rendered import K8S, OVERLAYS, ROOT, Object, containers, every, main, objec
 from rendered import settings as variables
 
 from rehue_client.v1 import rehue_pb2
-from rehue_serve import app, endpoints, http, server, triton
+from rehue_serve import app, endpoints, http, local_ray, triton
 from rehue_serve.service import Service
 from rehue_serve.settings import Settings
 
@@ -135,7 +135,7 @@ def test_servicer_functions_exist() -> None:
 
 
 def test_ray_reads_the_same_environment_on_every_node(overlay: str, settings: Settings) -> None:
-    alone = server.build_ray_environment(settings, Path("/nowhere"))
+    alone = local_ray.build_ray_environment(settings, Path("/nowhere"))
     shared = {name: value for name, value in alone.items() if not ONE_MACHINE.search(name)}
     assert only(overlay, "ConfigMap", "rehue-ray")["data"] == shared
     # Under their generated names: a changed setting makes KubeRay start a new cluster.
@@ -158,7 +158,7 @@ def test_ports_are_the_settings(overlay: str, settings: Settings) -> None:
     assert head["metrics"] == settings.metrics_port
     for group in (cluster(overlay)["headGroupSpec"], workers(overlay)):
         assert group["rayStartParams"]["metrics-export-port"] == str(settings.metrics_port)
-        assert int(group["rayStartParams"]["object-store-memory"]) == server.OBJECT_STORE_BYTES
+        assert int(group["rayStartParams"]["object-store-memory"]) == local_ray.OBJECT_STORE_BYTES
 
 
 def test_probes_ask_what_answers(overlay: str) -> None:

@@ -27,8 +27,8 @@ from rendered import Object, main, only, pods
 from rendered import settings as variables
 
 from rehue_client import Client
+from rehue_serve.local_ray import build_ray_environment
 from rehue_serve.ports import claim_free_ports
-from rehue_serve.server import build_ray_environment
 from rehue_serve.settings import Settings
 from rehue_serve.testing.servers import START_TIMEOUT
 from rehue_serve.testing.tritons import SleepingTriton

@@ -18,8 +18,8 @@ from paths import PHOTOS
 from ray_node import kill_node
 
 from rehue_client.retries import Retries
+from rehue_serve.local_ray import build_ray_environment
 from rehue_serve.ports import claim_free_ports
-from rehue_serve.server import build_ray_environment
 from rehue_serve.settings import Settings
 from rehue_serve.testing.tritons import SleepingTriton
 

@@ -80,9 +80,9 @@ def image(tmp_path: Path) -> Image:
     model = committed(tmp_path / "models")
     config = model / "configs" / "gpu.pbtxt"
     config.write_text(swap(config.read_text()))
-    wheel, commands = embedded._wheel(), tmp_path / "commands"
+    wheel, commands = embedded._find_wheel(), tmp_path / "commands"
     commands.mkdir()
-    backends = embedded._backends(wheel, tmp_path)
+    backends = embedded._copy_backends(wheel, tmp_path)
     real = wheel / "bin" / "tritonserver"
     for name, text in (
         ("rehue", REHUE.format(python=sys.executable, tests=str(Path(__file__).parents[1]))),
@@ -90,7 +90,7 @@ def image(tmp_path: Path) -> Image:
     ):
         (commands / name).write_text(text)
         (commands / name).chmod(0o755)
-    environment = EmbeddedTriton(model.parent, threads=1)._environment(wheel) | {
+    environment = EmbeddedTriton(model.parent, threads=1)._build_environment(wheel) | {
         "REHUE_MODEL_REPOSITORY": str(model.parent),
         "STEPS": str(tmp_path / "steps"),
         "DRIVER": "580.82.07",
