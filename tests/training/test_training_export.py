@@ -1,5 +1,7 @@
 """The ONNX files: parity with Keras, common operators, the contract of the configurations."""
 
+import dataclasses
+import shutil
 from pathlib import Path
 
 import keras
@@ -7,16 +9,18 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from paths import MODELS
 
 from rehue_core import spec
-from rehue_training.learn import export, losses
+from rehue_training.errors import InputError
+from rehue_training.evaluation.colorizer import Colorizer
+from rehue_training.learn import checkpoint, export, losses, model_folder
 from rehue_training.learn import run as training_run
 from rehue_training.learn.config import Config, Stage
 from rehue_training.network import models
 from rehue_training.network.curve import Curve
 from rehue_training.network.graph import read_weights
 
-REPOSITORY = Path(__file__).parents[2] / "model_repository"
 NAMES = ["seed", "rehue", "rehue-free"]
 OPERATORS = {
     "Add", "Cast", "Clip", "Conv", "Div", "GlobalAveragePool", "Mul", "ReduceSum", "Relu", "Resize",
@@ -108,7 +112,7 @@ def test_the_exported_weights_keep_a_share_of_the_start(tmp_path: Path) -> None:
     start = models.build_rehue()
     export.write_model(export.convert_to_onnx(start, side=64), served)
     experiment = Config(
-        name="kept", model="rehue", start=served, keep=0.25, side=64,
+        name="kept", model="rehue", serves="rehue", start=served, keep=0.25, side=64,
         stages=(Stage(steps=1, size=64, batch=1),), loss=losses.ColorLoss(), learning_rate=1e-3,
     )  # fmt: skip
     folder = tmp_path / "runs" / "kept"
@@ -117,7 +121,7 @@ def test_the_exported_weights_keep_a_share_of_the_start(tmp_path: Path) -> None:
     trained.averaged = [weight + 1 for weight in trained.averaged]
     trained.save()
     for _ in range(2):
-        export.export_model(experiment, runs=tmp_path / "runs", repository=tmp_path)
+        export.export_model(experiment, runs=tmp_path / "runs", repository=tmp_path, force=True)
         found = models.build_rehue()
         read_weights(found, served)
         for before, after in zip(start.get_weights(), found.get_weights(), strict=True):
@@ -127,8 +131,8 @@ def test_the_exported_weights_keep_a_share_of_the_start(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("target", ["cpu", "gpu"])
 def test_the_committed_file_fits_its_configuration(name: str, target: str) -> None:
-    contract = spec.read_model_contract(REPOSITORY / name / "configs" / f"{target}.pbtxt")
-    session = onnxruntime.InferenceSession(REPOSITORY / name / "1" / "model.onnx")
+    contract = spec.read_model_contract(MODELS / name / "configs" / f"{target}.pbtxt")
+    session = onnxruntime.InferenceSession(MODELS / name / "1" / "model.onnx")
     (entry,), (result,) = session.get_inputs(), session.get_outputs()
     assert (entry.name, entry.type) == ("lightness", "tensor(uint8)")
     assert (result.name, result.type) == ("ab", "tensor(float16)")
@@ -141,8 +145,8 @@ def test_the_committed_file_fits_its_configuration(name: str, target: str) -> No
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_committed_file_takes_any_batch_and_treats_each_alone(name: str) -> None:
-    path = REPOSITORY / name / "1" / "model.onnx"
-    side = spec.read_model_contract(REPOSITORY / name / "configs" / "cpu.pbtxt").height
+    path = MODELS / name / "1" / "model.onnx"
+    side = spec.read_model_contract(MODELS / name / "configs" / "cpu.pbtxt").height
     counts = export.load_sample_lightness(side)[:, None]
     both = run(onnx.load(path), counts)
     alone = run(onnx.load(path), counts[1:])
@@ -152,3 +156,95 @@ def test_the_committed_file_takes_any_batch_and_treats_each_alone(name: str) -> 
 def run(proto: onnx.ModelProto, counts: np.ndarray) -> np.ndarray:
     session = onnxruntime.InferenceSession(proto.SerializeToString())
     return session.run(["ab"], {"lightness": counts})[0]
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Config:
+    """An experiment with a checkpoint in `tmp_path / "runs"`: untrained weights of `seed`."""
+    experiment = Config(
+        name="mine", model="seed", stages=(Stage(steps=9, size=64, batch=1),),
+        loss=losses.MeanSquaredError(), learning_rate=1e-3, side=64,
+    )  # fmt: skip
+    weights = models.build_seed().get_weights()
+    history = [{"step": 6.0, "loss": 0.5, "val_loss": 0.25}]
+    for name in ("mine", "seed"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        checkpoint.save(
+            tmp_path / "runs" / name / "checkpoint.npz",
+            checkpoint.Checkpoint(6, weights, weights, [], history),
+        )
+    counts = '{"training": 14, "validation": 2}'
+    (tmp_path / "runs" / "mine" / "photographs.json").write_text(counts)
+    return experiment
+
+
+def test_an_export_is_a_complete_model(trained: Config, tmp_path: Path) -> None:
+    path, parity = export.export_model(trained, runs=tmp_path / "runs", repository=tmp_path)
+    assert path == tmp_path / "mine" / "1" / "model.onnx", "named for its run"
+    assert parity.mean < 0.1
+    for target in ("cpu", "gpu"):
+        contract = spec.read_model_contract(tmp_path / "mine" / "configs" / f"{target}.pbtxt")
+        assert (contract.name, contract.height, contract.ab_width) == ("mine", 64, 64)
+    card = (tmp_path / "mine" / "README.md").read_text()
+    for fact in ("# mine", "after 6 of 9 steps", "14 for training, 2 for validation", "0.2500"):
+        assert fact in card
+    picture = Colorizer(tmp_path, "mine").colorize(np.full((40, 60), 50, np.float32))
+    assert picture.shape == (40, 60, 3)
+    (tmp_path / "mine" / "README.md").write_text("my own words")
+    export.export_model(trained, runs=tmp_path / "runs", repository=tmp_path)
+    assert (tmp_path / "mine" / "README.md").read_text() == "my own words"
+
+
+def test_the_model_of_another_run_is_kept_without_force(trained: Config, tmp_path: Path) -> None:
+    for name in ("seed", "mine"):
+        (tmp_path / name / "1").mkdir(parents=True)
+        shutil.copy(MODELS / "seed" / "1" / "model.onnx", tmp_path / name / "1")
+    before = (tmp_path / "seed" / "1" / "model.onnx").read_bytes()
+    other = trained.with_changes(serves="seed")
+    options = {"runs": tmp_path / "runs", "repository": tmp_path}
+    with pytest.raises(InputError, match="holds the model of the run seed: choose another"):
+        export.export_model(other, **options)
+    assert (tmp_path / "seed" / "1" / "model.onnx").read_bytes() == before
+    assert not (tmp_path / "seed" / "configs").exists()
+    export.export_model(other, **options, force=True)
+    with pytest.raises(InputError, match="holds the model of the run mine"):
+        export.export_model(trained.with_changes(name="seed"), **options)
+    export.export_model(trained, **options)  # a file without a record is its folder's run's
+    export.export_model(other, **options)  # the same run again
+
+
+def test_configurations_of_another_network_are_kept_without_force(
+    trained: Config, tmp_path: Path
+) -> None:
+    options = {"runs": tmp_path / "runs", "repository": tmp_path}
+    export.export_model(trained, **options)
+    path = tmp_path / "mine" / "configs" / "cpu.pbtxt"
+    path.write_text(path.read_text().replace("max_batch_size: 8", "max_batch_size: 4"))
+    export.export_model(trained, **options)
+    assert "max_batch_size: 4" in path.read_text(), "a configuration that fits is kept"
+    larger = trained.with_changes(side=96)
+    with pytest.raises(InputError, match=r"cpu\.pbtxt describes a network of other sizes"):
+        export.export_model(larger, **options)
+    export.export_model(larger, **options, force=True)
+    assert spec.read_model_contract(path).height == 96
+
+
+def test_without_a_checkpoint_the_export_says_so(trained: Config, tmp_path: Path) -> None:
+    absent = trained.with_changes(name="absent")
+    with pytest.raises(InputError, match=r"no checkpoint in .*absent: train first"):
+        export.export_model(absent, runs=tmp_path / "runs", repository=tmp_path)
+    other = trained.with_changes(model="rehue")
+    with pytest.raises(InputError, match="is of another network than rehue"):
+        export.export_model(other, runs=tmp_path / "runs", repository=tmp_path)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("target", ["cpu", "gpu"])
+def test_the_shipped_configurations_are_what_an_export_writes(name: str, target: str) -> None:
+    """Whoever changes one changes `learn/triton/` too. The comment on top may differ."""
+    shipped = (MODELS / name / "configs" / f"{target}.pbtxt").read_text()
+    contract = dataclasses.replace(
+        spec.read_model_contract(MODELS / name / "configs" / f"{target}.pbtxt"), max_batch=1
+    )
+    rendered = model_folder.render_configuration(target, contract, "")
+    assert rendered.partition("\nname:")[2] == shipped.partition("\nname:")[2]

@@ -11,15 +11,17 @@ import onnx
 import pytest
 import skimage.color
 import skimage.data
+from paths import MODELS, PHOTOS, ROOT
 from pydantic import ValidationError
 
 from rehue_core import colorize, lab
 from rehue_training.data import batches, dataset
+from rehue_training.errors import InputError
 from rehue_training.learn import checkpoint, config, export, losses, run, train
 from rehue_training.learn.config import Config, Stage
 from rehue_training.network import models
 
-CONFIGS = Path(__file__).parents[2] / "training" / "configs"
+CONFIGS = ROOT / "training" / "configs"
 
 
 def tiny(**changes: object) -> Config:
@@ -101,7 +103,7 @@ def test_a_run_stops_when_its_minutes_are_over(
 
 
 def test_a_run_starts_from_what_was_exported(tmp_path: Path) -> None:
-    served = CONFIGS.parents[1] / "model_repository" / "rehue" / "1" / "model.onnx"
+    served = ROOT / "model_repository" / "rehue" / "1" / "model.onnx"
     model = run.build_model(tiny(start=served))
     proto = export.convert_to_onnx(model, side=64)
     found, kept = (
@@ -126,7 +128,7 @@ def test_two_scales_train_as_one_network(folder: Path, tmp_path: Path) -> None:
     )
     assert shares["block5_project/kernel"] == 0.3
     assert shares["colours/kernel"] == 1.0
-    served = CONFIGS.parents[1] / "model_repository" / "rehue" / "1" / "model.onnx"
+    served = ROOT / "model_repository" / "rehue" / "1" / "model.onnx"
     once, twice = (
         run.build_model(tiny(start=served, looks=looks, stages=experiment.stages))
         for looks in (1, 2)
@@ -342,3 +344,120 @@ def test_the_checkpoint_is_plain_numbers(tmp_path: Path) -> None:
     with np.load(path, allow_pickle=False) as file:
         assert json.loads(str(file["meta"]))["step"] == 3
         assert np.array_equal(file["weights/0"], np.eye(2))
+
+
+def write_kaggle_tree(home: Path, count: int, *, side: int = 64) -> Path:
+    """Kaggle's four folders, with crops of the sample photographs."""
+    photos = sorted(PHOTOS.glob("*.jpg"))
+    for part in ("train", "test"):
+        for folder in ("color", "black"):
+            (home / f"{part}_{folder}").mkdir(parents=True)
+    for number in range(count + 4):
+        photo = cv2.resize(cv2.imread(str(photos[number % len(photos)])), (side + 40, side + 40))
+        top, left = number % 40, number * 7 % 40
+        crop = photo[top : top + side, left : left + side]
+        part = "train" if number < count else "test"
+        cv2.imwrite(str(home / f"{part}_color" / f"image{number:04}.jpg"), crop)
+        gray = cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY)
+        cv2.imwrite(str(home / f"{part}_black" / f"image{number:04}.jpg"), gray)
+    return home
+
+
+@pytest.mark.parametrize("count", [16, 116])
+def test_a_small_tree_trains_validates_and_leaves_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    monkeypatch.setitem(models.MODELS, "seed", miniature)
+    tree = write_kaggle_tree(tmp_path / "kaggle", count)
+    experiment = tiny(model="seed", validation=0.03, validate_on=128, validate_every=2)
+    state = train.train(experiment, [tree], runs=tmp_path / "runs")
+    assert state.step == 4
+    assert [entry["step"] for entry in state.history if "val_loss" in entry] == [2, 4]
+    counts = json.loads((tmp_path / "runs" / "tiny" / "photographs.json").read_text())
+    kept = dataset.load_dataset([tree], cache=tmp_path / "runs" / "cache")
+    assert counts["training"] + counts["validation"] == len(kept) > count - 4
+    assert min(counts.values()) >= 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"held_out": ("sunhays",)}, "held_out: no photographs of the source sunhays; there are a"),
+        ({"classes": ("A",)}, "classes: pass the table .* --manifest"),
+        ({"stages": (Stage(steps=9, size=448, batch=1),)}, "stage 1 has crops of 448 pixels, but"),
+    ],
+)
+def test_problems_are_found_before_the_first_step(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict, message: str
+) -> None:
+    monkeypatch.setattr(run.Run, "__init__", lambda *_: pytest.fail("a network was built"))
+    with pytest.raises(InputError, match=message):
+        train.train(tiny(**changes), [folder], runs=tmp_path)
+
+
+def test_weights_of_another_network_are_an_error(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"start: .*seed.* does not hold the weights"):
+        run.build_model(tiny(start=MODELS / "seed" / "1" / "model.onnx"))
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    with pytest.raises(InputError, match=r"start: .*broken.onnx does not hold the weights"):
+        run.build_model(tiny(start=tmp_path / "broken.onnx"))
+    (tmp_path / "tiny").mkdir()
+    state = checkpoint.Checkpoint(1, [np.ones(3)], [np.ones(3)], [], [])
+    checkpoint.save(tmp_path / "tiny" / "checkpoint.npz", state)
+    with pytest.raises(InputError, match=r"checkpoint.npz is of another network"):
+        train.train(tiny(), [folder], runs=tmp_path)
+
+
+def test_a_stop_request_ends_the_run_with_a_checkpoint(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(models.MODELS, "seed", miniature)
+    asked = iter(range(100))
+    experiment = tiny(model="seed")
+    state = train.train(experiment, [folder], runs=tmp_path, should_stop=lambda: next(asked) >= 2)
+    assert state.step == 2
+    assert checkpoint.load(tmp_path / "tiny" / "checkpoint.npz").step == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("from rehue import nothing\n", "ModuleNotFoundError: No module named 'rehue'"),
+        ("config = 1 +\n", "SyntaxError"),
+        (None, "there is no experiment at"),
+    ],
+)
+def test_a_file_that_fails_is_one_sentence(tmp_path: Path, text: str | None, message: str) -> None:
+    path = tmp_path / "mine.py"
+    if text:
+        path.write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        config.read_config(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_values_that_are_not_allowed_are_named_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    path = tmp_path / "mine.py"
+    text = (CONFIGS / "yours.py").read_text()
+    path.write_text(text.replace("ema=0.998", "ema=1").replace("film=0.35", "flim=0.35"))
+    with pytest.raises(InputError, match=r"ema: Input should be .* \(it is 1\); flim: ") as caught:
+        config.read_config(path)
+    assert "\n" not in str(caught.value)
+    path.write_text(text.replace("size=192", "size=100"))
+    with pytest.raises(InputError, match=r"size: .* multiple of 32 \(it is 100\)$"):
+        config.read_config(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        *((name, "rehue") for name in ("rehue", "rehue-first", "rehue-second", "rehue-third")),
+        *((path.stem, "rehue") for path in CONFIGS.glob("try-*.py")),
+        ("rehue-gpu", "rehue"), ("rehue-free", "rehue-free"), ("seed", "seed"), ("yours", "yours"),
+    ],
+)  # fmt: skip
+def test_the_shipped_experiments_export_where_they_did(name: str, model: str) -> None:
+    assert config.read_config(CONFIGS / f"{name}.py").served_name == model

@@ -19,6 +19,7 @@ from rehue_training.learn.losses import ColorLoss
 config = Config(
     name="rehue-first",
     model="rehue",
+    serves="rehue",
     stages=(
         Stage(steps=1300, size=96, batch=32, crop=(0.5, 1.0)),
         Stage(steps=900, size=128, batch=32, crop=(0.6, 1.0)),

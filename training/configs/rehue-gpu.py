@@ -16,6 +16,7 @@ from rehue_training.learn.losses import ColorLoss
 config = Config(
     name="rehue-gpu",
     model="rehue",
+    serves="rehue",
     looks=2,
     start=Path("model_repository/rehue/1/model.onnx"),
     stages=(Stage(steps=2400, size=256, batch=96, crop=(0.6, 1.0), whole=0.5),),

@@ -21,6 +21,7 @@ from rehue_training.learn.losses import ColorLoss
 config = Config(
     name="rehue-second",
     model="rehue",
+    serves="rehue",
     start=Path("model_repository/rehue/1/model.onnx"),
     stages=(
         Stage(steps=5300, size=128, batch=32, crop=(0.6, 1.0)),

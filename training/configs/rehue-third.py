@@ -23,6 +23,7 @@ from rehue_training.learn.losses import ColorLoss
 config = Config(
     name="rehue-third",
     model="rehue",
+    serves="rehue",
     start=Path("model_repository/rehue/1/model.onnx"),
     stages=(
         Stage(steps=4000, size=128, batch=32, crop=(0.55, 1.0)),

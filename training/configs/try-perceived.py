@@ -16,6 +16,7 @@ from rehue_training.learn.losses import ColorLoss
 config = Config(
     name="try-perceived",
     model="rehue",
+    serves="rehue",
     start=Path("model_repository/rehue/1/model.onnx"),
     stages=(Stage(steps=300, size=192, batch=16, crop=(0.75, 1.0), whole=0.5),),
     loss=ColorLoss(distance="perceived", chroma=2.0, coarse=0.5, vividness=0.2),

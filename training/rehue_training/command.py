@@ -5,17 +5,27 @@ stays fast.
 """
 
 import argparse
+import contextlib
+import functools
 import math
 import os
+import signal
 import sys
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from rehue_training.errors import InputError
 from rehue_training.plan import command as plan_command
 
 REPOSITORY = Path("model_repository")
 RUNS = Path("runs")
 RESULTS = Path("results")
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STOPPED = 130  # exit code of a run that a signal stopped
+
+Command = Callable[[argparse.Namespace], int]
 
 
 def add_commands(subparsers: Any) -> None:
@@ -56,6 +66,7 @@ def _add_export(subparsers: Any) -> None:
     parser.add_argument("config", type=Path)
     parser.add_argument("--runs", type=Path, default=RUNS)
     parser.add_argument("--repository", type=Path, default=REPOSITORY)
+    parser.add_argument("--force", action="store_true", help="replace the model of another run")
     parser.set_defaults(run=_export)
 
 
@@ -119,41 +130,77 @@ def _add_models(parser: Any) -> None:
     parser.add_argument("--repository", type=Path, default=REPOSITORY)
 
 
+def _print_errors(run: Command) -> Command:
+    """Make a command print what the user can put right as one sentence, and return 2."""
+
+    @functools.wraps(run)
+    def run_and_print(arguments: argparse.Namespace) -> int:
+        try:
+            return run(arguments)
+        except (InputError, OSError) as error:
+            print(f"rehue: {error}", file=sys.stderr)
+            return 2
+
+    return run_and_print
+
+
+@_print_errors
 def _train(arguments: argparse.Namespace) -> int:
-    from rehue_training.learn import train
+    from rehue_training.learn import config, train
 
-    config = _read_config(arguments.config)
-    if config is None:
-        return 2
-    train.train(
-        config,
-        arguments.data,
-        runs=arguments.runs,
-        manifest=arguments.manifest,
-        minutes=arguments.minutes,
-    )
-    return 0
+    experiment = config.read_config(arguments.config)
+    stop = threading.Event()
+    with _catch_stop_signals(stop):
+        state = train.train(
+            experiment,
+            arguments.data,
+            runs=arguments.runs,
+            manifest=arguments.manifest,
+            minutes=arguments.minutes,
+            should_stop=stop.is_set,
+        )
+    if state.step < experiment.steps:
+        print(f"stopped after step {state.step}; the same command continues from there")
+    return STOPPED if stop.is_set() else 0
 
 
+@contextlib.contextmanager
+def _catch_stop_signals(stop: threading.Event) -> Iterator[None]:
+    """Set an event on the first SIGINT or SIGTERM; the second one acts as usual."""
+
+    def request_stop(number: int, _: object) -> None:
+        stop.set()
+        signal.signal(number, previous[signal.Signals(number)])
+
+    previous = {number: signal.signal(number, request_stop) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@_print_errors
 def _export(arguments: argparse.Namespace) -> int:
-    from rehue_training.learn import export
+    from rehue_training.learn import config, export
 
-    config = _read_config(arguments.config)
-    if config is None:
-        return 2
-    path, parity = export.export_model(config, runs=arguments.runs, repository=arguments.repository)
+    path, parity = export.export_model(
+        config.read_config(arguments.config),
+        runs=arguments.runs,
+        repository=arguments.repository,
+        force=arguments.force,
+    )
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; difference from Keras: {parity}")
     return 0
 
 
+@_print_errors
 def _compare_curves(arguments: argparse.Namespace) -> int:
     from rehue_training.evaluation import gain
+    from rehue_training.learn import config
 
-    config = _read_config(arguments.config)
-    if config is None:
-        return 2
     results = gain.measure_curves(
-        config,
+        config.read_config(arguments.config),
         arguments.data,
         runs=arguments.runs,
         repository=arguments.repository,
@@ -163,17 +210,7 @@ def _compare_curves(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _read_config(path: Path) -> Any:
-    """Read the experiment's config; if it is invalid, print why and return None."""
-    from rehue_training.learn import config
-
-    try:
-        return config.read_config(path)
-    except (ValueError, OSError) as error:
-        print(f"rehue: {path} is not an experiment.\n{error}", file=sys.stderr)
-        return None
-
-
+@_print_errors
 def _evaluate(arguments: argparse.Namespace) -> int:
     from rehue_training.evaluation import evaluate
 
@@ -187,6 +224,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     return 0
 
 
+@_print_errors
 def _draw_loss(arguments: argparse.Namespace) -> int:
     from rehue_training.evaluation import figures
 
@@ -194,6 +232,7 @@ def _draw_loss(arguments: argparse.Namespace) -> int:
     return _print_path(arguments.out)
 
 
+@_print_errors
 def _draw_pairs(arguments: argparse.Namespace) -> int:
     from rehue_training.evaluation import figures
     from rehue_training.evaluation.colorizer import Colorizer
@@ -203,6 +242,7 @@ def _draw_pairs(arguments: argparse.Namespace) -> int:
     return _print_path(arguments.out)
 
 
+@_print_errors
 def _draw_sheet(arguments: argparse.Namespace) -> int:
     from rehue_training.evaluation import figures
     from rehue_training.evaluation.colorizer import Colorizer

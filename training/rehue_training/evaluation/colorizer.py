@@ -16,12 +16,25 @@ import onnxruntime
 
 from rehue_core import colorize, lab, spec
 from rehue_core.lab import Float32, UInt8
+from rehue_training.errors import InputError
+
+FILES = "*/1/model.onnx"
 
 
 class Colorizer:
-    """Colorizes with `repository/<name>/1/model.onnx`, as `configs/cpu.pbtxt` describes it."""
+    """Colorizes with `repository/<name>/1/model.onnx`, as `configs/cpu.pbtxt` describes it.
+
+    Raises:
+        InputError: there is no such model, or it has no configuration.
+    """
 
     def __init__(self, repository: Path, name: str) -> None:
+        folder = repository / name
+        if not (folder / "1" / "model.onnx").is_file():
+            models = ", ".join(sorted(path.parents[1].name for path in repository.glob(FILES)))
+            raise InputError(f"there is no model {name} in {repository}; there are: {models}")
+        if not (folder / "configs" / "cpu.pbtxt").is_file():
+            raise InputError(f"{folder} has no configs/cpu.pbtxt: `rehue export` writes it")
         self.name = name
         self.spec = spec.read_model_contract(repository / name / "configs" / "cpu.pbtxt")
         self.session = onnxruntime.InferenceSession(

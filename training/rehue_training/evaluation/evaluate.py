@@ -21,6 +21,7 @@ from rich.progress import track
 from rehue_core import lab
 from rehue_core.lab import Float32, UInt8
 from rehue_training.data import dataset
+from rehue_training.errors import InputError
 from rehue_training.evaluation import lpips, metrics, sheets
 from rehue_training.evaluation.colorizer import Colorizer, GrayBaseline
 from rehue_training.network import encoder
@@ -70,12 +71,12 @@ def evaluate(
         The content of the JSON file.
 
     Raises:
-        ValueError: there are no colour photographs under `paths`.
+        InputError: there are no colour photographs under `paths`, or a model is missing.
     """
     methods: list[Method] = [GrayBaseline(), *(Colorizer(repository, name) for name in models)]
     photographs = list(load_photographs(paths))
     if not photographs:
-        raise ValueError(f"no colour photographs under {', '.join(map(str, paths))}")
+        raise InputError(f"no colour photographs under {', '.join(map(str, paths))}")
     results, truth_features = measure_methods(photographs, methods)
     summary = summarize(results, truth_features, [truth for _, truth in photographs])
     summary["photographs"], summary["short_side"] = len(photographs), SHORT_SIDE

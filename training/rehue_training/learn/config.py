@@ -8,13 +8,16 @@ import runpy
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
+from rehue_training.errors import InputError
 from rehue_training.learn.losses import ClassificationLoss, ColorLoss, MeanSquaredError
 from rehue_training.network.curve import Curve
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+VALUE_ERROR = "Value error, "  # pydantic's prefix to the message of a validator
 
 
 class Stage(BaseModel):
@@ -43,7 +46,9 @@ class Config(BaseModel):
     name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
     model: Literal["seed", "rehue", "rehue-classes"]
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
-    serves: Annotated[str, Field(pattern=r"^[a-z0-9-]*$")] = ""  # name of the exported model
+    serves: Annotated[str, Field(pattern=r"^[a-z0-9-]*$")] = (
+        ""  # name of the exported model; empty: that of the run
+    )
     # 2: the output is the mean over the picture and the picture at half its size.
     looks: Annotated[int, Field(ge=1, le=2)] = 1
     # An exported model to start from; otherwise ImageNet's encoder and a new decoder.
@@ -96,7 +101,7 @@ class Config(BaseModel):
     @property
     def served_name(self) -> str:
         """Name of the exported model in the repository."""
-        return self.serves or self.model.removesuffix("-classes")
+        return self.serves or self.name
 
     @model_validator(mode="after")
     def _check_warmup(self) -> Self:
@@ -130,9 +135,29 @@ def read_config(path: Path) -> Config:
     """Read the `config` of an experiment's file.
 
     Raises:
-        ValueError: the file sets no `config`, or a value is not allowed.
+        InputError: there is no such file, it fails, sets no `config`, or a value is not allowed.
     """
-    found = runpy.run_path(str(path)).get("config")
+    if not path.is_file():
+        raise InputError(f"there is no experiment at {path}")
+    try:
+        found = runpy.run_path(str(path)).get("config")
+    except ValidationError as error:
+        raise InputError(f"{path}: {_describe(error)}") from None
+    except Exception as error:  # the file is the user's own code
+        raise InputError(f"{path}: {type(error).__name__}: {error}") from error
     if not isinstance(found, Config):
-        raise ValueError(f"{path} must set `config` to a rehue_training.learn.config.Config")
+        raise InputError(f"{path} must set `config` to a rehue_training.learn.config.Config")
     return found
+
+
+def _describe(error: ValidationError) -> str:
+    """Describe every value that is not allowed, in one line."""
+    return "; ".join(map(_describe_value, error.errors()))
+
+
+def _describe_value(problem: ErrorDetails) -> str:
+    name = ".".join(map(str, problem["loc"]))
+    message = problem["msg"].removeprefix(VALUE_ERROR)
+    value = problem["input"]
+    given = f" (it is {value!r})" if isinstance(value, int | float | str) else ""
+    return f"{name}: {message}{given}" if name else message

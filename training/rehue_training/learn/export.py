@@ -4,6 +4,7 @@ Input `lightness` UINT8 [N, 1, H, W]: L in counts of 100/255, so one byte per pi
 is sent. Output `ab` FP16 [N, 2, h, w] in Lab units. All scaling is inside the graph.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,15 +17,18 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from rehue_core import lab
+from rehue_core.colorize import ModelSpec
 from rehue_core.lab import AB_RANGE
 from rehue_training.data.batches import resize
-from rehue_training.learn import checkpoint
+from rehue_training.errors import InputError
+from rehue_training.learn import checkpoint, model_folder
+from rehue_training.learn.checkpoint import Arrays
 from rehue_training.learn.config import Config
-from rehue_training.learn.run import CHECKPOINT, START
+from rehue_training.learn.run import CHECKPOINT, PHOTOGRAPHS, START
 from rehue_training.network import bins
 from rehue_training.network.curve import Curve
 from rehue_training.network.graph import OPSET, Graph, Value, add_network, add_resize, read_weights
-from rehue_training.network.models import MODELS, average_two_scales
+from rehue_training.network.models import MODELS, OUTPUT_SCALE, average_two_scales
 
 LIGHTNESS_SCALE = 100 / 255
 NO_CURVE = Curve()
@@ -42,29 +46,71 @@ class Parity:
         return f"mean {self.mean:.4f}, largest {self.largest:.4f} (Lab units)"
 
 
-def export_model(config: Config, *, runs: Path, repository: Path) -> tuple[Path, Parity]:
+def export_model(
+    config: Config, *, runs: Path, repository: Path, force: bool = False
+) -> tuple[Path, Parity]:
     """Write a run's averaged weights as `repository/<model>/1/model.onnx`.
 
     If the config keeps a share of the weights that the run started from, the weighted
-    mean of both is written.
+    mean of both is written. The model's Triton configurations and its card are written
+    too, except those that exist and fit.
+
+    Args:
+        force: replace the model of another run, or configurations of another network.
 
     Returns:
         The file, and its difference from the Keras network.
+
+    Raises:
+        InputError: there is no checkpoint, or something would be replaced without `force`.
     """
-    model = MODELS[config.model]()
-    weights = checkpoint.load(runs / config.name / CHECKPOINT).averaged
-    if config.keep:
-        read_weights(model, runs / config.name / START)
-        pairs = zip(model.get_weights(), weights, strict=True)
-        weights = [old * config.keep + new * (1 - config.keep) for old, new in pairs]
-    model.set_weights(weights)
-    model = _add_ab_output(config, model)
+    run, folder = runs / config.name, repository / config.served_name
+    if not (run / CHECKPOINT).is_file():
+        raise InputError(f"there is no checkpoint in {run}: train first, with `rehue train`")
+    spec = describe_contract(config)
+    model_folder.check_folder(folder, spec, config.name, force=force)
+    state = checkpoint.load(run / CHECKPOINT)
+    model = _add_ab_output(config, _restore_network(config, run, state.averaged))
     proto = convert_to_onnx(model, side=config.side, curve=config.curve, looks=config.looks)
-    path = repository / config.served_name / "1" / "model.onnx"
+    helper.set_model_props(proto, {model_folder.RUN_KEY: config.name})
+    path = folder / "1" / "model.onnx"
+    model_folder.write_configurations(folder, spec, f"the run {config.name}")
     write_model(proto, path)
+    counts = run / PHOTOGRAPHS
+    model_folder.write_card(
+        folder,
+        spec,
+        config,
+        step=state.step,
+        history=state.history,
+        photographs=json.loads(counts.read_text()) if counts.is_file() else None,
+    )
     reference = average_two_scales(model) if config.looks == 2 else model
     sample = load_sample_lightness(config.side)
     return path, measure_parity(proto, reference, sample, curve=config.curve)
+
+
+def describe_contract(config: Config) -> ModelSpec:
+    """Return the contract of the network that a config exports."""
+    side, ab_side = config.side, round(config.side * OUTPUT_SCALE[config.model])
+    dtypes = np.dtype(np.uint8), np.dtype(np.float16)
+    return ModelSpec(
+        config.served_name, side, side, ab_side, ab_side, *dtypes, LIGHTNESS_SCALE, 1.0, max_batch=1
+    )
+
+
+def _restore_network(config: Config, run: Path, weights: Arrays) -> keras.Model:
+    """Build the config's network with trained weights, averaged with the start's share."""
+    model = MODELS[config.model]()
+    if config.keep:
+        read_weights(model, run / START)
+        pairs = zip(model.get_weights(), weights, strict=True)
+        weights = [old * config.keep + new * (1 - config.keep) for old, new in pairs]
+    try:
+        model.set_weights(weights)
+    except ValueError as error:
+        raise InputError(f"{run / CHECKPOINT} is of another network than {config.model}") from error
+    return model
 
 
 def load_exported_network(config: Config, repository: Path) -> keras.Model:

@@ -11,8 +11,10 @@ from typing import Any
 
 import keras
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from rehue_training.data import batches
+from rehue_training.errors import InputError
 from rehue_training.learn import checkpoint, losses
 from rehue_training.learn.adversary import Adversary
 from rehue_training.learn.checkpoint import Arrays, Checkpoint, Record
@@ -22,6 +24,7 @@ from rehue_training.network.graph import read_weights
 from rehue_training.network.models import MODELS, average_two_scales
 
 CHECKPOINT = "checkpoint.npz"
+PHOTOGRAPHS = "photographs.json"  # their number, for the exported model's card
 START = "start.onnx"  # a copy: an export may replace the file that the run started from
 AVERAGE_EVERY = 10  # steps; the decay is raised to this power
 
@@ -63,7 +66,7 @@ def build_model(config: Config, adversary: Adversary | None = None) -> keras.Mod
     finally:
         keras.config.set_dtype_policy(policy)
     if config.start:
-        read_weights(network, config.start)
+        _read_start(network, config.start)
     freeze_blocks(network, config.frozen_blocks)
     shares = [
         1.0 if get_block_number(layer) is None else config.encoder_rate
@@ -75,6 +78,13 @@ def build_model(config: Config, adversary: Adversary | None = None) -> keras.Mod
     model.compile(optimizer=LayerwiseAdamW(config, shares), loss=loss, metrics=metrics)
     model.optimizer.build(model.trainable_variables)
     return model
+
+
+def _read_start(network: keras.Model, path: Path) -> None:
+    try:
+        read_weights(network, path)
+    except (KeyError, ValueError, DecodeError) as error:
+        raise InputError(f"start: {path} does not hold the weights of this model") from error
 
 
 def _add_adversarial_term(config: Config, adversary: Adversary) -> losses.Loss:
@@ -122,9 +132,15 @@ class Run:
 
     def _restore(self, state: Checkpoint) -> None:
         self.step, self.averaged, self.history = state.step, state.averaged, state.history
-        self.model.set_weights(state.weights)
-        for variable, value in zip(self._optimizer_variables, state.optimizer, strict=True):
-            variable.assign(value)
+        try:
+            self.model.set_weights(state.weights)
+            for variable, value in zip(self._optimizer_variables, state.optimizer, strict=True):
+                variable.assign(value)
+        except ValueError as error:
+            raise InputError(
+                f"{self.path} is of another network or optimizer than the experiment's: choose "
+                "another `name`, or delete that folder to start again"
+            ) from error
 
     @property
     def _optimizer_variables(self) -> list[Any]:

@@ -6,20 +6,26 @@ same weights as one that was not.
 """
 
 import itertools
+import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
 from rehue_training.data import batches, dataset
+from rehue_training.errors import InputError
 from rehue_training.learn import checkpoint
 from rehue_training.learn.checkpoint import Checkpoint
 from rehue_training.learn.config import Config
 from rehue_training.learn.journal import Journal
-from rehue_training.learn.run import Run
+from rehue_training.learn.run import PHOTOGRAPHS, Run
 from rehue_training.network.models import OUTPUT_SCALE
+
+MAX_ENLARGEMENT = 2
+FEW = 8  # photographs for validation, below which a line says that they are few
 
 
 def train(
@@ -30,35 +36,77 @@ def train(
     manifest: Path | None = None,
     stop_at: int | None = None,
     minutes: float = math.inf,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Checkpoint:
     """Train to the config's last step, to step `stop_at`, or for `minutes`.
 
-    A run that has a checkpoint is resumed.
+    A run that has a checkpoint is resumed. Everything about the photographs and the
+    experiment is checked before the first step.
 
     Args:
         paths: where the photographs are; see `dataset.read_files`.
         runs: the run's files go to `runs/<name>`, decoded photographs to `runs/cache`.
         manifest: table of the photographs' licence classes, for configs with `classes`.
+        should_stop: called before each step; when it returns true, the run ends.
 
     Returns:
         The last checkpoint.
+
+    Raises:
+        InputError: the photographs, the experiment and the run's folder do not fit together.
+        OSError: a file or folder cannot be read or written.
     """
     console = Console()
+    end = time.monotonic() + 60 * minutes
+    if config.classes and manifest is None:
+        raise InputError(dataset.NO_MANIFEST)
     folder = runs / config.name
     folder.mkdir(parents=True, exist_ok=True)
-    end = time.monotonic() + 60 * minutes
     photographs = dataset.load_dataset(paths, cache=runs / "cache", short_side=config.short_side)
     console.print(str(photographs.report))
     if config.classes:
         photographs = photographs.select_classes(config.classes, manifest)
         console.print(f"{len(photographs)} of the classes {', '.join(config.classes)}")
+    check_stage_sizes(config, photographs)
+    split = photographs.split(config.validation, config.held_out)
+    console.print(_describe_split(*map(len, split)))
+    _record_photographs(folder, *split)
     run = Run(config, folder)
     last = stop_at or config.steps
     console.print(f"{config.name}: step {run.step} of {config.steps}")
     with Journal(console, folder, run, last) as journal:
-        _run_steps(run, photographs, journal, last, end)
+        _run_steps(
+            run, photographs, split, journal, last, lambda: should_stop() or time.monotonic() >= end
+        )
     run.save()
     return checkpoint.load(run.path)
+
+
+def check_stage_sizes(config: Config, photographs: dataset.Dataset) -> None:
+    """Check that no stage trains on photographs enlarged more than `MAX_ENLARGEMENT` times.
+
+    Raises:
+        InputError: half of the photographs are smaller than that.
+    """
+    short_side = int(np.median(photographs.shapes.min(axis=1)))
+    for number, stage in enumerate(config.stages, 1):
+        if stage.size > MAX_ENLARGEMENT * short_side:
+            raise InputError(
+                f"stages: stage {number} has crops of {stage.size} pixels, but half of the "
+                f"photographs have at most {short_side} on their short side (`short_side` keeps "
+                f"{config.short_side})"
+            )
+
+
+def _describe_split(training: int, validation: int) -> str:
+    hint = "" if validation >= FEW else ": too few to rely on its loss"
+    return f"{training} for training, {validation} for validation{hint}"
+
+
+def _record_photographs(folder: Path, training: list[int], validation: list[int]) -> None:
+    """Record the number of photographs for the exported model's card."""
+    counts = {"training": len(training), "validation": len(validation)}
+    (folder / PHOTOGRAPHS).write_text(json.dumps(counts))
 
 
 def schedule_steps(config: Config, start: int) -> Iterator[batches.TrainingStep]:
@@ -74,15 +122,20 @@ def schedule_steps(config: Config, start: int) -> Iterator[batches.TrainingStep]
 
 
 def _run_steps(
-    run: Run, photographs: dataset.Dataset, journal: Journal, last: int, end: float
+    run: Run,
+    photographs: dataset.Dataset,
+    split: tuple[list[int], list[int]],
+    journal: Journal,
+    last: int,
+    should_stop: Callable[[], bool],
 ) -> None:
     config = run.config
-    train_on, validate_on = photographs.split(config.validation, config.held_out)
+    train_on, validate_on = split
     source = batches.Batches(photographs, train_on, config.seed, config.balance)
     stride = max(1, len(validate_on) // config.validate_on)
     validate_on = validate_on[::stride][: config.validate_on]
     steps = itertools.takewhile(
-        lambda step: step.number < last and time.monotonic() < end,
+        lambda step: step.number < last and not should_stop(),
         schedule_steps(config, run.step),
     )
     for step, batch in batches.prefetch(source, steps):
