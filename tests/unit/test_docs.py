@@ -8,11 +8,15 @@ from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import pytest
 from paths import ROOT
 
 from rehue_serve import settings
+from rehue_serve.errors import get_reason_name
+from rehue_serve.http_errors import HTTP_STATUS
+from rehue_serve.rpc_errors import GRPC_STATUS
 
 DOCUMENTS = sorted(
     [
@@ -33,6 +37,8 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 INLINE_CODE = re.compile(r"`([^`]+)`")
 PATH = re.compile(rf"(?<![\w./-])((?:{'|'.join(FOLDERS)})/[\w./-]+|rehue_\w+/[\w./-]+)")
+FILE = re.compile(r"(?<![\w./-])\w+\.py\b")
+MODULE = re.compile(r"(?<![\w./-])rehue_(?:client|core|serve|training)(?:\.\w+)+")
 
 each_document = pytest.mark.parametrize(
     "document", DOCUMENTS, ids=[str(path.relative_to(ROOT)) for path in DOCUMENTS]
@@ -44,6 +50,12 @@ def test_settings_page_has_the_table_of_the_code() -> None:
         settings.format_settings_table()
         in (ROOT / "docs" / "reference" / "settings.md").read_text()
     )
+
+
+@pytest.mark.parametrize("error", HTTP_STATUS, ids=get_reason_name)
+def test_api_page_has_the_errors_of_the_code(error: Any) -> None:
+    row = f"| `{get_reason_name(error)}` | {HTTP_STATUS[error].value} | {GRPC_STATUS[error].name} |"
+    assert row in (ROOT / "docs" / "reference" / "api.md").read_text()
 
 
 @each_document
@@ -75,17 +87,32 @@ def test_commands_exist(document: Path) -> None:
 
 @each_document
 def test_paths_exist(document: Path) -> None:
-    text = document.read_text()
-    code = [block for _, block in FENCE.findall(text)] + INLINE_CODE.findall(remove_fences(text))
-    for path in {path.rstrip(".") for snippet in code for path in PATH.findall(snippet)}:
+    for path in {path.rstrip(".") for path in find_in_code(document, PATH)}:
         if not any(word in path for word in NOT_COMMITTED):
             assert any((ROOT / root / path).exists() for root in PACKAGE_ROOTS), path
+
+
+@each_document
+def test_modules_exist(document: Path) -> None:
+    """Files named without their folder, such as `settings.py`, and dotted module names."""
+    assert set(find_in_code(document, FILE)) <= python_files()
+    for name in find_in_code(document, MODULE):
+        parts = name.split(".")
+        # The last part may be a class or function of the module.
+        assert any(is_module(parts[:end]) for end in (len(parts), len(parts) - 1)), name
 
 
 @each_document
 def test_settings_named_are_read_somewhere(document: Path) -> None:
     named = set(re.findall(r"\bREHUE_[A-Z_]*[A-Z]\b", document.read_text()))
     assert named <= settings_read()
+
+
+def find_in_code(document: Path, pattern: re.Pattern[str]) -> list[str]:
+    """Matches in shell blocks, drawings and snippets of code."""
+    text = document.read_text()
+    code = [block for _, block in FENCE.findall(text)] + INLINE_CODE.findall(remove_fences(text))
+    return [match for snippet in code for match in pattern.findall(snippet)]
 
 
 def remove_fences(text: str) -> str:
@@ -137,6 +164,16 @@ def make_targets_named(words: list[str]) -> set[str]:
         elif "=" not in word and not word.startswith("-"):
             targets.add(word)
     return targets
+
+
+@cache
+def python_files() -> frozenset[str]:
+    return frozenset(path.name for folder in CODE_FOLDERS for path in (ROOT / folder).rglob("*.py"))
+
+
+def is_module(parts: list[str]) -> bool:
+    paths = [ROOT / root / Path(*parts) for root in PACKAGE_ROOTS]
+    return any(path.is_dir() or path.with_suffix(".py").is_file() for path in paths)
 
 
 @cache
