@@ -97,9 +97,7 @@ def test_modules_exist(document: Path) -> None:
     """Files named without their folder, such as `settings.py`, and dotted module names."""
     assert set(find_in_code(document, FILE)) <= python_files()
     for name in find_in_code(document, MODULE):
-        parts = name.split(".")
-        # The last part may be a class or function of the module.
-        assert any(is_module(parts[:end]) for end in (len(parts), len(parts) - 1)), name
+        assert is_module_or_member(name), name
 
 
 @each_document
@@ -171,9 +169,17 @@ def python_files() -> frozenset[str]:
     return frozenset(path.name for folder in CODE_FOLDERS for path in (ROOT / folder).rglob("*.py"))
 
 
-def is_module(parts: list[str]) -> bool:
-    paths = [ROOT / root / Path(*parts) for root in PACKAGE_ROOTS]
-    return any(path.is_dir() or path.with_suffix(".py").is_file() for path in paths)
+def is_module_or_member(name: str) -> bool:
+    """Whether a dotted name is a package, a module, or something that a module's text names."""
+    *parents, member = name.split(".")
+    for root in PACKAGE_ROOTS:
+        parent = (ROOT / root).joinpath(*parents)
+        if (parent / member).is_dir() or (parent / f"{member}.py").is_file():
+            return True
+        module = parent / "__init__.py" if parent.is_dir() else parent.with_suffix(".py")
+        if module.is_file() and re.search(rf"\b{member}\b", module.read_text()):
+            return True
+    return False
 
 
 @cache
