@@ -280,4 +280,5 @@ class TensorRTModule:
 
 def tensorrt(gpu: Gpu = H100, **options: Any) -> TensorRT:
     """The stand-in, behind this project's own code for TensorRT."""
-    return TensorRT(TensorRTModule(**options), HostCuda(gpu))
+    module = TensorRTModule(**options)
+    return TensorRT(module, module.__version__, HostCuda(gpu))

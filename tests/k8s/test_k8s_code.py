@@ -2,6 +2,8 @@
 
 import importlib
 import re
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,21 @@ import yaml
 from admission import quantity
 from grpc_health.v1 import health_pb2
 from ray.serve.schema import ServeDeploySchema
-from rendered import K8S, OVERLAYS, ROOT, Object, containers, every, main, objects, only, pods
+from rendered import (
+    K8S,
+    KUBECTL,
+    OVERLAYS,
+    ROOT,
+    Object,
+    containers,
+    every,
+    main,
+    objects,
+    only,
+    pods,
+)
 from rendered import settings as variables
+from test_k8s_security import violations
 
 from rehue_client.v1 import rehue_pb2
 from rehue_serve import app, endpoints, http, local_ray, triton
@@ -33,7 +48,7 @@ def loaded(overlay: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Set
     for name, value in variables(overlay).items():
         monkeypatch.setenv(name, value)
     if variables(overlay)["REHUE_API_KEYS_FILE"]:
-        (tmp_path / "keys").touch()
+        (tmp_path / "keys").write_text("a-key\n")
         monkeypatch.setenv("REHUE_API_KEYS_FILE", str(tmp_path / "keys"))
     return Settings()
 
@@ -175,11 +190,16 @@ def test_probes_ask_what_answers(overlay: str) -> None:
         assert (
             asked["/api/local_raylet_healthz"] == ray_constants.DEFAULT_DASHBOARD_AGENT_LISTEN_PORT
         )
-    asked_of_triton = {
-        main(pods(overlay)["triton"])[probe]["httpGet"]["path"]
-        for probe in ("startupProbe", "livenessProbe", "readinessProbe")
-    }
-    assert asked_of_triton == {"/v2/health/ready", "/v2/health/live"}
+    triton = main(pods(overlay)["triton"])
+    assert triton["readinessProbe"]["httpGet"]["path"] == "/v2/health/ready"
+    # It computes a photograph: Triton's own /v2/health/live looks at no GPU.
+    assert triton["livenessProbe"]["exec"]["command"] == ["/opt/rehue/start", "live"]
+    if overlay == "cpu":
+        assert triton["startupProbe"]["httpGet"]["path"] == "/v2/health/ready"
+    else:  # Triton's answers were compared
+        assert triton["startupProbe"]["exec"]["command"] == ["/opt/rehue/start", "ready"]
+    start = (K8S / "triton" / "start").read_text()
+    assert {"ready", "live"} <= set(re.findall(r"^(\w+)\)", start, re.MULTILINE))
 
 
 def test_triton_is_where_the_settings_look(overlay: str, settings: Settings) -> None:
@@ -234,18 +254,60 @@ def test_tritons_steps_are_those_of_its_start_script() -> None:
     start = (K8S / "triton" / "start").read_text()
     dockerfile = (K8S / "triton" / "Dockerfile").read_text()
     for overlay in ("gpu", "production"):
-        copy, plan, serve = containers(pods(overlay)["triton"])
-        assert f"COPY model_repository {copy['command'][2].removesuffix('/.')}\n" in dockerfile
+        models, plan, serve = containers(pods(overlay)["triton"])
+        assert f"COPY model_repository {_variable(models, 'REHUE_MODEL_SOURCE')}\n" in dockerfile
         assert (
-            copy["command"][3]
+            _variable(models, "REHUE_MODEL_REPOSITORY")
             == _variable(plan, "REHUE_MODEL_REPOSITORY")
             == _variable(serve, "REHUE_MODEL_REPOSITORY")
         )
-        assert plan["args"] == ["prepare"]
+        assert (models["args"], plan["args"]) == (["models"], ["prepare"])
         assert serve["args"][0] == "serve"
         mounted = {mount["mountPath"] for mount in plan["volumeMounts"]}
         assert _variable(plan, "REHUE_PLAN_CACHE") in mounted
-    assert {"prepare", "serve"} <= set(re.findall(r"\w+", start))
+    assert {"models", "prepare", "serve"} <= set(re.findall(r"\w+", start))
+
+
+@pytest.mark.parametrize("overlay", ["gpu", "production", "canary"])
+def test_the_default_model_is_among_those_served(overlay: str) -> None:
+    served = _variable(containers(pods(overlay)["triton"])[0], "REHUE_MODELS").split(",")
+    default = Settings.model_fields["model"].default
+    assert variables(overlay).get("REHUE_MODEL", default) in served
+
+
+@pytest.mark.parametrize("component", ["model-volume", "model-image", "model-bucket"])
+def test_models_come_from_elsewhere_than_the_image(component: str, tmp_path: Path) -> None:
+    """They are copied from where the component puts them, before plans are built."""
+    deployment = only_deployment(render_with(component, tmp_path))
+    pod = deployment["spec"]["template"]["spec"]
+    *download, models, plan = pod["initContainers"]
+    assert (models["name"], plan["name"]) == ("models", "plan")
+    source = _variable(models, "REHUE_MODEL_SOURCE")
+    mounts = {one["mountPath"]: one["name"] for one in models["volumeMounts"]}
+    assert mounts[source] in {volume["name"] for volume in pod["volumes"]}
+    for container in download:
+        assert {one["mountPath"]: one["name"] for one in container["volumeMounts"]}[source]
+        assert container["args"][-1] == source
+    assert bool(download) is (component == "model-bucket")
+    assert not list(violations(deployment["spec"]["template"]))
+
+
+def render_with(component: str, folder: Path) -> list[Object]:
+    """The objects of the overlay `gpu` with one more component."""
+    shutil.copytree(K8S, folder / "k8s")
+    overlay = folder / "k8s" / "overlays" / "more"
+    overlay.mkdir()
+    (overlay / "kustomization.yaml").write_text(
+        f"resources: [../gpu]\ncomponents: [../../components/{component}]\n"
+    )
+    command = [KUBECTL, "kustomize", overlay]
+    made = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [one for one in yaml.safe_load_all(made.stdout) if one]
+
+
+def only_deployment(rendered: list[Object]) -> Object:
+    (found,) = [one for one in rendered if one["kind"] == "Deployment"]
+    return found
 
 
 def test_nobody_changes_a_tritons_models(overlay: str) -> None:

@@ -98,6 +98,47 @@ def test_the_training_image_installs_and_imports(tmp_path: Path) -> None:
     assert not any((site / name).exists() for name in ("pytest", "mypy", "locust"))
 
 
+def test_a_triton_image_whose_tensorrt_does_not_fit_is_not_built(tmp_path: Path) -> None:
+    """The Dockerfile's own step, over libraries that tell versions of their own, without a GPU."""
+    (step,) = [
+        rest for word, rest in instructions(K8S / "triton" / "Dockerfile")
+        if word == "RUN" and "tensorrt_package" in rest
+    ]  # fmt: skip
+    (tmp_path / "tensorrt_bindings.py").write_text("__version__ = '11.1.0.106'\n")
+    (tmp_path / "dali").mkdir()
+    (tmp_path / "dali" / "rehue_training.py").write_text("raise SystemExit('DALI')\n")
+    # What the image's interpreter finds, in place of its virtual environment.
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path}:$PYTHONPATH exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    command = step.replace("/opt/rehue/venv/bin/python", str(python))
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": f"{tmp_path}/dali:"}
+    for library, code, said in (
+        ("11.1.0.99", 0, "TensorRT's bindings 11.1.0.106 and libnvinfer 11.1.0.99 fit"),
+        ("11.2.0.106", 1, "bindings are 11.1.0.106, but libnvinfer is 11.2.0.106"),
+    ):
+        folder = tmp_path / library
+        folder.mkdir()
+        compile_nvinfer(library, folder / "libnvinfer.so.11")
+        with_library = environment | {"LD_LIBRARY_PATH": str(folder)}
+        done, told = _ran("sh", "-c", command, cwd=tmp_path, env=with_library)
+        assert (done, said in told) == (code, True), told
+    done, told = _ran("sh", "-c", command, cwd=tmp_path, env=environment)
+    assert (done, "libnvinfer.so.11" in told) == (1, True), told
+
+
+def compile_nvinfer(version: str, path: Path) -> None:
+    """A library with libnvinfer's four functions that tell its version."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("a C compiler is missing")
+    parts = zip(("Major", "Minor", "Patch", "Build"), version.split("."), strict=True)
+    code = "".join(f"int getInferLib{part}Version() {{ return {value}; }}" for part, value in parts)
+    subprocess.run(
+        [compiler, "-shared", "-o", path, "-x", "c", "-"], input=code, text=True, check=True
+    )
+
+
 def test_the_triton_image_installs_and_looks_for_a_gpu(tmp_path: Path) -> None:
     """Its start script finds all of its Python and ends where the container's libraries begin."""
     venv = installed("triton", tmp_path)

@@ -22,7 +22,7 @@ from rehue_serve.settings import Settings
 GPU = {"nv_gpu_utilization", "nv_gpu_memory_used_bytes", "nv_gpu_memory_total_bytes"}
 OTHERS = {
     "up", "kube_pod_container_status_waiting_reason",
-    "kube_pod_init_container_status_waiting_reason",
+    "kube_pod_init_container_status_waiting_reason", "kube_pod_container_status_restarts_total",
 }  # fmt: skip
 OUTCOMES = {"ok", "ABANDONED", *map(get_reason_name, HTTP_STATUS)}
 

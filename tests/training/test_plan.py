@@ -21,7 +21,13 @@ from rehue_training.plan import identity, parity, plans, precision
 from rehue_training.plan.gpu_runners import product_onnx
 from rehue_training.plan.identity import PlanRefused
 from rehue_training.plan.plans import Options
-from rehue_training.plan.tensorrt import BuildFailed, NoTensorRT, agree, here, library_version
+from rehue_training.plan.tensorrt import load_on_first_gpu
+from rehue_training.plan.tensorrt_package import (
+    BuildFailed,
+    NoTensorRT,
+    read_library_version,
+    refuse_other_release,
+)  # fmt: skip
 
 CHEAP = Options(photographs=lambda: [a_face()])
 
@@ -347,22 +353,25 @@ class Nvinfer8:
 
 
 def test_the_bindings_must_be_of_the_library() -> None:
-    assert library_version(Nvinfer("11.1.0.106")) == "11.1.0.106"
-    assert library_version(Nvinfer8()) == "8.6.1"
+    """Its major, minor and patch version; builds of one version have the same functions."""
+    assert read_library_version(Nvinfer("11.1.0.106")) == "11.1.0.106"
+    assert read_library_version(Nvinfer8()) == "8.6.1"
     for bindings, library in (("11.1.0.106", "11.1.0.106"), ("8.6.1", "8.6.1"),
+                              ("11.1.0.106", "11.1.0.99"),
                               ("10.13.3.9.post1", "10.13.3.9")):  # fmt: skip
-        agree(bindings, library)
-    with pytest.raises(BuildFailed, match=r"are 11\.1\.0\.106, but libnvinfer is 11\.1\.0\.99: "):
-        agree("11.1.0.106", "11.1.0.99")
+        refuse_other_release(bindings, library)
+    for other in ("11.1.1.106", "11.2.0.106", "12.1.0.106"):
+        with pytest.raises(BuildFailed, match=rf"are 11\.1\.0\.106, but libnvinfer is {other}: "):
+            refuse_other_release("11.1.0.106", other)
 
 
 @pytest.mark.skipif(find_spec("tensorrt") is not None, reason="for where TensorRT is not whole")
 def test_the_bindings_alone_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rehue_training.plan.tensorrt, "Cuda", HostCuda)
-    monkeypatch.setattr(ctypes, "CDLL", lambda name: Nvinfer("11.1.0.106"))
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: Nvinfer("11.1.0.99"))
     with pytest.raises(NoTensorRT, match="is not installed"):
-        here()
+        load_on_first_gpu()
     monkeypatch.syspath_prepend(tmp_path)
     code = "__version__ = '11.1.0.106'\nclass Logger(int):\n    WARNING = 2\n"
     (tmp_path / "tensorrt_bindings.py").write_text(code)
-    assert here().version == "11.1.0.106"
+    assert load_on_first_gpu().version == "11.1.0.99"  # the library's: it builds

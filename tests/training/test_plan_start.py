@@ -7,8 +7,9 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
 import cv2
 import numpy as np
@@ -22,6 +23,7 @@ from test_plan_config import infer, swap
 from rehue_serve import embedded
 from rehue_serve.embedded import EmbeddedTriton
 from rehue_serve.ports import claim_free_ports
+from rehue_serve.testing.tritons import SleepingTriton
 
 # The command `rehue` of the image, on a GPU whose driver is told by the environment.
 REHUE = """#!{python}
@@ -34,14 +36,18 @@ with open(os.environ["STEPS"], "a") as steps:
     print("rehue", *sys.argv[1:], file=steps)
 parser = argparse.ArgumentParser()
 plan_command.add_commands(parser.add_subparsers())
+arguments = parser.parse_args()
+if sys.argv[1] != "plan":
+    sys.exit(arguments.run(arguments))
 gpu = replace(H100, driver=os.environ["DRIVER"])
 change = lambda plan: None if os.environ.get("BROKEN") else plan
 if os.environ.get("SLOW"):
     change = lambda plan: time.sleep(600)
-sys.exit(plan_command.build(parser.parse_args(), lambda: tensorrt(gpu, change=change)))
+sys.exit(plan_command.build(arguments, lambda: tensorrt(gpu, change=change)))
 """
 TRITONSERVER = """#!/bin/sh
-echo "tritonserver" >> "$STEPS"
+echo "tritonserver $PYTHONPATH" >> "$STEPS"
+[ -z "${{LATE:-}}" ] || exec {python} {tests}/scripted_triton.py "$@"
 exec {real} --backend-directory={backends} "$@"
 """
 
@@ -52,6 +58,7 @@ class Image:
 
     path: Path
     environment: dict[str, str]
+    out: int | IO[str] = subprocess.PIPE
 
     @property
     def steps(self) -> list[str]:
@@ -63,7 +70,7 @@ class Image:
             [ROOT / "k8s" / "triton" / "start", *arguments],
             env=self.environment | environment,
             cwd=self.path,
-            stdout=subprocess.PIPE,
+            stdout=self.out,
             stderr=subprocess.STDOUT,
             text=True,
         )
@@ -84,15 +91,17 @@ def image(tmp_path: Path) -> Image:
     commands.mkdir()
     backends = embedded._copy_backends(wheel, tmp_path)
     real = wheel / "bin" / "tritonserver"
+    tests = {"python": sys.executable, "tests": str(Path(__file__).parents[1])}
     for name, text in (
-        ("rehue", REHUE.format(python=sys.executable, tests=str(Path(__file__).parents[1]))),
-        ("tritonserver", TRITONSERVER.format(real=real, backends=backends)),
+        ("rehue", REHUE.format(**tests)),
+        ("tritonserver", TRITONSERVER.format(real=real, backends=backends, **tests)),
     ):
         (commands / name).write_text(text)
         (commands / name).chmod(0o755)
     environment = EmbeddedTriton(model.parent, threads=1)._build_environment(wheel) | {
         "REHUE_MODEL_REPOSITORY": str(model.parent),
         "STEPS": str(tmp_path / "steps"),
+        "TMPDIR": str(tmp_path),
         "DRIVER": "580.82.07",
         "REHUE_PLAN_OPTIONS": f"--photos {tmp_path}/face.png",
     }
@@ -113,27 +122,131 @@ def served(process: "subprocess.Popen[str]", http: int) -> None:
     raise AssertionError("Triton was not ready")
 
 
-def test_it_checks_builds_warms_up_and_serves(image: Image) -> None:
+def choose_ports() -> tuple[list[str], int, int]:
+    """Options for tritonserver, and its gRPC and HTTP ports."""
     grpc, http, metrics = claim_free_ports(3)
-    ports = [f"--grpc-port={grpc}", f"--http-port={http}", f"--metrics-port={metrics}"]
+    options = [f"--grpc-port={grpc}", f"--http-port={http}", f"--metrics-port={metrics}"]
+    return options, grpc, http
+
+
+def test_it_checks_builds_warms_up_serves_and_compares(image: Image) -> None:
+    ports, grpc, http = choose_ports()
+    log = image.path / "log"  # longer than a pipe holds
     # Compared on the package's own photographs, as where none are given.
-    process = image.start("start", *ports, "--log-verbose=1", REHUE_PLAN_OPTIONS="")
+    with log.open("w") as out:
+        process = replace(image, out=out).start(
+            "start", *ports, "--log-verbose=1", REHUE_PLAN_OPTIONS=""
+        )
     try:
+        assert image.run("ready", *ports)[0] != 0
         served(process, http)
-        assert image.steps == ["rehue", "tritonserver"]
+        while image.run("ready", *ports)[0] != 0:
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.2)
+        assert image.steps == ["rehue", "tritonserver", "rehue"]
+        assert image.run("live", *ports) == (0, "")
         counts = np.random.default_rng(0).integers(0, 256, (2, 1, 256, 256), np.uint8)
         (found,) = infer(f"127.0.0.1:{grpc}", "rehue", counts)
         session = onnxruntime.InferenceSession(MODELS / "rehue" / "1" / "model.onnx")
         (expected,) = session.run(["ab"], {"lightness": counts})
         np.testing.assert_allclose(found.astype(float), expected.astype(float), atol=0.2)
     finally:
-        process.send_signal(signal.SIGTERM)  # to the script's own pid: Triton took it over
-        told = process.communicate(timeout=60)[0]
-    assert process.returncode == 0
-    order = ["does not exist", "built in", "sample 'one'", "sample 'full'", "Started GRPC"]
+        process.send_signal(signal.SIGTERM)  # to the script's own process, as a kubelet does
+        process.wait(60)
+    told = log.read_text()
+    assert process.returncode == 0, told
+    order = ["does not exist", "built in", "sample 'one'", "sample 'full'", "Started GRPC",
+             "rehue through Triton: 24 calls in batches of 1, 2: ab "]  # fmt: skip
     places = [told.find(one) for one in order]
     assert min(places) >= 0, list(zip(order, places, strict=True))
     assert places == sorted(places)
+    assert image.run("ready", *ports)[0] != 0
+    assert image.run("live", *ports)[0] != 0
+
+
+def test_a_triton_that_answers_late_is_never_ready(image: Image) -> None:
+    """Its second to last call's answers: as with CUDA graphs and an output copy stream."""
+    assert image.run("prepare")[0] == 0
+    ports, _, _ = choose_ports()
+    code, told = image.run("serve", *ports, LATE="yes")
+    assert code == 3, told
+    assert "rehue through Triton is refused: at a batch of 1, call 3, ab is" in told
+    assert "it is the answer to call 1" in told
+    assert not (image.path / "rehue-compared").exists()
+
+
+def test_a_triton_that_does_not_start_ends_the_container(image: Image) -> None:
+    assert image.run("prepare")[0] == 0
+    code, told = image.run("serve", "--no-such-option")
+    assert (code not in (0, 3), "rehue through Triton" in told) == (True, False), told
+
+
+def test_a_stop_while_answers_are_compared_stops_triton(image: Image) -> None:
+    assert image.run("prepare")[0] == 0
+    ports, _, http = choose_ports()
+    process = image.start("serve", *ports)
+    try:
+        served(process, http)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert process.returncode in (0, 128 + signal.SIGTERM)  # where the comparison was over already
+    assert not [child for child in psutil.Process().children() if child.pid == process.pid]
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(f"http://127.0.0.1:{http}/v2/health/live", timeout=2)
+
+
+def test_a_triton_that_computes_no_more_is_not_alive(
+    image: Image, sleepers: list[SleepingTriton]
+) -> None:
+    """Its HTTP still says that it is alive and ready, as with a broken CUDA context."""
+    triton = sleepers[0]
+    port = f"--http-port={triton.http_port}"
+    assert image.run("live", port) == (0, "")
+    triton.broken.touch()
+    try:
+        url = f"http://127.0.0.1:{triton.http_port}/v2/health/live"
+        assert urllib.request.urlopen(url, timeout=5).status == 200
+        assert image.run("live", port)[0] != 0
+    finally:
+        triton.broken.unlink()
+    assert image.run("live", port)[0] == 0
+
+
+def test_only_the_models_asked_for_are_copied_built_and_served(image: Image) -> None:
+    source = image.path / "source"
+    for name in ("rehue", "seed", "rehue-free"):
+        (source / name / "1").mkdir(parents=True)
+        (source / name / "1" / "model.onnx").write_text(name)
+    target = image.path / "target"
+    target.mkdir()
+    places = {"REHUE_MODEL_SOURCE": str(source), "REHUE_MODEL_REPOSITORY": str(target)}
+    assert image.run("models", REHUE_MODELS="rehue, seed", **places) == (0, "")
+    assert sorted(path.name for path in target.iterdir()) == ["rehue", "seed"]
+    assert (target / "seed" / "1" / "model.onnx").read_text() == "seed"
+    assert image.run("models", **places) == (0, "")
+    assert sorted(path.name for path in target.iterdir()) == ["rehue", "rehue-free", "seed"]
+    assert image.run("models", REHUE_MODELS="sed", **places) == (
+        2,
+        f"start: there is no model sed in {source}\n",
+    )
+    code, told = image.run("serve", REHUE_MODELS="rehue", **places)
+    assert code == 2
+    assert told.endswith("/target holds rehue-free, which REHUE_MODELS does not name\n")
+    committed(image.path / "models", "seed")
+    assert image.run("prepare", REHUE_MODELS="rehue")[0] == 0
+    built = (image.path / "models").glob("*/1/model.plan")
+    assert [path.parts[-3] for path in built] == ["rehue"]
+
+
+def test_the_base_images_python_path_does_not_reach_rehue(image: Image) -> None:
+    """NVIDIA's holds DALI's packages, which come before the environment's own."""
+    (image.path / "dali" / "numpy").mkdir(parents=True)
+    (image.path / "dali" / "numpy" / "__init__.py").write_text("raise SystemExit('DALI')")
+    path = f"{image.path}/dali:"
+    assert image.run("prepare", PYTHONPATH=path)[0] == 0
+    image.run("serve", "--no-such-option", PYTHONPATH=path)
+    assert f"tritonserver {path}" in (image.path / "steps").read_text()
 
 
 def test_prepared_by_one_container_and_served_by_another(image: Image) -> None:
@@ -205,4 +318,7 @@ def test_a_cache_outlives_the_container(image: Image, tmp_path: Path) -> None:
 
 def test_a_wrong_word_is_said(image: Image) -> None:
     code, told = image.run("serv")
-    assert (code, told) == (2, "start: 'serv' is none of start, prepare and serve\n")
+    assert (code, told) == (
+        2,
+        "start: 'serv' is none of start, models, prepare, serve, ready and live\n",
+    )

@@ -5,18 +5,12 @@ With a real Triton on the CPU, and with a scripted one that answers as broken ba
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import grpc
 import numpy as np
-import onnxruntime
 import pytest
 from paths import MODELS
-from tritonclient.grpc import service_pb2, service_pb2_grpc
+from scripted_triton import Answer, answer_from_wrong_graphs, answer_late, load_network, serve
 
 from rehue_client.command import main
 from rehue_serve.embedded import EmbeddedTriton
@@ -30,58 +24,14 @@ from rehue_training.plan.triton_check import (
     choose_batches,
     compare_triton,
     vary_inputs,
-)  # fmt: skip
+)
 
 PHOTOGRAPHS = parity.photographs()
-Answer = Callable[[np.ndarray], np.ndarray]
-
-
-@dataclass
-class ScriptedTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
-    """Triton's Infer alone: `answer` turns each call's lightness into ab."""
-
-    answer: Answer
-    batches: list[int] = field(default_factory=list)
-    url: str = ""
-
-    def ModelInfer(self, request: service_pb2.ModelInferRequest, context: object) -> object:
-        shape = tuple(request.inputs[0].shape)
-        self.batches.append(shape[0])
-        counts = np.frombuffer(request.raw_input_contents[0], np.uint8).reshape(shape)
-        ab = self.answer(counts)
-        output = service_pb2.ModelInferResponse.InferOutputTensor(
-            name="ab", datatype="FP16", shape=ab.shape
-        )
-        return service_pb2.ModelInferResponse(
-            model_name=request.model_name, outputs=[output], raw_output_contents=[ab.tobytes()]
-        )
-
-
-@contextmanager
-def serve(answer: Answer) -> Iterator[ScriptedTriton]:
-    scripted = ScriptedTriton(answer)
-    server = grpc.server(ThreadPoolExecutor(1), options=[("grpc.max_receive_message_length", -1)])
-    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(scripted, server)
-    scripted.url = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-    server.start()
-    try:
-        yield scripted
-    finally:
-        server.stop(None).wait()
 
 
 @pytest.fixture(scope="module")
 def network() -> Answer:
-    session = onnxruntime.InferenceSession(MODELS / "rehue" / "1" / "model.onnx")
-    seen: dict[bytes, np.ndarray] = {}  # the same dozen photographs come again and again
-
-    def colour(photograph: np.ndarray) -> np.ndarray:
-        key = photograph.tobytes()
-        if key not in seen:
-            seen[key] = session.run(["ab"], {"lightness": photograph[None]})[0][0]
-        return seen[key]
-
-    return lambda counts: np.stack([colour(photograph) for photograph in counts])
+    return load_network(MODELS / "rehue" / "1" / "model.onnx")
 
 
 def check(url: str, out: Path, *models: str) -> int:
@@ -101,42 +51,6 @@ def test_a_triton_that_answers_rightly_passes(
     found = json.loads((tmp_path / "check.json").read_text())["models"]["rehue"]
     assert (found["calls"], found["batches"]) == (48, [1, 5, 17, 32])
     assert found["ab_mean"] < 0.01
-
-
-def answer_late(network: Answer, calls: int) -> Answer:
-    """Each answer is that of an earlier call, once there is one."""
-    made: list[np.ndarray] = []
-
-    def answer(counts: np.ndarray) -> np.ndarray:
-        made.append(network(counts))
-        return made[-1 - calls] if len(made) > calls else made[-1]
-
-    return answer
-
-
-def answer_from_wrong_graphs(network: Answer, instances: int) -> Answer:
-    """As tensorrt_backend with CUDA graphs and an output copy stream (docs/plans.md).
-
-    A graph belongs to an event set (of 3) and reads and writes the buffer (of 2) that it was
-    captured on; inputs are copied to, and answers taken from, another one half of the time.
-    """
-    inputs: list[list[np.ndarray | None]] = [[None, None] for _ in range(instances)]
-    outputs: list[list[np.ndarray | None]] = [[None, None] for _ in range(instances)]
-    executions = 0
-
-    def answer(counts: np.ndarray) -> np.ndarray:
-        nonlocal executions
-        instance, k = executions % instances, executions // instances
-        executions += 1
-        captured = (k % 3) % 2
-        inputs[instance][k % 2] = counts
-        read = inputs[instance][captured]
-        outputs[instance][captured] = None if read is None else network(read)
-        found = outputs[instance][k % 2]
-        right = network(counts)
-        return right if found is None or found.shape != right.shape else found
-
-    return answer
 
 
 @pytest.mark.parametrize("size", BATCHES)

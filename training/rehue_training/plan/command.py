@@ -79,19 +79,20 @@ def build(arguments: argparse.Namespace, here: "Callable[[], TensorRT] | None" =
     from rehue_training.plan import plans, tensorrt
     from rehue_training.plan.cuda import CudaFailed, NoGpu
     from rehue_training.plan.identity import PlanRefused
+    from rehue_training.plan.tensorrt_package import BuildFailed, NoTensorRT
 
     _say_what_is_done()
     try:
         found = plans.models(arguments.repository, arguments.models)
-        engine = (here or tensorrt.here)()
+        engine = (here or tensorrt.load_on_first_gpu)()
         for model in found:
             work = plans.check if arguments.check else plans.ensure
             print(told(model.name, work(model, engine, _options(arguments))), flush=True)
-    except (NoGpu, tensorrt.NoTensorRT) as error:
+    except (NoGpu, NoTensorRT) as error:
         return _end(NO_GPU, f"{error}. Plans are built on the GPU node that serves them.")
     except PlanRefused as error:
         return _end(REFUSED, str(error))
-    except (tensorrt.BuildFailed, CudaFailed, ValueError, OSError) as error:
+    except (BuildFailed, CudaFailed, ValueError, OSError) as error:
         return _end(FAILED, f"no plan was built: {error}")
     return 0
 
@@ -111,8 +112,9 @@ def gpu_check(arguments: argparse.Namespace, on: "Callable[[], Runner] | None" =
 
     The result's file and the tables grow with each model.
     """
-    from rehue_training.plan import gpu_check, plans, tensorrt
+    from rehue_training.plan import gpu_check, plans
     from rehue_training.plan.cuda import CudaFailed, NoGpu
+    from rehue_training.plan.tensorrt_package import BuildFailed, NoTensorRT
 
     if arguments.triton:
         return compare_triton(arguments)
@@ -128,9 +130,9 @@ def gpu_check(arguments: argparse.Namespace, on: "Callable[[], Runner] | None" =
             one = _kept(result, arguments.out)["models"][model.name]
             print(gpu_check.table(model.name, one), flush=True)
             code = REFUSED if "refused" in one else FAILED if "failed" in one else code
-    except (NoGpu, tensorrt.NoTensorRT) as error:
+    except (NoGpu, NoTensorRT) as error:
         return _end(NO_GPU, f"{error}. {gpu_check.NEEDS}")
-    except (tensorrt.BuildFailed, CudaFailed, ValueError, OSError) as error:
+    except (BuildFailed, CudaFailed, ValueError, OSError) as error:
         return _end(FAILED, f"the check did not end: {error}")
     return code
 

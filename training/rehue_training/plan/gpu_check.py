@@ -21,7 +21,7 @@ from rehue_training.plan.cost import Cost
 from rehue_training.plan.gpu_runners import Loaded, Runner, TensorRTRunner, TorchRunner, Work
 from rehue_training.plan.identity import PlanRefused
 from rehue_training.plan.plans import CONFIG, Options
-from rehue_training.plan.tensorrt import BuildFailed, NoTensorRT
+from rehue_training.plan.tensorrt_package import BuildFailed, NoTensorRT
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def runner() -> Runner:
         NoTensorRT: there is neither TensorRT nor PyTorch.
     """
     try:
-        return TensorRTRunner(tensorrt.here())
+        return TensorRTRunner(tensorrt.load_on_first_gpu())
     except NoTensorRT:
         if importlib.util.find_spec("torch") is None:
             raise

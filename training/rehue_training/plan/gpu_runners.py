@@ -15,7 +15,8 @@ from rehue_training.plan import parity, plans
 from rehue_training.plan.identity import PLAN, PlanRefused
 from rehue_training.plan.parity import Parity
 from rehue_training.plan.plans import CONFIG, ONNX, Options
-from rehue_training.plan.tensorrt import Engine, NoTensorRT, Profile, TensorRT
+from rehue_training.plan.tensorrt import Engine, Profile, TensorRT
+from rehue_training.plan.tensorrt_package import NoTensorRT
 
 Work = Callable[[], object]  # queues something on the GPU
 

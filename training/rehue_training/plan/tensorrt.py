@@ -5,8 +5,6 @@ that differs. 8.6.0 has built with it and run on an H200; the classes and argume
 here were compared with the bindings of 10.0, 10.16, 11.1 and 11.4 too.
 """
 
-import ctypes
-import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from numpy.typing import NDArray
 from rehue_training.plan.cuda import Cuda, Gpu
 from rehue_training.plan.identity import AMPERE_PLUS, SAME_CAPABILITY, THIS_GPU
 from rehue_training.plan.precision import QUANTIZED, Precision
+from rehue_training.plan.tensorrt_package import BuildFailed, load_tensorrt
 
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -28,14 +27,6 @@ LEVELS = {
     SAME_CAPABILITY: "SAME_COMPUTE_CAPABILITY",  # from 10.x on
     AMPERE_PLUS: "AMPERE_PLUS",
 }
-
-
-class NoTensorRT(RuntimeError):
-    """TensorRT's Python package is not installed here."""
-
-
-class BuildFailed(RuntimeError):
-    """TensorRT could not build or load; the message holds its own reasons."""
 
 
 @dataclass(frozen=True)
@@ -65,14 +56,14 @@ class Built:
 class TensorRT:
     """TensorRT on this machine's GPU."""
 
-    def __init__(self, module: Any, cuda: Cuda) -> None:
-        """`module`: the package `tensorrt`; see `here`."""
-        self.module, self.cuda = module, cuda
+    def __init__(self, module: Any, version: str, cuda: Cuda) -> None:
+        """
+        Args:
+            module: the package `tensorrt`.
+            version: of the library libnvinfer, which builds.
+        """
+        self.module, self.version, self.cuda = module, version, cuda
         self._logger = module.Logger(module.Logger.WARNING)
-
-    @property
-    def version(self) -> str:
-        return str(self.module.__version__)
 
     @property
     def gpu(self) -> Gpu:
@@ -285,55 +276,12 @@ class Engine:
         return [name for name in names if self._engine.get_tensor_mode(name) == wanted]
 
 
-def here() -> TensorRT:
-    """TensorRT on the first GPU of this machine.
+def load_on_first_gpu() -> TensorRT:
+    """Returns TensorRT on the first GPU of this machine.
 
     Raises:
         NoTensorRT, NoGpu: what is missing.
         BuildFailed: the Python bindings are of another TensorRT than the library.
     """
     cuda = Cuda()
-    module = _package()
-    version = str(module.__version__)
-    agree(version, library_version(ctypes.CDLL(f"libnvinfer.so.{version.partition('.')[0]}")))
-    return TensorRT(module, cuda)
-
-
-def _package() -> Any:
-    """TensorRT's Python package: NVIDIA's whole one, or its bindings alone.
-
-    Raises:
-        NoTensorRT: neither is installed, or finds its library.
-    """
-    for name in ("tensorrt", "tensorrt_bindings"):
-        if importlib.util.find_spec(name) is None:
-            continue
-        try:
-            return importlib.import_module(name)
-        except ImportError as error:
-            raise NoTensorRT(f"TensorRT's Python package cannot be imported ({error})") from None
-    raise NoTensorRT("TensorRT's Python package is not installed")
-
-
-def library_version(library: Any) -> str:
-    """What libnvinfer says of itself, such as "11.1.0.106"."""
-    parts = ("Major", "Minor", "Patch", "Build")
-    try:
-        return ".".join(str(getattr(library, f"getInferLib{part}Version")()) for part in parts)
-    except AttributeError:
-        number = library.getInferLibVersion()  # 8.6 has this alone, and says 8600
-        return f"{number // 1000}.{number // 100 % 10}.{number % 100}"
-
-
-def agree(bindings: str, library: str) -> None:
-    """Refuses to build with one TensorRT and name another in the plan's identity.
-
-    Raises:
-        BuildFailed: the bindings' version is not the library's.
-    """
-    said, held = bindings.split("."), library.split(".")
-    if any(one != other for one, other in zip(said, held, strict=False)):
-        raise BuildFailed(
-            f"TensorRT's Python bindings are {bindings}, but libnvinfer is {library}: "
-            f"install the bindings of {library}"
-        )
+    return TensorRT(*load_tensorrt(), cuda)

@@ -137,6 +137,11 @@ def _compare_calls(
     means, largest = [], []
     for number, rows in enumerate(calls):
         answer = network(inputs[rows]).astype(np.float32) * model.contract.ab_scale
+        if answer.shape != answers[rows].shape:
+            raise WrongAnswers(
+                f"{model.name} through Triton is refused: at a batch of {size} its ab has the "
+                f"shape {answer.shape}, the ONNX file's {answers[rows].shape}"
+            )
         distances = np.abs(answer - answers[rows]).reshape(size, -1)
         means.append(float(distances.mean(axis=1).max()))
         largest.append(float(distances.max()))
