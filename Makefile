@@ -33,7 +33,7 @@ lint: $(STAMP)-dev ## check style, types and the direction of imports
 	$(BIN)/lint-imports
 
 bench: $(STAMP)-dev ## measure the bare model, Triton and the full chain, in one run
-	OPENBLAS_NUM_THREADS=1 $(BIN)/python loadtest/bench.py $(ARGS)
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m loadtest.bench $(ARGS)
 
 SHAPE ?= ramp
 loadtest: $(STAMP)-dev ## load a running server: make loadtest SHAPE=steps ARGS="--host http://HOST:8000"
@@ -42,13 +42,13 @@ loadtest: $(STAMP)-dev ## load a running server: make loadtest SHAPE=steps ARGS=
 	  --csv results/loadtest/locust --html results/loadtest/locust.html $(ARGS)
 
 openloop: $(STAMP)-dev ## find the rate that a running server carries: make openloop ARGS="--limit 500"
-	$(BIN)/python loadtest/openloop.py $(ARGS)
+	$(BIN)/python -m loadtest.openloop $(ARGS)
 
 peers: $(STAMP)-dev .venv-peers/.stamp ## compare Rehue with other servers of the same model
-	$(BIN)/python loadtest/peers.py $(ARGS)
+	$(BIN)/python -m loadtest.peers $(ARGS)
 
 capacity: $(STAMP)-dev ## measure what a cluster needs, and check one prediction
-	$(BIN)/python loadtest/capacity.py $(ARGS)
+	$(BIN)/python -m loadtest.capacity $(ARGS)
 
 test-faults: $(STAMP)-dev ## break the running system under load, at length: Tritons, replicas, nodes, overload
 	$(BIN)/python -m pytest tests/system/test_faults.py tests/system/test_nodes.py --long -s $(ARGS)
@@ -83,9 +83,9 @@ lock: $(STAMP)-dev ## choose versions again and lock them with hashes
 	    $$([ $$extra = dev ] || echo --constraint requirements/dev.lock) \
 	    --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate \
 	    --quiet --output-file requirements/$$extra.lock || exit 1; done
-	@$(BIN)/uv pip compile loadtest/peers/requirements.in --constraint requirements/dev.lock \
+	@$(BIN)/uv pip compile loadtest/peer_servers/requirements.in --constraint requirements/dev.lock \
 	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate \
-	  --quiet --output-file loadtest/peers/requirements.lock
+	  --quiet --output-file loadtest/peer_servers/requirements.lock
 	@$(BIN)/uv pip compile k8s/triton/requirements.in --constraint requirements/dev.lock \
 	  --python-version 3.12 --python-platform x86_64-manylinux_2_28 --generate-hashes \
 	  --no-emit-index-url --no-header --no-annotate --quiet \
@@ -101,7 +101,7 @@ stubs: $(STAMP)-dev ## generate the gRPC stubs from the proto
 clean: ## remove what the commands made
 	rm -rf .venv .venv-peers demo results .mypy_cache .ruff_cache .pytest_cache
 
-.venv-peers/.stamp: loadtest/peers/requirements.lock $(BIN)/uv
+.venv-peers/.stamp: loadtest/peer_servers/requirements.lock $(BIN)/uv
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-peers
 	$(BIN)/uv pip install --quiet --python .venv-peers/bin/python --require-hashes -r $<
 	@touch $@

@@ -1,4 +1,4 @@
-"""What everything but the network costs, beside scikit-image in the same run."""
+"""The cost of everything but the network, compared with scikit-image in the same run."""
 
 import asyncio
 import ctypes
@@ -17,14 +17,15 @@ import numpy as np
 import skimage
 from PIL import Image
 
-import servers
+from loadtest.samples import ROOT, create_photograph
+from loadtest.saturation import open_sender, saturate
+from loadtest.usage import measure_usage
 from rehue_core import colorize, lab, spec
 from rehue_serve import images
 from rehue_serve.endpoints import Endpoints
 from rehue_serve.testing.servers import run_server
 from rehue_serve.testing.tritons import run_sleeping_triton
 from rehue_serve.triton import TritonClient
-from running import ROOT, photograph, saturate, sender
 
 SIZES = {
     "512 px": (512, 512),
@@ -32,24 +33,24 @@ SIZES = {
     "12 MP": (4000, 3000),
     "24 MP": (6000, 4000),
 }
-SERVED = ("512 px", "1 MP", "12 MP")
+SERVED_SIZES = ("512 px", "1 MP", "12 MP")
 MODEL = spec.read_model_contract(ROOT / "model_repository/rehue/configs/cpu.pbtxt")
-AB = np.random.default_rng(0).normal(0, 15, (2, MODEL.ab_height, MODEL.ab_width))
-COLOURS = cv2.GaussianBlur(AB.transpose(1, 2, 0) * 8, (0, 0), 6).transpose(2, 0, 1)
-OUTPUT = COLOURS.astype(MODEL.output_type)
+NOISE = np.random.default_rng(0).normal(0, 15, (2, MODEL.ab_height, MODEL.ab_width))
+SMOOTH = cv2.GaussianBlur(NOISE.transpose(1, 2, 0) * 8, (0, 0), 6).transpose(2, 0, 1)
+OUTPUT = SMOOTH.astype(MODEL.output_type)  # of the network: 2HW, ab
 
 
-def ours(photo: bytes) -> bytes:
-    """Decode to encode, with colours already there."""
-    _, image = images.open_image(photo, max_bytes=1 << 30, max_pixels=1 << 30)
+def colorize_with_rehue(photograph: bytes) -> bytes:
+    """Decode, prepare, compose and encode, with `OUTPUT` as the network's output."""
+    _, image = images.open_image(photograph, max_bytes=1 << 30, max_pixels=1 << 30)
     lightness = images.decode_in_strips(image, lab.compute_fine_lightness)
     _, box = colorize.prepare_input(lightness, MODEL)
     return images.encode_image(colorize.compose_rgb(lightness, OUTPUT, box, MODEL, 1.0), "jpeg", 92)
 
 
-def skimages(photo: bytes) -> bytes:
-    """The same with scikit-image alone, as its documentation has it."""
-    rgb = np.asarray(Image.open(io.BytesIO(photo)).convert("RGB"))
+def colorize_with_skimage(photograph: bytes) -> bytes:
+    """Do the same with scikit-image alone, as in its documentation."""
+    rgb = np.asarray(Image.open(io.BytesIO(photograph)).convert("RGB"))
     lightness = skimage.color.rgb2lab(rgb)[..., 0]
     skimage.transform.resize(lightness, (MODEL.height, MODEL.width), anti_aliasing=True)
     ab = skimage.transform.resize(OUTPUT.transpose(1, 2, 0).astype(float), lightness.shape)
@@ -59,82 +60,88 @@ def skimages(photo: bytes) -> bytes:
     return out.getvalue()
 
 
-def lab_chain(rounds: int) -> dict[str, dict[str, float]]:
-    """CPU milliseconds of both on one thread, and memory over the decoded RGB picture."""
+def compare_chains(rounds: int) -> dict[str, dict[str, float]]:
+    """Compare both chains: CPU ms on one thread, and Rehue's peak memory per RGB picture."""
     cv2.setNumThreads(1)
-    ours(photograph(64, 64))  # makes the tables
-    photos = {
-        f"{name} {kind}": (photograph(*size, gray=kind == "gray"), size[0] * size[1])
+    colorize_with_rehue(create_photograph(64, 64))  # creates the lookup tables
+    photographs = {
+        f"{name} {kind}": (create_photograph(*size, gray=kind == "gray"), size[0] * size[1])
         for name, size in SIZES.items()
         for kind in ("colour", "gray")
     }
-    # In a new process: what this one has freed and still holds would hide or add some.
+    # In a new process: memory that this one has freed but not returned would change the peaks.
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        peaks = pool.submit(_peaks, [photo for photo, _ in photos.values()]).result()
+        encoded = [photograph for photograph, _ in photographs.values()]
+        peaks = pool.submit(_measure_peaks, encoded).result()
     return {
-        name: beside(photo, pixels, rounds) | {"memory over RGB": most / (3 * pixels)}
-        for (name, (photo, pixels)), most in zip(photos.items(), peaks, strict=True)
+        name: compare_cpu(photograph, pixels, rounds) | {"memory over RGB": peak / (3 * pixels)}
+        for (name, (photograph, pixels)), peak in zip(photographs.items(), peaks, strict=True)
     }
 
 
-def _peaks(photos: list[bytes]) -> list[int]:
+def _measure_peaks(photographs: list[bytes]) -> list[int]:
     cv2.setNumThreads(1)
-    ours(photograph(64, 64))
-    return [peak(functools.partial(ours, photo)) for photo in photos]
+    colorize_with_rehue(create_photograph(64, 64))
+    return [
+        measure_peak_memory(functools.partial(colorize_with_rehue, photograph))
+        for photograph in photographs
+    ]
 
 
-def beside(photo: bytes, pixels: int, rounds: int) -> dict[str, float]:
-    """Medians of both ways, in turn; large pictures once, since scikit-image takes seconds."""
-    often = max(1, 2**21 // pixels)
-    theirs, mine = [], []
-    for _ in range(rounds if often > 1 else 1):
-        theirs.append(cpu_ms(skimages, photo, often))
-        mine.append(cpu_ms(ours, photo, often * 5))
-    a, b = statistics.median(theirs), statistics.median(mine)
-    return {"scikit-image ms": a, "ours ms": b, "times": a / b}
+def compare_cpu(photograph: bytes, pixels: int, rounds: int) -> dict[str, float]:
+    """Return the medians of both chains, run in turn; large photographs run once."""
+    repeats = max(1, 2**21 // pixels)
+    theirs, ours = [], []
+    for _ in range(rounds if repeats > 1 else 1):
+        theirs.append(measure_cpu_ms(colorize_with_skimage, photograph, repeats))
+        ours.append(measure_cpu_ms(colorize_with_rehue, photograph, repeats * 5))
+    their_ms, our_ms = statistics.median(theirs), statistics.median(ours)
+    return {"scikit-image ms": their_ms, "ours ms": our_ms, "times": their_ms / our_ms}
 
 
-def cpu_ms(work: Callable[[bytes], bytes], photo: bytes, often: int) -> float:
-    """CPU time of one call, all threads of this process, mean of so many."""
-    began = time.process_time()
-    for _ in range(often):
-        work(photo)
-    return (time.process_time() - began) / often * 1000
+def measure_cpu_ms(work: Callable[[bytes], object], photograph: bytes, repeats: int) -> float:
+    """Return the mean CPU time of a call in ms, over all threads of this process."""
+    start = time.process_time()
+    for _ in range(repeats):
+        work(photograph)
+    return (time.process_time() - start) / repeats * 1000
 
 
-def peak(work: Callable[[], Any]) -> int:
-    """Bytes of resident memory that the call needs at its highest point (Linux)."""
-    ctypes.CDLL(None).malloc_trim(0)  # memory that was freed and kept would hide some of it
-    before = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again
+def measure_peak_memory(work: Callable[[], Any]) -> int:
+    """Return the bytes of resident memory that a call adds at its peak (Linux)."""
+    ctypes.CDLL(None).malloc_trim(0)  # returns freed memory, which would hide some of the peak
+    before = _read_memory("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     work()
-    return resident("VmHWM") - before
+    return _read_memory("VmHWM") - before
 
 
-def resident(name: str) -> int:
+def _read_memory(name: str) -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(name):
             return int(line.split()[1]) * 1024
     raise LookupError(name)
 
 
-def around_the_network(seconds: float) -> dict[str, dict[str, float]]:
-    """The whole system with a network that answers at once: CPU of all server processes."""
+def measure_served_chain(seconds: float) -> dict[str, dict[str, float]]:
+    """Measure the CPU of all server processes, with a network that answers at once."""
     rows: dict[str, dict[str, float]] = {}
     with run_sleeping_triton(0) as triton, run_server(triton_urls=triton.url) as server:
 
-        def used() -> float:
-            return servers.use([server.pid, triton.pid]).cpu
+        def read_cpu() -> float:
+            return measure_usage([server.pid, triton.pid]).cpu
 
-        for name in SERVED:
+        for name in SERVED_SIZES:
             width, height = SIZES[name]
-            often = max(1, 2**21 // (width * height))
+            repeats = max(1, 2**21 // (width * height))
             for kind in ("colour", "gray"):
-                photo = photograph(width, height, gray=kind == "gray")
-                theirs = cpu_ms(skimages, photo, often)
+                photograph = create_photograph(width, height, gray=kind == "gray")
+                theirs = measure_cpu_ms(colorize_with_skimage, photograph, repeats)
+                concurrency = 16 if width < 2000 else 4
                 for protocol, url in server.urls.items():
-                    many = 16 if width < 2000 else 4
-                    rate, cpu = asyncio.run(load(protocol, url, photo, seconds, many, used))
+                    rate, cpu = asyncio.run(
+                        saturate_url(url, photograph, seconds, concurrency, read_cpu)
+                    )
                     rows[f"{name} {kind} {protocol}"] = {
                         "images/s": rate,
                         "CPU ms": cpu * 1000,
@@ -145,21 +152,24 @@ def around_the_network(seconds: float) -> dict[str, dict[str, float]]:
     return rows
 
 
-def tensors_to_triton(seconds: float) -> dict[str, dict[str, float]]:
-    """Network inputs to a Triton that answers at once and back: CPU here and in Triton."""
+def measure_tensor_transport(seconds: float) -> dict[str, dict[str, float]]:
+    """Measure the CPU of tensors to Triton and back, here and in Triton.
+
+    The network answers at once.
+    """
     with run_sleeping_triton(0) as triton:
 
-        def used() -> float:
-            return time.process_time() + servers.use([triton.pid]).cpu
+        def read_cpu() -> float:
+            return time.process_time() + measure_usage([triton.pid]).cpu
 
         return {
-            name: asyncio.run(through_triton(triton.url, seconds, used, shared_memory=shared))
+            name: asyncio.run(_saturate_triton(triton.url, seconds, read_cpu, shared_memory=shared))
             for name, shared in (("in messages", False), ("shared memory", True))
         }
 
 
-async def through_triton(
-    url: str, seconds: float, used: Callable[[], float], *, shared_memory: bool
+async def _saturate_triton(
+    url: str, seconds: float, read_cpu: Callable[[], float], *, shared_memory: bool
 ) -> dict[str, float]:
     endpoints = Endpoints([url], model=MODEL.name, limit=2)
     triton = TritonClient(endpoints, default_model=MODEL.name, shared_memory=shared_memory)
@@ -170,18 +180,20 @@ async def through_triton(
     async def send() -> None:
         await triton.infer(MODEL, input, loop.time() + 60)
 
-    rate, cpu = await saturate(send, seconds, 16, used)
+    rate, cpu = await saturate(send, seconds, 16, read_cpu)
     await triton.close()
     return {"images/s": rate, "CPU ms": cpu * 1000}
 
 
-async def load(
-    protocol: str,
+async def saturate_url(
     url: str,
-    photo: bytes,
+    photograph: bytes,
     seconds: float,
     concurrency: int,
-    used: Callable[[], float],
+    read_usage: Callable[[], float] = lambda: 0.0,
+    *,
+    model: str = "",
 ) -> tuple[float, float]:
-    async with sender(protocol, url, photo) as send:
-        return await saturate(send, seconds, concurrency, used)
+    """Saturate a server with one photograph; see `saturate` and `open_sender`."""
+    async with open_sender(url, photograph, model) as send:
+        return await saturate(send, seconds, concurrency, read_usage)

@@ -1,7 +1,7 @@
-"""What became of every request, second by second: merged over locust's workers.
+"""The outcome of every request, by second, merged over locust's workers.
 
-Locust's own statistics hold neither the server's stages nor what happened in one
-stage of a shape; both come from here.
+Locust's own statistics contain neither the server's stage timings nor the results of
+one stage of a shape; the ledger provides both.
 """
 
 import math
@@ -11,14 +11,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-STAGES = ("decode", "prepare", "infer", "color", "encode")  # as the server names them
+STAGES = ("decode", "prepare", "infer", "color", "encode")  # the server's names
 
 
 class Outcome:
     """How a request can end."""
 
     COLORIZED = "colorized"
-    DENIED = "denied"  # a bad input, refused for the right reason: a success
+    DENIED = "denied"  # a bad input refused with the right reason: a success
     REFUSED = "refused"  # OVERLOADED
     FAILED = "failed"
 
@@ -32,8 +32,8 @@ class Tally:
     Attributes:
         outcomes: requests by `Outcome`.
         latency: answered photographs by milliseconds, rounded to three digits.
-        stages: milliseconds by stage, and ``client`` for what the user waited, summed
-            over the photographs whose answer held timings; ``timed`` is their number.
+        stages: sums over the photographs whose answers have timings: milliseconds by
+            stage, ``client`` for the latency of the user, and ``timed``, their number.
     """
 
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -41,15 +41,17 @@ class Tally:
     stages: Counter[str] = field(default_factory=Counter)
 
     def add(self, outcome: str, milliseconds: float, timings: Mapping[str, float]) -> None:
+        """Add a request; its latency and timings count if it is COLORIZED."""
         self.outcomes[outcome] += 1
         if outcome != Outcome.COLORIZED:
             return
-        self.latency[rounded(milliseconds)] += 1
+        self.latency[round_milliseconds(milliseconds)] += 1
         if timings:
             self.stages.update({stage: timings.get(stage, 0.0) for stage in STAGES})
             self.stages.update({"client": milliseconds, "timed": 1})
 
     def merge(self, other: "Tally") -> None:
+        """Add the requests of another tally."""
         self.outcomes.update(other.outcomes)
         self.latency.update(other.latency)
         self.stages.update(other.stages)
@@ -58,24 +60,25 @@ class Tally:
     def requests(self) -> int:
         return self.outcomes.total()
 
-    def share(self, outcome: str) -> float:
-        """Of all requests, 0 to 1."""
+    def compute_share(self, outcome: str) -> float:
+        """Return the share of the requests with this outcome, 0 to 1."""
         return self.outcomes[outcome] / self.requests if self.requests else 0.0
 
-    def percentile(self, percent: float) -> float:
-        """Milliseconds within which so many of the answered photographs came; nan for none."""
-        wanted = percent / 100 * self.latency.total()
-        seen = 0
+    def compute_percentile(self, percent: float) -> float:
+        """Return this percentile of the latencies in milliseconds; nan without an answer."""
+        rank = percent / 100 * self.latency.total()
+        count = 0
         for milliseconds in sorted(self.latency):
-            seen += self.latency[milliseconds]
-            if seen >= wanted:
+            count += self.latency[milliseconds]
+            if count >= rank:
                 return float(milliseconds)
         return math.nan
 
-    def means(self) -> dict[str, float]:
-        """Milliseconds of each stage, and ``elsewhere``: queues, servers' own work, network.
+    def compute_means(self) -> dict[str, float]:
+        """Return the mean milliseconds of each stage and of ``elsewhere``.
 
-        Empty where no answer held timings.
+        ``elsewhere`` is the rest of the latency: queues, protocols, network. The result is
+        empty if no answer has timings.
         """
         timed = self.stages["timed"]
         if not timed:
@@ -85,48 +88,49 @@ class Tally:
 
 
 class Ledger:
-    """A `Tally` for each second of the clock (Unix time).
+    """A `Tally` for each second of Unix time.
 
-    Workers send what they gathered to the master with locust's own reports, so their
-    clocks have to agree to within a second or so.
+    Workers send theirs to the master with locust's reports, so their clocks have to agree
+    to within about a second.
     """
 
     def __init__(self) -> None:
         self.seconds: dict[int, Tally] = {}
-        self.began = self.ended = 0.0  # Unix time
+        self.started = self.stopped = 0.0  # Unix time
 
     def add(self, outcome: str, milliseconds: float, timings: Mapping[str, float]) -> None:
-        self._at(int(time.time())).add(outcome, milliseconds, timings)
+        """Add a request that ends now."""
+        self._get_tally(int(time.time())).add(outcome, milliseconds, timings)
 
-    def between(self, start: float, end: float) -> Tally:
-        """Everything that ended from ``start`` up to ``end``, in Unix time."""
-        whole = Tally()
+    def sum_between(self, start: float, end: float) -> Tally:
+        """Return the tally of the requests that ended from ``start`` up to ``end`` (Unix time)."""
+        total = Tally()
         for second, tally in self.seconds.items():
             if start <= second < end:
-                whole.merge(tally)
-        return whole
+                total.merge(tally)
+        return total
 
     def drain(self) -> list[Any]:
-        """What was gathered since the last time, as plain values for the wire."""
-        sent = [
+        """Remove everything and return it as plain values, for `merge` in another process."""
+        rows = [
             [second, dict(tally.outcomes), list(tally.latency.items()), dict(tally.stages)]
             for second, tally in self.seconds.items()
         ]
         self.seconds.clear()
-        return sent
+        return rows
 
-    def merge(self, sent: Iterable[Any]) -> None:
-        """Takes in what another ledger drained."""
-        for second, outcomes, latency, stages in sent:
+    def merge(self, rows: Iterable[Any]) -> None:
+        """Add what another ledger drained."""
+        for second, outcomes, latency, stages in rows:
             pairs: Counter[int] = Counter({int(key): int(count) for key, count in latency})
-            self._at(int(second)).merge(Tally(Counter(outcomes), pairs, Counter(stages)))
+            self._get_tally(int(second)).merge(Tally(Counter(outcomes), pairs, Counter(stages)))
 
-    def _at(self, second: int) -> Tally:
+    def _get_tally(self, second: int) -> Tally:
         return self.seconds.setdefault(second, Tally())
 
 
-def rounded(milliseconds: float) -> int:
-    """To three digits, at least whole milliseconds."""
-    whole = max(1, round(milliseconds))
-    unit: int = 10 ** max(0, len(str(whole)) - 3)
-    return round(whole / unit) * unit
+def round_milliseconds(milliseconds: float) -> int:
+    """Round to three digits and to whole milliseconds, at least 1."""
+    rounded = max(1, round(milliseconds))
+    unit: int = 10 ** max(0, len(str(rounded)) - 3)
+    return round(rounded / unit) * unit

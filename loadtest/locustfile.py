@@ -5,8 +5,8 @@
     python -m locust -f loadtest/locustfile.py               # with locust's web page
     python -m locust -f loadtest/locustfile.py GrpcUser --headless --shape steps
 
-Users are closed loops: who waits for an answer sends nothing meanwhile, so a slow
-server meets fewer requests. For latency at a given rate use `openloop.py`.
+Users are closed loops: a user that waits for an answer sends nothing, so a slow server
+gets fewer requests. To measure latency at a given rate, use `openloop.py`.
 """
 
 # mypy: allow-untyped-calls, allow-untyped-decorators
@@ -24,48 +24,48 @@ from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
 
-import report
-from ledger import Ledger, Outcome
-from samples import mixed
-from users import TIMEOUT, GrpcUser, HttpUser, Note, StreamUser
+from loadtest.ledger import Ledger, Outcome
+from loadtest.report import StageResult, compute_windows, write_report
+from loadtest.samples import create_mix
+from loadtest.users import TIMEOUT, GrpcUser, HttpUser, Result, StreamUser
 
-__all__ = ["GrpcUser", "HttpUser", "Shape", "StreamUser"]  # what locust finds here
+__all__ = ["GrpcUser", "HttpUser", "Shape", "StreamUser"]  # for locust
 
 SHAPES: dict[str, dict[str, Any]] = tomllib.loads(
     Path(__file__).with_name("shapes.toml").read_text()
 )
-FREE = "free"  # users, rate and time as locust's own options or its web page say
-LEVELS = {  # over the shape's own
-    "p99_ms": "most ms at the 99th percentile",
-    "failed": "most requests that failed, 0 to 1",
-    "refused": "most requests refused as OVERLOADED, 0 to 1",
-    "rate": "least photographs a second in the best stage",
-    "drift": "most that the last stage's median may be of the first's",
+FREE = "free"  # users, rate and time from locust's own options or its web page
+LEVELS = {  # options that replace the shape's service levels
+    "p99_ms": "limit of the 99th percentile, ms",
+    "failed": "largest share of failed requests, 0 to 1",
+    "refused": "largest share refused as OVERLOADED, 0 to 1",
+    "rate": "least photographs per second in the best stage",
+    "drift": "largest ratio of the last stage's median latency to the first's",
 }
 
 ledger = Ledger()
 
 
 class Shape(LoadTestShape):
-    """The stages of `shapes.toml`, in their order."""
+    """The stages of the chosen shape, one after another."""
 
     use_common_options = True
-    users: ClassVar[dict[str, int]] = {}  # by their kind, when a stage last had any
+    users: ClassVar[dict[str, int]] = {}  # by class, in the last stage
 
     def tick(self) -> tuple[int, float] | None:
         assert self.runner is not None
         end, now = 0.0, self.get_run_time()
-        for seconds, users, rate in stages(self.runner.environment.parsed_options):
+        for seconds, users, rate in list_stages(self.runner.environment.parsed_options):
             end += seconds
             if now < end:
                 Shape.users = dict(self.runner.target_user_classes_count)
                 return users, rate
-        # Nobody new, but what is under way counts: above all where the server hangs.
+        # No new users, but requests in flight count, above all if the server hangs.
         return (0, 100.0) if self.runner.user_count and now < end + 2 * TIMEOUT else None
 
 
-def stages(options: Any) -> list[tuple[float, int, float]]:
-    """Seconds, users, and users started a second, of each stage of the chosen shape."""
+def list_stages(options: Any) -> list[tuple[float, int, float]]:
+    """Return seconds, users, and users started per second, of each stage of the shape."""
     if options.shape == FREE:
         seconds = float(options.run_time or "inf")
         return [(seconds, options.num_users or 1, options.spawn_rate or 1)]
@@ -76,11 +76,11 @@ def stages(options: Any) -> list[tuple[float, int, float]]:
     ]
 
 
-def levels(options: Any) -> dict[str, float]:
-    """The service levels: the shape's own, and those of the command line over them."""
+def choose_levels(options: Any) -> dict[str, float]:
+    """Return the service levels: the shape's own, replaced by those of the options."""
     chosen = dict(SHAPES.get(options.shape, {}).get("levels", {"failed": 0.0}))
     given = {name: getattr(options, name) for name in LEVELS}
-    # The web page sends what was left empty as an empty text.
+    # The web page sends an empty field as an empty string.
     return chosen | {name: float(value) for name, value in given.items() if value not in (None, "")}
 
 
@@ -91,82 +91,86 @@ def _add_options(parser: LocustArgumentParser) -> None:
     parser.add_argument("--time-scale", type=float, default=1.0, help="multiplies its seconds")
     parser.add_argument("--grpc", default="127.0.0.1:9000", help="gRPC address, host:port")
     parser.add_argument("--model", default="", help="name of the model; empty: the default")
-    parser.add_argument("--api-key", default=None, is_secret=True, help="where the server asks")
-    parser.add_argument("--bad-share", type=float, default=0.05, help="bad inputs, 0 to 1")
+    parser.add_argument(
+        "--api-key", default=None, is_secret=True, help="if the server requires one"
+    )
+    parser.add_argument("--bad-share", type=float, default=0.05, help="share of bad inputs, 0 to 1")
     parser.add_argument("--out", default="results/loadtest", help="folder of the report")
-    parser.set_defaults(stop_timeout=TIMEOUT + 10)  # who stops waits for the last answer
+    parser.set_defaults(stop_timeout=TIMEOUT + 10)  # a user that stops waits for its last answer
     for name, meaning in LEVELS.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=float, default=None, help=meaning)
 
 
 @events.init.add_listener
 def _prepare(environment: Environment, runner: Any, **_: Any) -> None:
-    mixed()  # before the clock runs
-    environment.events.request.add_listener(_note)
-    environment.events.user_error.add_listener(_broken)
-    environment.events.report_to_master.add_listener(_send)
-    environment.events.worker_report.add_listener(_receive)
-    environment.events.test_start.add_listener(_start)
-    environment.events.test_stop.add_listener(_stop)
+    create_mix()  # before the run starts
+    environment.events.request.add_listener(_record_request)
+    environment.events.user_error.add_listener(_record_user_error)
+    environment.events.report_to_master.add_listener(_send_ledger)
+    environment.events.worker_report.add_listener(_receive_ledger)
+    environment.events.test_start.add_listener(_start_run)
+    environment.events.test_stop.add_listener(_stop_run)
     environment.events.quitting.add_listener(_quit)
     if isinstance(runner, MasterRunner):
         runner.register_message("ledger", lambda msg, **_: ledger.merge(msg.data))
 
 
-def _note(response_time: float, context: dict[str, Any], **_: Any) -> None:
-    note = context.get("note") or Note()
-    ledger.add(note.outcome, response_time, note.timings)
+def _record_request(response_time: float, context: dict[str, Any], **_: Any) -> None:
+    result = context.get("result") or Result()
+    ledger.add(result.outcome, response_time, result.timings)
 
 
-def _broken(**_: Any) -> None:
-    """A user met what it has no word for: no success, whatever it was."""
+def _record_user_error(**_: Any) -> None:
+    """Count an unexpected exception in a user as a failed request."""
     ledger.add(Outcome.FAILED, 0, {})
 
 
-def _send(client_id: str, data: dict[str, Any]) -> None:  # noqa: ARG001 (locust's names)
+def _send_ledger(client_id: str, data: dict[str, Any]) -> None:  # noqa: ARG001 (locust's names)
     data["ledger"] = ledger.drain()
 
 
-def _receive(client_id: str, data: dict[str, Any]) -> None:  # noqa: ARG001
+def _receive_ledger(client_id: str, data: dict[str, Any]) -> None:  # noqa: ARG001
     ledger.merge(data["ledger"])
 
 
-def _start(**_: Any) -> None:
+def _start_run(**_: Any) -> None:
     ledger.seconds.clear()
-    ledger.began = time.time()
+    ledger.started = time.time()
 
 
-def _stop(environment: Environment, **_: Any) -> None:
-    ledger.ended = time.time()
+def _stop_run(environment: Environment, **_: Any) -> None:
+    ledger.stopped = time.time()
     assert environment.runner is not None
-    # For locust's report, which would show the shares of no users at all.
+    # For locust's report, which would otherwise show no users.
     environment.runner.final_user_classes_count = Shape.users
     if isinstance(environment.runner, WorkerRunner):
-        # Locust's own last report comes only after the master's test has stopped.
+        # Locust sends its last report only after the master's run has stopped.
         environment.runner.send_message("ledger", ledger.drain())  # type: ignore[arg-type]
     elif environment.web_ui:
-        _report(environment)
+        _write_report(environment)
 
 
 def _quit(environment: Environment, **_: Any) -> None:
-    # Without the web page, the workers' last seconds come after the master's test has stopped.
+    # Without the web page, the workers' last seconds arrive after the master's run has stopped.
     if not environment.web_ui and not isinstance(environment.runner, WorkerRunner):
-        _report(environment)
+        _write_report(environment)
 
 
-def _report(environment: Environment) -> None:
+def _write_report(environment: Environment) -> None:
     options: Any = environment.parsed_options
     out = Path(options.out)
-    own = getattr(options, "html_file", None)
-    met = report.write(
+    locust_report = getattr(options, "html_file", None)
+    met = write_report(
         out,
         title=f"{options.shape}, {environment.host or HttpUser.host}, gRPC {options.grpc}",
-        points=[
-            report.Point(users, end - at, ledger.between(at, end))
-            for users, at, end in report.windows(stages(options), ledger.began, ledger.ended)
+        stages=[
+            StageResult(users, end - start, ledger.sum_between(start, end))
+            for users, start, end in compute_windows(
+                list_stages(options), ledger.started, ledger.stopped
+            )
         ],
-        whole=ledger.between(0, math.inf),
-        levels=levels(options),
-        locust=os.path.relpath(own, out) if own else None,
+        total=ledger.sum_between(0, math.inf),
+        levels=choose_levels(options),
+        locust=os.path.relpath(locust_report, out) if locust_report else None,
     )
     environment.process_exit_code = 0 if met else 1

@@ -1,14 +1,14 @@
-"""Open-loop load: photographs arrive when they arrive, whatever became of those before.
+"""Open-loop load: photographs arrive independently of the answers to earlier ones.
 
-    python loadtest/openloop.py --url grpc://127.0.0.1:9000 --limit 500
-    python loadtest/openloop.py --overhead
+    make openloop ARGS="--url grpc://127.0.0.1:9000 --limit 500"
+    make openloop ARGS=--overhead
 
 The first finds the highest rate of Poisson arrivals at which the 99th percentile stays
-within the limit (ms), and draws latency over the offered load beside the bare model's,
-the ONNX file in ONNX Runtime on this machine. The second measures the generator itself
-against an echo. Latency runs from when a photograph was due to be sent, so a stall of the
-server or of the generator counts against everything that was due in it (no coordinated
-omission). Both write into results/loadtest.
+within the limit (ms), and draws latency over the offered load for the server and for the
+bare model (the ONNX file in ONNX Runtime on this machine). The second measures the
+generator itself against an echo server. Latency runs from when a photograph was due to be
+sent, so a stall of the server or of the generator counts against every photograph that
+was due during it (no coordinated omission). Both write to results/loadtest.
 """
 
 import argparse
@@ -27,38 +27,38 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 
+from loadtest.report import describe_machine, to_json, use_log_scale
+from loadtest.samples import ROOT, create_squares
 from rehue_client import AsyncClient, RehueError, Retries
 from rehue_serve import processes
 from rehue_serve.ports import claim_free_ports
 from rehue_serve.testing.servers import wait_for_answer
-from report import as_json, log_scale, machine
-from samples import squares
 
-ROOT = Path(__file__).parents[1]
 OUT = ROOT / "results" / "loadtest"
-TIMEOUT = 10.0  # seconds from when a photograph was sent; later answers are failures
-BATCH = 8  # of the bare model, as Triton's configuration has it
+TIMEOUT = 10.0  # seconds from when a photograph is sent; later answers are failures
+MAX_BATCH = 8  # of the bare model, as in Triton's configuration
 BISECTIONS = 3
 
-Work = Callable[[bytes], Awaitable[object]]
+Colorize = Callable[[bytes], Awaitable[object]]  # sends a photograph and waits
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One rate for some seconds.
+class RateResult:
+    """Measurements at one rate.
 
     Attributes:
-        offered: arrivals a second, on average; `sent` is their number.
-        answered: photographs a second, until the last answer, or the last arrival was due.
-        failed: share that was refused, failed or came too late, 0 to 1; by name in `errors`.
-        p50, p90, p99: ms from due to answered, of the answered; nan where none was.
-        failed_p99: ms from due to refused or given up, of the others.
-        lag_p99: ms that the generator itself sent late.
-        cpu_ms: CPU time of the generator for each photograph.
+        offered: mean arrivals per second; `sent` is their number.
+        answered: photographs per second, until the last answer or the last arrival.
+        failed: share that was refused, failed or late, 0 to 1; `errors` counts them by name.
+        p50, p90, p99: ms from due to answered, of the answered; nan if there are none.
+        failed_p99: ms from due to refused or given up, of the failed.
+        lag_p99: ms by which the generator sent late.
+        cpu_ms: CPU time of the generator per photograph.
     """
 
     offered: float
@@ -73,109 +73,111 @@ class Cell:
     lag_p99: float
     cpu_ms: float
 
-    def within(self, limit: float) -> bool:
+    def is_within(self, limit: float) -> bool:
+        """Return whether nothing failed and the 99th percentile is at most ``limit`` ms."""
         return not self.failed and self.p99 <= limit
 
 
-async def arrive(
-    work: Work, photographs: Sequence[bytes], rate: float, seconds: float, seed: int = 0
-) -> Cell:
-    """Sends photographs in turn, ``rate`` a second on average, and waits for all answers."""
-    due = arrivals(rate, seconds, seed)
-    waits: list[float] = []
-    lost: list[float] = []
+async def measure_rate(
+    colorize: Colorize, photographs: Sequence[bytes], rate: float, seconds: float, seed: int = 0
+) -> RateResult:
+    """Send photographs in turn at a mean ``rate`` per second and wait for all answers."""
+    offsets = draw_arrivals(rate, seconds, seed)
+    latencies: list[float] = []
+    failed: list[float] = []
     lags: list[float] = []
     errors: Counter[str] = Counter()
-    began, cpu = time.perf_counter() + 0.05, time.process_time()
+    start, cpu = time.perf_counter() + 0.05, time.process_time()
+    last_answer = start
 
-    last = began  # answer
-
-    async def one(at: float, photograph: bytes) -> None:
-        nonlocal last
+    async def send(due: float, photograph: bytes) -> None:
+        nonlocal last_answer
         try:
             async with asyncio.timeout(TIMEOUT):
-                await work(photograph)
-            last = time.perf_counter()
-            waits.append(last - at)
+                await colorize(photograph)
+            last_answer = time.perf_counter()
+            latencies.append(last_answer - due)
         except (RehueError, OSError, TimeoutError) as error:
             errors[type(error).__name__] += 1
-            lost.append(time.perf_counter() - at)
+            failed.append(time.perf_counter() - due)
 
     async with asyncio.TaskGroup() as group:
-        for offset, photograph in zip(due, itertools.cycle(photographs)):
-            at = began + offset
-            await asyncio.sleep(at - time.perf_counter())
-            lags.append(time.perf_counter() - at)
-            group.create_task(one(at, photograph))
-    took = max(seconds, last - began)
-    return Cell(
+        for offset, photograph in zip(offsets, itertools.cycle(photographs)):
+            due = start + offset
+            await asyncio.sleep(due - time.perf_counter())
+            lags.append(time.perf_counter() - due)
+            group.create_task(send(due, photograph))
+    return RateResult(
         offered=rate,
-        sent=len(due),
-        answered=len(waits) / took,
-        failed=len(lost) / len(due),
+        sent=len(offsets),
+        answered=len(latencies) / max(seconds, last_answer - start),
+        failed=len(failed) / len(offsets),
         errors=dict(errors),
-        p50=percentile(waits, 50),
-        p90=percentile(waits, 90),
-        p99=percentile(waits, 99),
-        failed_p99=percentile(lost, 99),
-        lag_p99=percentile(lags, 99),
-        cpu_ms=(time.process_time() - cpu) * 1000 / len(due),
+        p50=compute_percentile(latencies, 50),
+        p90=compute_percentile(latencies, 90),
+        p99=compute_percentile(latencies, 99),
+        failed_p99=compute_percentile(failed, 99),
+        lag_p99=compute_percentile(lags, 99),
+        cpu_ms=(time.process_time() - cpu) * 1000 / len(offsets),
     )
 
 
-def arrivals(rate: float, seconds: float, seed: int) -> list[float]:
-    """When photographs are due, in seconds from the start: a Poisson process, at least one."""
-    chance, at = random.Random(seed), 0.0
-    due: list[float] = []
-    while at < seconds or not due:
-        due.append(at)
-        at += chance.expovariate(rate)
-    return due
+def draw_arrivals(rate: float, seconds: float, seed: int) -> list[float]:
+    """Return times in seconds from the start: a Poisson process with at least one arrival."""
+    generator, offset = random.Random(seed), 0.0
+    offsets: list[float] = []
+    while offset < seconds or not offsets:
+        offsets.append(offset)
+        offset += generator.expovariate(rate)
+    return offsets
 
 
-def percentile(seconds: Sequence[float], percent: float) -> float:
-    """In ms; the least value that so many per cent do not exceed; nan of none."""
+def compute_percentile(seconds: Sequence[float], percent: float) -> float:
+    """Return the percentile (nearest rank) in ms; nan without values."""
     if not seconds:
         return math.nan
     ordered = sorted(seconds)
     return ordered[max(0, math.ceil(percent / 100 * len(ordered)) - 1)] * 1000
 
 
-async def highest(
-    work: Work, photographs: Sequence[bytes], limit: float, seconds: float, start: float
-) -> tuple[float, list[Cell]]:
-    """The highest rate within the limit, to an eighth of it; and all that was measured.
+async def find_highest_rate(
+    colorize: Colorize, photographs: Sequence[bytes], limit: float, seconds: float, start: float
+) -> tuple[float, list[RateResult]]:
+    """Find the highest rate within the limit, to an eighth of it.
 
-    Doubles from ``start`` until the limit is passed, then halves the gap. 0 where even
-    the first rate is beyond it.
+    Doubles from ``start`` until the limit is exceeded, then halves the interval.
+
+    Returns:
+        The rate, 0 if even ``start`` exceeds the limit; and all results, by rate.
     """
-    cells: list[Cell] = []
+    results: list[RateResult] = []
 
-    async def fits(rate: float) -> bool:
-        cells.append(await arrive(work, photographs, rate, seconds, seed=len(cells)))
-        show(cells[-1])
-        return cells[-1].within(limit)
+    async def is_within_limit(rate: float) -> bool:
+        result = await measure_rate(colorize, photographs, rate, seconds, seed=len(results))
+        results.append(result)
+        print_result(result)
+        return result.is_within(limit)
 
     low, high = 0.0, start
-    while await fits(high):
+    while await is_within_limit(high):
         low, high = high, high * 2
     for _ in range(BISECTIONS if low else 0):
         middle = (low + high) / 2
-        low, high = (middle, high) if await fits(middle) else (low, middle)
-    return low, sorted(cells, key=lambda cell: cell.offered)
+        low, high = (middle, high) if await is_within_limit(middle) else (low, middle)
+    return low, sorted(results, key=lambda result: result.offered)
 
 
-def show(cell: Cell) -> None:
+def print_result(result: RateResult) -> None:
     print(
-        f"{cell.offered:7.1f}/s offered, {cell.answered:7.1f}/s answered, p50 {cell.p50:.0f} ms, "
-        f"p99 {cell.p99:.0f} ms, failed {cell.failed:.1%}, "
-        f"sent late by {cell.lag_p99:.1f} ms (p99), generator {cell.cpu_ms:.2f} ms CPU",
+        f"{result.offered:7.1f}/s offered, {result.answered:7.1f}/s answered, "
+        f"p50 {result.p50:.0f} ms, p99 {result.p99:.0f} ms, failed {result.failed:.1%}, "
+        f"sent late by {result.lag_p99:.1f} ms (p99), generator {result.cpu_ms:.2f} ms CPU",
         file=sys.stderr,
     )
 
 
-class Bare:
-    """The ONNX file alone: what waits when it is free makes a batch, up to BATCH."""
+class BareModel:
+    """The ONNX file in ONNX Runtime: all waiting inputs form a batch, up to MAX_BATCH."""
 
     def __init__(self, model: str) -> None:
         options = onnxruntime.SessionOptions()
@@ -185,16 +187,17 @@ class Bare:
             path, options, providers=["CPUExecutionProvider"]
         )
         side = self._session.get_inputs()[0].shape[-1]
-        self._one = np.random.default_rng(0).integers(0, 256, (1, side, side), np.uint8)
+        self._input = np.random.default_rng(0).integers(0, 256, (1, side, side), np.uint8)
         self._waiting: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
-    async def work(self, _: bytes) -> None:
+    async def infer(self, _: bytes) -> None:
+        """Run the network on a random input and wait for its output."""
         loop = asyncio.get_running_loop()
-        answer = loop.create_future()
-        self._waiting.put(functools.partial(loop.call_soon_threadsafe, _settle, answer))
-        await answer
+        done = loop.create_future()
+        self._waiting.put(functools.partial(loop.call_soon_threadsafe, _set_done, done))
+        await done
 
     def close(self) -> None:
         self._waiting.put(None)
@@ -204,121 +207,138 @@ class Bare:
         while True:
             batch = [self._waiting.get()]
             with contextlib.suppress(queue.Empty):
-                while len(batch) < BATCH:
+                while len(batch) < MAX_BATCH:
                     batch.append(self._waiting.get_nowait())
-            done = [one for one in batch if one is not None]
-            if done:
-                self._session.run(None, {"lightness": np.stack([self._one] * len(done))})
-            for one in done:
-                one()
-            if len(done) < len(batch):
+            callbacks = [callback for callback in batch if callback is not None]
+            if callbacks:
+                self._session.run(None, {"lightness": np.stack([self._input] * len(callbacks))})
+            for callback in callbacks:
+                callback()
+            if len(callbacks) < len(batch):  # closed
                 return
 
 
-def _settle(answer: "asyncio.Future[None]") -> None:
-    if not answer.done():
-        answer.set_result(None)
+def _set_done(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 @contextlib.asynccontextmanager
-async def client(url: str, *, model: str | None = None) -> AsyncIterator[Work]:
-    """The SDK, once for each photograph: no retry hides what the server did."""
-    async with AsyncClient(url, retries=Retries(attempts=1), timeout=TIMEOUT) as one:
-        yield lambda photograph: one.colorize(photograph, model=model)
+async def open_client(url: str, *, model: str | None = None) -> AsyncIterator[Colorize]:
+    """Yield the SDK's `colorize` without retries, which would hide errors of the server."""
+    async with AsyncClient(url, retries=Retries(attempts=1), timeout=TIMEOUT) as client:
+        yield lambda photograph: client.colorize(photograph, model=model)
 
 
-async def search(url: str, model: str, limit: float, seconds: float) -> dict[str, object]:
-    async with AsyncClient(url) as asking:
-        if not await asking.ready():
+async def compare_with_bare_model(
+    url: str, model: str, limit: float, seconds: float
+) -> dict[str, Any]:
+    """Find the highest rate of the server and of the bare model.
+
+    Raises:
+        SystemExit: no server is ready at ``url``.
+    """
+    async with AsyncClient(url) as client:
+        if not await client.ready():
             raise SystemExit(f"no server is ready at {url}: `make serve` starts one")
-    photographs = squares()
-    async with client(url, model=model) as work:
-        await arrive(work, photographs, 4, 2)  # warms up
+    photographs = create_squares()
+    async with open_client(url, model=model) as colorize:
+        await measure_rate(colorize, photographs, 4, 2)  # warms up
         print(f"{url}, {model}:", file=sys.stderr)
-        served, cells = await highest(work, photographs, limit, seconds, start=4)
-    bare = Bare(model)
+        served, results = await find_highest_rate(colorize, photographs, limit, seconds, start=4)
+    bare_model = BareModel(model)
     try:
         print(f"the bare model, {model}:", file=sys.stderr)
-        alone, bare_cells = await highest(bare.work, photographs, limit, seconds, start=4)
+        bare, bare_results = await find_highest_rate(
+            bare_model.infer, photographs, limit, seconds, start=4
+        )
     finally:
-        bare.close()
+        bare_model.close()
     return {
         "url": url,
         "model": model,
-        "machine": machine(),
+        "machine": describe_machine(),
         "limit_ms": limit,
         "seconds": seconds,
-        "highest_rate": {"served": served, "bare": alone},
-        "served": [asdict(cell) for cell in cells],
-        "bare": [asdict(cell) for cell in bare_cells],
+        "highest_rate": {"served": served, "bare": bare},
+        "served": [asdict(result) for result in results],
+        "bare": [asdict(result) for result in bare_results],
     }
 
 
-def draw(
-    path: Path, facts: dict[str, object], served: Sequence[Cell], bare: Sequence[Cell]
+def draw_chart(
+    path: Path, facts: dict[str, Any], served: Sequence[RateResult], bare: Sequence[RateResult]
 ) -> None:
+    """Draw the 50th and 99th percentile over the offered rate."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
-    for cells, name, color in ((served, facts["url"], "C0"), (bare, "bare model", "C1")):
+    for results, name, color in ((served, facts["url"], "C0"), (bare, "bare model", "C1")):
         for percent, style in (("p50", "--"), ("p99", "-")):
             axes.plot(
-                [cell.offered for cell in cells],
-                [getattr(cell, percent) for cell in cells],
+                [result.offered for result in results],
+                [getattr(result, percent) for result in results],
                 style, marker="o", color=color, label=f"{name}, {percent}",
             )  # fmt: skip
-    limit = facts["limit_ms"]
-    assert isinstance(limit, float)
-    axes.axhline(limit, color="gray", linewidth=1, label="limit")
-    axes.set(xlabel="photographs offered a second", title="From due to answered", xlim=(0, None))
-    log_scale(axes)
+    axes.axhline(facts["limit_ms"], color="gray", linewidth=1, label="limit")
+    axes.set(
+        xlabel="offered photographs per second",
+        title="Latency from due to answered",
+        xlim=(0, None),
+    )
+    use_log_scale(axes)
     figure.savefig(path, dpi=110)
 
 
-async def overhead(seconds: float) -> dict[str, object]:
-    """The generator against an echo that does nothing, over both protocols."""
+async def measure_overhead(seconds: float) -> dict[str, Any]:
+    """Measure the generator against an echo server, over both protocols."""
     found: dict[str, list[dict[str, object]]] = {}
-    photographs = squares()
+    photographs = create_squares()
     http, grpc = claim_free_ports(2)
     echo = subprocess.Popen(  # noqa: ASYNC220 (nothing else runs yet)
-        processes.bind_to_parent(
-            [sys.executable, Path(__file__).with_name("echo.py"), str(http), str(grpc)]
-        ),
+        processes.bind_to_parent([sys.executable, "-m", "loadtest.echo", str(http), str(grpc)]),
+        cwd=ROOT,
     )
     try:
         await asyncio.to_thread(wait_for_answer, f"http://127.0.0.1:{http}/", echo)
         for url in (f"grpc://127.0.0.1:{grpc}", f"http://127.0.0.1:{http}"):
-            async with client(url) as work:
-                await arrive(work, photographs, 20, 1)
-                print(f"an echo, {url.partition(':')[0]}:", file=sys.stderr)
-                cells = [await arrive(work, photographs, rate, seconds) for rate in (25, 100, 200)]
-            for cell in cells:
-                show(cell)
-            found[url.partition(":")[0]] = [asdict(cell) for cell in cells]
+            protocol = url.partition(":")[0]
+            async with open_client(url) as colorize:
+                await measure_rate(colorize, photographs, 20, 1)  # warms up
+                print(f"an echo server, {protocol}:", file=sys.stderr)
+                results = [
+                    await measure_rate(colorize, photographs, rate, seconds)
+                    for rate in (25, 100, 200)
+                ]
+            for result in results:
+                print_result(result)
+            found[protocol] = [asdict(result) for result in results]
     finally:
         echo.terminate()
         echo.wait()
-    return {"machine": machine(), "seconds": seconds, "echo": found}
+    return {"machine": describe_machine(), "seconds": seconds, "echo": found}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--url", default="grpc://127.0.0.1:9000")
     parser.add_argument("--model", default="rehue")
-    parser.add_argument("--limit", type=float, default=500.0, help="ms for the 99th percentile")
+    parser.add_argument("--limit", type=float, default=500.0, help="of the 99th percentile, ms")
     parser.add_argument("--seconds", type=float, default=15.0, help="of each rate")
-    parser.add_argument("--overhead", action="store_true", help="measure the generator alone")
+    parser.add_argument("--overhead", action="store_true", help="measure only the generator")
     arguments = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
     if arguments.overhead:
-        facts = asyncio.run(overhead(arguments.seconds))
-        (OUT / "overhead.json").write_text(as_json(facts))
+        facts = asyncio.run(measure_overhead(arguments.seconds))
+        (OUT / "overhead.json").write_text(to_json(facts))
         return 0
-    facts = asyncio.run(search(arguments.url, arguments.model, arguments.limit, arguments.seconds))
-    (OUT / "openloop.json").write_text(as_json(facts))
-    served, bare = ([Cell(**cell) for cell in facts[name]] for name in ("served", "bare"))  # type: ignore[attr-defined]
-    draw(OUT / "openloop.png", facts, served, bare)
+    facts = asyncio.run(
+        compare_with_bare_model(arguments.url, arguments.model, arguments.limit, arguments.seconds)
+    )
+    (OUT / "openloop.json").write_text(to_json(facts))
+    served, bare = ([RateResult(**result) for result in facts[name]] for name in ("served", "bare"))
+    draw_chart(OUT / "openloop.png", facts, served, bare)
     rates = facts["highest_rate"]
     print(f"Highest rate with p99 <= {arguments.limit:g} ms, photographs/s: {rates}")
     return 0

@@ -1,4 +1,4 @@
-"""Rehue beside other ways to serve the same ONNX file, in one run on one machine.
+"""Rehue compared with other servers of the same ONNX file, in one run on one machine.
 
     make peers                     # the peers' own environment, .venv-peers, and the table
     make peers ARGS="--seconds 20 --rate 5"
@@ -7,22 +7,23 @@ Each server runs alone, with 512 x 512 JPEGs in and out and the model `rehue`:
 
 rehue     `rehue serve`, over HTTP
 triton    Triton alone; eight client processes do scikit-image's Lab chain
-fastapi   plain FastAPI, ONNX Runtime, scikit-image; `peers/fastapi_server.py`
-litserve  LitServe with its own batching; `peers/litserve_server.py`
+fastapi   plain FastAPI, ONNX Runtime, scikit-image; `peer_servers/fastapi_server.py`
+litserve  LitServe with its own batching; `peer_servers/litserve_server.py`
 
-Throughput is with 32 photographs under way; p50 and p99 at one rate of Poisson arrivals
-for all. Then two overloads of 20 s of Poisson arrivals, answers after 10 s being failures:
-at twice the server's own throughput, and at twice that of the first server, the same for
-all; before the second it may finish what is left of the first. CPU and memory (PSS) are
-of everything but the load generator, which shares the cores. "others' CPU" is what
-processes outside of the comparison took of the machine meanwhile: with more than a few
-per cent, measure again.
+Throughput is measured with 32 photographs in flight; p50 and p99 at one rate of Poisson
+arrivals for all. Then follow two overloads of 20 s of Poisson arrivals, in which answers
+after 10 s are failures: at twice the server's own throughput, and at twice that of the
+first server; between them the server may finish its backlog. CPU and memory (PSS) are of
+everything but the load generator, which shares the cores. "others' CPU" is the share of
+the machine that processes outside the comparison used: above a few per cent, repeat the
+measurement.
 """
 
 import argparse
 import asyncio
 import contextlib
 import io
+import itertools
 import os
 import signal
 import subprocess
@@ -32,112 +33,124 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
-from pathlib import Path
 
 import aiohttp
 import numpy as np
 import psutil
 from PIL import Image
 
-from openloop import OUT, ROOT, TIMEOUT, Cell, Work, arrive
+from loadtest.openloop import OUT, TIMEOUT, Colorize, RateResult, measure_rate
+from loadtest.peer_servers import triton_client
+from loadtest.report import describe_machine, to_json
+from loadtest.samples import ROOT, create_squares
+from loadtest.saturation import saturate
+from loadtest.usage import Usage, list_process_tree, measure_usage
 from rehue_serve import processes
 from rehue_serve.embedded import EmbeddedTriton
 from rehue_serve.ports import claim_free_ports
-from rehue_serve.testing.servers import run_server, wait_for_answer
-from report import as_json, machine
-from samples import squares
-from servers import Use, use
+from rehue_serve.testing.servers import STOP_TIMEOUT, run_server, wait_for_answer
 
-PEERS = Path(__file__).with_name("peers")
 CONCURRENCY = 32
-CLIENTS = 8  # processes of Triton's client: as many as its batches hold
+CLIENTS = 8  # processes of Triton's client: its maximum batch
 CORES = os.cpu_count() or 1
-OVERLOAD = 2 * TIMEOUT  # seconds: long enough for a queue without a limit to show itself
+OVERLOAD_SECONDS = 2 * TIMEOUT  # long enough to detect an unbounded queue
 
 
 class Refused(OSError):
-    """The server said that it has too much to do."""
+    """The server refused a photograph because it is overloaded."""
 
 
-class Broken(OSError):
-    """Any other answer, or none."""
+class Failed(OSError):
+    """Any other answer that is not a picture, or none."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """One server's figures; see the top of this file."""
+class ServerResult:
+    """The measurements of one server; see the head of this file.
+
+    Attributes:
+        throughput: photographs per second.
+        cpu_ms: per photograph, at full throughput.
+        memory_mb: MiB after the overloads.
+        twice: offered twice its own throughput.
+        same: offered twice the first server's.
+        foreign: share of the machine's CPU that other processes used, 0 to 1.
+        difference: mean of |its picture - the first server's|, of 255.
+    """
 
     name: str
-    throughput: float  # photographs a second
+    throughput: float
     p50_ms: float
     p99_ms: float
-    cpu_ms: float  # for a photograph, at full throughput
-    memory_mb: float  # after the overload
-    twice: Cell  # offered twice its own throughput
-    same: Cell  # offered twice the first server's
-    foreign: float  # share of the machine's CPU that others used meanwhile, 0 to 1
-    difference: float = 0.0  # mean of |its picture - the first server's|, of 255
+    cpu_ms: float
+    memory_mb: float
+    twice: RateResult
+    same: RateResult
+    foreign: float
+    difference: float = 0.0
 
 
 @contextlib.asynccontextmanager
-async def rehue() -> AsyncIterator[Work]:
+async def run_rehue() -> AsyncIterator[Colorize]:
     with run_server() as server:
-        async with posts(server.http_url) as work:
-            yield work
+        async with open_http_client(server.http_url) as colorize:
+            yield colorize
 
 
 @contextlib.asynccontextmanager
-async def triton() -> AsyncIterator[Work]:
-    sys.path.insert(0, str(PEERS))
-    from triton_client import colorize  # type: ignore[import-not-found]
-
+async def run_triton() -> AsyncIterator[Colorize]:
     loop = asyncio.get_running_loop()
     with (
         EmbeddedTriton(ROOT / "model_repository", models=("rehue",)) as server,
         ProcessPoolExecutor(CLIENTS, get_context("spawn")) as pool,
     ):
-        yield lambda data: loop.run_in_executor(pool, colorize, server.url, data)
+        yield lambda data: loop.run_in_executor(pool, triton_client.colorize, server.url, data)
 
 
 @contextlib.asynccontextmanager
-async def fastapi() -> AsyncIterator[Work]:
+async def run_fastapi() -> AsyncIterator[Colorize]:
     (port,) = map(str, claim_free_ports(1))
     command = [
-        *(environment("uvicorn"), "fastapi_server:app", "--app-dir", str(PEERS), "--port", port),
+        *(find_command("uvicorn"), "loadtest.peer_servers.fastapi_server:app", "--port", port),
         *("--workers", str(CORES), "--limit-concurrency", str(64 // CORES)),
         *("--log-level", "error"),
     ]
     url = f"http://127.0.0.1:{port}"
-    async with started(command, f"{url}/health"), posts(url) as work:
-        yield work
+    async with run_process(command, f"{url}/health"), open_http_client(url) as colorize:
+        yield colorize
 
 
 @contextlib.asynccontextmanager
-async def litserve() -> AsyncIterator[Work]:
+async def run_litserve() -> AsyncIterator[Colorize]:
     (port,) = map(str, claim_free_ports(1))
-    command = [environment("python"), str(PEERS / "litserve_server.py"), port]
+    command = [find_command("python"), "-m", "loadtest.peer_servers.litserve_server", port]
     url = f"http://127.0.0.1:{port}"
-    async with started(command, f"{url}/health"), posts(url, form=True) as work:
-        yield work
+    async with (
+        run_process(command, f"{url}/health"),
+        open_http_client(url, form=True) as colorize,
+    ):
+        yield colorize
 
 
-SERVERS: dict[str, Callable[[], contextlib.AbstractAsyncContextManager[Work]]] = {
-    "rehue": rehue,
-    "triton": triton,
-    "fastapi": fastapi,
-    "litserve": litserve,
+SERVERS: dict[str, Callable[[], contextlib.AbstractAsyncContextManager[Colorize]]] = {
+    "rehue": run_rehue,
+    "triton": run_triton,
+    "fastapi": run_fastapi,
+    "litserve": run_litserve,
 }
 
 
-def environment(command: str) -> str:
+def find_command(command: str) -> str:
+    """Return the path of a command in the peers' environment."""
     return str(ROOT / ".venv-peers" / "bin" / command)
 
 
 @contextlib.asynccontextmanager
-async def started(command: Sequence[str], url: str) -> AsyncIterator[None]:
-    """A process group that answers at ``url``, and that is gone afterwards."""
+async def run_process(command: Sequence[str], url: str) -> AsyncIterator[None]:
+    """Start a command, wait until ``url`` answers, and end all its processes after the block."""
     process = subprocess.Popen(  # noqa: ASYNC220
         processes.bind_to_parent(command),
+        cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -146,106 +159,112 @@ async def started(command: Sequence[str], url: str) -> AsyncIterator[None]:
         await asyncio.to_thread(wait_for_answer, url, process)
         yield
     finally:
-        left = psutil.Process(process.pid).children(recursive=True)
+        tree = list_process_tree([process.pid])
         process.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            await asyncio.to_thread(process.wait, 60)
-        for one in [*left, psutil.Process(process.pid)] if process.poll() is None else left:
+            await asyncio.to_thread(process.wait, STOP_TIMEOUT)
+        for remaining in tree:
             with contextlib.suppress(psutil.NoSuchProcess):
-                one.kill()
+                remaining.kill()
         process.wait()
 
 
 @contextlib.asynccontextmanager
-async def posts(url: str, *, form: bool = False) -> AsyncIterator[Work]:
-    """Photographs as a request's body, or as the field ``image`` of a form."""
+async def open_http_client(url: str, *, form: bool = False) -> AsyncIterator[Colorize]:
+    """Yield a function that posts a photograph, as the body or as field ``image`` of a form."""
     async with aiohttp.ClientSession(
         url,
         connector=aiohttp.TCPConnector(limit=0),
         timeout=aiohttp.ClientTimeout(2 * TIMEOUT),
     ) as session:
 
-        async def work(data: bytes) -> bytes:
-            given: bytes | aiohttp.FormData = data
+        async def colorize(data: bytes) -> bytes:
+            body: bytes | aiohttp.FormData = data
             if form:
-                given = aiohttp.FormData()
-                given.add_field("image", data, filename="photograph.jpg")
+                body = aiohttp.FormData()
+                body.add_field("image", data, filename="photograph.jpg")
             headers = {} if form else {"Content-Type": "application/octet-stream"}
             try:
-                async with session.post("/v1/colorize", data=given, headers=headers) as answer:
-                    picture = await answer.read()
+                async with session.post("/v1/colorize", data=body, headers=headers) as response:
+                    picture = await response.read()
             except aiohttp.ClientError as error:
-                raise Broken(type(error).__name__) from error
-            if answer.status != 200:
-                kind = Refused if answer.status in (429, 503) else Broken
-                raise kind(f"HTTP {answer.status}")
+                raise Failed(type(error).__name__) from error
+            if response.status != 200:
+                kind = Refused if response.status in (429, 503) else Failed
+                raise kind(f"HTTP {response.status}")
             return picture
 
-        yield work
+        yield colorize
 
 
-async def saturate(work: Work, photographs: Sequence[bytes], seconds: float) -> tuple[float, float]:
-    """Photographs a second with CONCURRENCY under way, and ms of the servers' CPU for each."""
-    done = 0
+async def measure_throughput(
+    colorize: Colorize, photographs: Sequence[bytes], seconds: float
+) -> tuple[float, float]:
+    """Return photographs per second with CONCURRENCY in flight, and ms of the server's CPU."""
+    cycle = itertools.cycle(photographs)
+    rate, cpu = await saturate(
+        lambda: colorize(next(cycle)),
+        seconds,
+        CONCURRENCY,
+        lambda: measure_children().cpu,
+        warm_up=0,
+        to_last_answer=True,
+        uncounted=(Refused,),
+    )
+    return rate, cpu * 1000
 
-    async def worker(number: int, end: float) -> None:
-        nonlocal done
-        while time.perf_counter() < end:
-            with contextlib.suppress(Refused):
-                await work(photographs[number % len(photographs)])
-                done += 1
 
-    began, cpu = time.perf_counter(), children().cpu
-    # To the last answer: a server that shares its cores among all answers in waves.
-    await asyncio.gather(*(worker(number, began + seconds) for number in range(CONCURRENCY)))
-    took, cpu = time.perf_counter() - began, children().cpu - cpu
-    return done / took, cpu * 1000 / max(1, done)
-
-
-async def recovered(work: Work, photograph: bytes) -> None:
-    """Until an answer takes less than a second: some still work on what nobody waits for."""
-    until = time.perf_counter() + 6 * TIMEOUT
-    while time.perf_counter() < until:
+async def wait_until_recovered(colorize: Colorize, photograph: bytes) -> None:
+    """Wait until an answer takes less than a second: some servers finish abandoned requests."""
+    deadline = time.perf_counter() + 6 * TIMEOUT
+    while time.perf_counter() < deadline:
         with contextlib.suppress(OSError):
             async with asyncio.timeout(1):
-                await work(photograph)
+                await colorize(photograph)
                 return
         await asyncio.sleep(1)
 
 
-def children() -> Use:
-    """What everything that this process started uses."""
-    return use(one.pid for one in psutil.Process().children())
+def measure_children() -> Usage:
+    """Return the usage of all processes that this one started."""
+    return measure_usage(child.pid for child in psutil.Process().children())
 
 
-def used_here() -> float:
-    """Seconds of CPU of this process and everything that it started."""
-    return children().cpu + time.process_time()
+def read_own_cpu() -> float:
+    """Return the CPU seconds of this process and of all that it started."""
+    return measure_children().cpu + time.process_time()
 
 
-def busy() -> float:
-    """Seconds that the machine's cores have worked, for anybody."""
+def read_machine_cpu() -> float:
+    """Return the CPU seconds of all processes of the machine."""
     times = psutil.cpu_times()
     return float(sum(times) - times.idle - times.iowait - times.guest - times.guest_nice)
 
 
-async def measure(
-    name: str, photographs: Sequence[bytes], seconds: float, rate: float, first: Row | None
-) -> tuple[Row, bytes]:
-    """One server's figures, and its picture of the first photograph."""
-    async with SERVERS[name]() as work:
-        picture = bytes(await work(photographs[0]))  # type: ignore[call-overload]
-        await saturate(work, photographs, 1)  # warms up
-        began = busy(), used_here(), time.perf_counter()
-        throughput, cpu = await saturate(work, photographs, seconds)
-        steady = await arrive(work, photographs, rate, 2 * seconds)
-        twice = await arrive(work, photographs, 2 * throughput, OVERLOAD)
-        await recovered(work, photographs[0])
-        same = await arrive(work, photographs, first.same.offered, OVERLOAD) if first else twice
-        others = (busy() - began[0]) - (used_here() - began[1])
-        foreign = max(0.0, others / CORES / (time.perf_counter() - began[2]))
-        memory = children().memory
-    row = Row(
+async def measure_server(
+    name: str,
+    photographs: Sequence[bytes],
+    seconds: float,
+    rate: float,
+    first: ServerResult | None,
+) -> tuple[ServerResult, bytes]:
+    """Return the measurements of a server, and its picture of the first photograph."""
+    async with SERVERS[name]() as colorize:
+        picture = bytes(await colorize(photographs[0]))  # type: ignore[call-overload]
+        await measure_throughput(colorize, photographs, 1)  # warms up
+        machine, own, start = read_machine_cpu(), read_own_cpu(), time.perf_counter()
+        throughput, cpu = await measure_throughput(colorize, photographs, seconds)
+        steady = await measure_rate(colorize, photographs, rate, 2 * seconds)
+        twice = await measure_rate(colorize, photographs, 2 * throughput, OVERLOAD_SECONDS)
+        await wait_until_recovered(colorize, photographs[0])
+        same = twice
+        if first:
+            offered = first.same.offered
+            same = await measure_rate(colorize, photographs, offered, OVERLOAD_SECONDS)
+        others = (read_machine_cpu() - machine) - (read_own_cpu() - own)
+        foreign = max(0.0, others / CORES / (time.perf_counter() - start))
+        memory = measure_children().memory
+    result = ServerResult(
         name=name,
         throughput=throughput,
         p50_ms=steady.p50,
@@ -256,58 +275,64 @@ async def measure(
         same=same,
         foreign=foreign,
     )
-    return row, picture
+    return result, picture
 
 
-def difference(one: bytes, other: bytes) -> float:
-    a, b = (np.asarray(Image.open(io.BytesIO(data)), float) for data in (one, other))
+def compute_difference(first: bytes, second: bytes) -> float:
+    """Return the mean absolute difference of two encoded pictures, of 255."""
+    a, b = (np.asarray(Image.open(io.BytesIO(data)), float) for data in (first, second))
     return float(np.abs(a - b).mean())
 
 
-def table(rows: Sequence[Row], rate: float) -> str:
-    heads = [
+def render_table(results: Sequence[ServerResult], rate: float) -> str:
+    headers = [
         "",
         "photographs/s",
         f"p50, p99 at {rate:g}/s, ms",
         "CPU ms each",
         "memory, MiB",
         "at twice its own: answered/s, p50, failed",
-        f"at {rows[0].same.offered:.0f}/s: answered/s, p50, failed",
+        f"at {results[0].same.offered:.0f}/s: answered/s, p50, failed",
         "others' CPU",
     ]
-    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
+    lines = [f"| {' | '.join(headers)} |", "| --- " * len(headers) + "|"]
     lines += [
-        f"| {row.name} | {row.throughput:.1f} | {row.p50_ms:.0f}, {row.p99_ms:.0f} "
-        f"| {row.cpu_ms:.0f} | {row.memory_mb:.0f} | {overloaded(row.twice)} "
-        f"| {overloaded(row.same)} | {row.foreign:.0%} |"
-        for row in rows
+        f"| {result.name} | {result.throughput:.1f} | {result.p50_ms:.0f}, {result.p99_ms:.0f} "
+        f"| {result.cpu_ms:.0f} | {result.memory_mb:.0f} | {format_overload(result.twice)} "
+        f"| {format_overload(result.same)} | {result.foreign:.0%} |"
+        for result in results
     ]
     return "\n".join(lines)
 
 
-def overloaded(cell: Cell) -> str:
-    return f"{cell.answered:.1f}, {cell.p50 / 1000:.1f} s, {cell.failed:.0%}"
+def format_overload(result: RateResult) -> str:
+    return f"{result.answered:.1f}, {result.p50 / 1000:.1f} s, {result.failed:.0%}"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=15.0, help="of each measurement")
-    parser.add_argument("--rate", type=float, default=5.0, help="a second, for p50 and p99")
+    parser.add_argument("--rate", type=float, default=5.0, help="per second, for p50 and p99")
     parser.add_argument("--servers", nargs="+", choices=SERVERS, default=list(SERVERS))
     arguments = parser.parse_args()
-    photographs, rows, pictures = squares(), list[Row](), list[bytes]()
+    photographs, results, pictures = create_squares(), list[ServerResult](), list[bytes]()
     for name in arguments.servers:
-        first = rows[0] if rows else None
-        run = measure(name, photographs, arguments.seconds, arguments.rate, first)
-        row, picture = asyncio.run(run)
+        first = results[0] if results else None
+        result, picture = asyncio.run(
+            measure_server(name, photographs, arguments.seconds, arguments.rate, first)
+        )
         pictures.append(picture)
-        rows.append(replace(row, difference=difference(picture, pictures[0])))
-        print(rows[-1], file=sys.stderr)
-    text = f"Machine: {machine()}\n\n{table(rows, arguments.rate)}\n"
+        results.append(replace(result, difference=compute_difference(picture, pictures[0])))
+        print(results[-1], file=sys.stderr)
+    text = f"Machine: {describe_machine()}\n\n{render_table(results, arguments.rate)}\n"
     print(text)
     OUT.mkdir(parents=True, exist_ok=True)
-    facts = {"machine": machine(), **vars(arguments), "rows": [asdict(row) for row in rows]}
-    (OUT / "peers.json").write_text(as_json(facts))
+    facts = {
+        "machine": describe_machine(),
+        **vars(arguments),
+        "rows": [asdict(result) for result in results],
+    }
+    (OUT / "peers.json").write_text(to_json(facts))
     (OUT / "peers.md").write_text(text)
     return 0
 

@@ -1,4 +1,4 @@
-"""The report of a load test: JSON, CSV, HTML, a picture, and whether the levels were met."""
+"""The report of a load test: JSON, CSV, HTML, a chart, and the service levels."""
 
 import csv
 import html
@@ -12,149 +12,160 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ledger import Outcome, Tally
+from loadtest.ledger import Outcome, Tally
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-LEAST = ("answered", "rate")  # levels that are lower bounds
-SETTLE = 2.0  # seconds left out after a stage's last user has started
+LOWER_BOUNDS = ("answered", "rate")  # service levels; the others are upper bounds
+SETTLE = 2.0  # seconds not counted after the last user of a stage has started
 
 
 @dataclass(frozen=True)
-class Point:
-    """What was seen in one stage, from when its users had started.
+class StageResult:
+    """The results of one stage, from when all its users have started.
 
     Attributes:
-        load: users, or another measure of the load offered.
-        seconds: of the clock.
+        users: in parallel.
+        seconds: that were counted.
     """
 
-    load: float
+    users: float
     seconds: float
     tally: Tally
 
     @property
     def rate(self) -> float:
-        """Photographs answered a second."""
+        """Answered photographs per second."""
         return self.tally.outcomes[Outcome.COLORIZED] / self.seconds
 
-    def row(self) -> dict[str, float]:
-        """The point as numbers, for tables."""
+    def to_row(self) -> dict[str, float]:
+        """Return the figures by column."""
         return {
-            "users": self.load,
+            "users": self.users,
             "photographs_per_second": round(self.rate, 2),
-            "p50_ms": self.tally.percentile(50),
-            "p95_ms": self.tally.percentile(95),
-            "p99_ms": self.tally.percentile(99),
-            "refused": round(self.tally.share(Outcome.REFUSED), 4),
-            "failed": round(self.tally.share(Outcome.FAILED), 4),
+            "p50_ms": self.tally.compute_percentile(50),
+            "p95_ms": self.tally.compute_percentile(95),
+            "p99_ms": self.tally.compute_percentile(99),
+            "refused": round(self.tally.compute_share(Outcome.REFUSED), 4),
+            "failed": round(self.tally.compute_share(Outcome.FAILED), 4),
             "requests": self.tally.requests,
         }
 
 
-def windows(
-    stages: Sequence[tuple[float, int, float]], began: float, ended: float
+def compute_windows(
+    stages: Sequence[tuple[float, int, float]], started: float, stopped: float
 ) -> list[tuple[int, float, float]]:
-    """Users, start and end of what counts of each stage, in whole seconds of Unix time."""
-    found, at, before = [], began, 0
+    """Return the seconds that count of each stage: users, start and end.
+
+    Args:
+        stages: seconds, users, and users started per second, of each stage.
+        started: of the whole run, in Unix time.
+        stopped: of the whole run, in Unix time.
+
+    Start and end are whole seconds of Unix time.
+    """
+    windows, start, previous = [], started, 0
     for seconds, users, rate in stages:
-        settled = at + min(abs(users - before) / rate + SETTLE, seconds / 2)
-        at, before = min(at + seconds, ended), users
-        if math.ceil(settled) < math.floor(at):
-            found.append((users, float(math.ceil(settled)), float(math.floor(at))))
-    return found
+        settled = start + min(abs(users - previous) / rate + SETTLE, seconds / 2)
+        end = min(start + seconds, stopped)
+        if math.ceil(settled) < math.floor(end):
+            windows.append((users, float(math.ceil(settled)), float(math.floor(end))))
+        start, previous = end, users
+    return windows
 
 
-def judged(
-    points: Sequence[Point], whole: Tally, levels: Mapping[str, float]
+def judge_levels(
+    stages: Sequence[StageResult], total: Tally, levels: Mapping[str, float]
 ) -> list[dict[str, Any]]:
-    """What was wanted and found of each service level, and whether it was met.
+    """Return for each service level its limit, the measured value and whether it is met.
 
-    The latency and the shares are of the whole run, the rate of the best stage; the
+    Latency and shares are those of the whole run, the rate that of the best stage; the
     drift is the median latency of the last stage over that of the first.
     """
-    medians = [point.tally.percentile(50) for point in points]
-    found = {
-        "answered": whole.outcomes[Outcome.COLORIZED],
-        "p99_ms": whole.percentile(99),
-        "failed": whole.share(Outcome.FAILED),
-        "refused": whole.share(Outcome.REFUSED),
-        "rate": max((point.rate for point in points), default=math.nan),
+    medians = [stage.tally.compute_percentile(50) for stage in stages]
+    measured = {
+        "answered": total.outcomes[Outcome.COLORIZED],
+        "p99_ms": total.compute_percentile(99),
+        "failed": total.compute_share(Outcome.FAILED),
+        "refused": total.compute_share(Outcome.REFUSED),
+        "rate": max((stage.rate for stage in stages), default=math.nan),
         "drift": medians[-1] / medians[0] if medians else math.nan,
     }
-    wanted = {"answered": 1.0, **levels}  # without an answer there is nothing to judge
+    limits = {"answered": 1.0, **levels}  # a run without an answer always fails
     return [
         {
             "level": name,
-            "wanted": f"at {'least' if name in LEAST else 'most'} {limit:g}",
-            "found": found[name],
-            "met": found[name] >= limit if name in LEAST else found[name] <= limit,
+            "wanted": f"at {'least' if name in LOWER_BOUNDS else 'most'} {limit:g}",
+            "found": measured[name],
+            "met": measured[name] >= limit if name in LOWER_BOUNDS else measured[name] <= limit,
         }
-        for name, limit in wanted.items()
+        for name, limit in limits.items()
     ]
 
 
-def write(
+def write_report(
     folder: Path,
     *,
     title: str,
-    points: Sequence[Point],
-    whole: Tally,
+    stages: Sequence[StageResult],
+    total: Tally,
     levels: Mapping[str, float],
     locust: str | None,
 ) -> bool:
-    """Writes report.json, report.csv, report.html and latency.png.
+    """Write report.json, report.csv, report.html and latency.png, and print the report.
 
     Args:
-        locust: where locust's own report lies, seen from the folder.
+        total: of the whole run.
+        levels: limits by service level; see `judge_levels`.
+        locust: path of locust's own report, relative to the folder.
 
     Returns:
-        Whether every service level was met.
+        Whether every service level is met.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [point.row() for point in points]
+    rows = [stage.to_row() for stage in stages]
     facts: dict[str, Any] = {
         "title": title,
         "written": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-        "generator": machine(),
-        "levels": judged(points, whole, levels),
-        "outcomes": {name: whole.outcomes[name] for name in Outcome.ALL},
-        "whole": {f"p{percent}_ms": whole.percentile(percent) for percent in (50, 95, 99)},
-        "where_ms": {stage: round(ms, 2) for stage, ms in whole.means().items()},
+        "generator": describe_machine(),
+        "levels": judge_levels(stages, total, levels),
+        "outcomes": {name: total.outcomes[name] for name in Outcome.ALL},
+        "whole": {f"p{percent}_ms": total.compute_percentile(percent) for percent in (50, 95, 99)},
+        "where_ms": {stage: round(ms, 2) for stage, ms in total.compute_means().items()},
         "stages": rows,
     }
-    (folder / "report.json").write_text(as_json(facts))
+    (folder / "report.json").write_text(to_json(facts))
     with (folder / "report.csv").open("w", newline="") as file:
         table = csv.DictWriter(file, list(rows[0]) if rows else ["users"])
         table.writeheader()
         table.writerows(rows)
-    draw(folder / "latency.png", points, whole)
-    (folder / "report.html").write_text(page(facts, locust))
-    print(text(facts))
+    draw_chart(folder / "latency.png", stages, total)
+    (folder / "report.html").write_text(render_html(facts, locust))
+    print(render_text(facts))
     return all(level["met"] for level in facts["levels"])
 
 
-def as_json(facts: object) -> str:
-    """For a file; NaN, for which JSON has no word, is null."""
+def to_json(facts: object) -> str:
+    """Return JSON for a file; NaN becomes null."""
     plain = json.loads(json.dumps(facts), parse_constant=lambda _: None)
     return json.dumps(plain, indent=2) + "\n"
 
 
-def machine() -> str:
-    """In words, for reports."""
+def describe_machine() -> str:
+    """Return the number of cores and the name of the CPU."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return f"{os.cpu_count()} cores, {names[0] if names else platform.machine()}"
 
 
-def text(facts: Mapping[str, Any]) -> str:
-    """The report for a terminal."""
-    lines = [f"\n{facts['title']}", " ".join(f"{name:>14}" for name in _HEADS)]
+def render_text(facts: Mapping[str, Any]) -> str:
+    """Return the report for a terminal."""
+    lines = [f"\n{facts['title']}", " ".join(f"{name:>14}" for name in _HEADERS)]
     lines += [" ".join(f"{value:>14g}" for value in row.values()) for row in facts["stages"]]
     lines.append(f"Outcomes: {facts['outcomes']}")
-    lines.append(f"Where the time of a photograph went (mean, ms): {facts['where_ms']}")
+    lines.append(f"Time per photograph (mean, ms): {facts['where_ms']}")
     lines += [
         f"{'met' if level['met'] else 'MISSED'}: {level['level']} was {level['found']:.4g}, "
         f"wanted {level['wanted']}"
@@ -163,7 +174,7 @@ def text(facts: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-_HEADS = ("users", "photographs/s", "p50 ms", "p95 ms", "p99 ms", "refused", "failed", "requests")
+_HEADERS = ("users", "photographs/s", "p50 ms", "p95 ms", "p99 ms", "refused", "failed", "requests")
 
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Load test</title>
@@ -179,85 +190,87 @@ img {{ max-width: 100%; }}
 .missed {{ color: #b00020; font-weight: bold; }}
 </style>
 <h1>Load test</h1>
-<p>{title}; {written}; the load came from a machine of {generator}.</p>
+<p>{title}; {written}; load generator on {generator}.</p>
 <h2>Service levels</h2>
-<div><table><tr><th>level</th><th>wanted</th><th>found</th><th></th></tr>{levels}</table></div>
-<h2>Stage by stage</h2>
+<div><table><tr><th>level</th><th>limit</th><th>measured</th><th></th></tr>{levels}</table></div>
+<h2>By stage of the shape</h2>
 <div><table><tr>{heads}</tr>{rows}</table></div>
-<p>All requests: {outcomes}. The seconds in which users start are in these and in the levels,
-but in no row.</p>
-<img src="latency.png" alt="Latency over throughput, and where the time went">
-<h2>Where the time of a photograph went</h2>
+<p>All requests: {outcomes}. These and the service levels include the seconds in which users
+start; the table does not.</p>
+<img src="latency.png" alt="Latency over throughput, and time per photograph">
+<h2>Time per photograph</h2>
 <div><table><tr><th>stage</th><th>mean, ms</th></tr>{where}</table></div>
-<p>The server's own timings; "elsewhere" is what remains of the time that the user waited:
-queues in front of the stages, HTTP or gRPC, the network.</p>
+<p>The server's timings; "elsewhere" is the rest of the user's latency: queues, HTTP or gRPC,
+the network.</p>
 {locust}
 </html>
 """
 
 
-def page(facts: Mapping[str, Any], locust: str | None) -> str:
-    """The report as HTML."""
+def render_html(facts: Mapping[str, Any], locust: str | None) -> str:
+    """Return the report as HTML."""
     link = f'<p>By protocol and kind of photograph: <a href="{locust}">locust\'s report</a>.</p>'
     return _PAGE.format(
         title=html.escape(facts["title"]),
         written=facts["written"],
         generator=html.escape(facts["generator"]),
-        levels="".join(_level(level) for level in facts["levels"]),
+        levels="".join(_render_level(level) for level in facts["levels"]),
         outcomes=", ".join(f"{count} {name}" for name, count in facts["outcomes"].items()),
-        heads="".join(f"<th>{head}</th>" for head in _HEADS),
-        rows="".join(_cells(*(f"{value:g}" for value in row.values())) for row in facts["stages"]),
-        where="".join(_cells(name, f"{ms:g}") for name, ms in facts["where_ms"].items()),
+        heads="".join(f"<th>{head}</th>" for head in _HEADERS),
+        rows="".join(
+            _render_row(*(f"{value:g}" for value in row.values())) for row in facts["stages"]
+        ),
+        where="".join(_render_row(name, f"{ms:g}") for name, ms in facts["where_ms"].items()),
         locust=link if locust else "",
     )
 
 
-def _level(level: Mapping[str, Any]) -> str:
+def _render_level(level: Mapping[str, Any]) -> str:
     verdict = "met" if level["met"] else '<span class="missed">missed</span>'
-    return _cells(level["level"], level["wanted"], f"{level['found']:.4g}", verdict)
+    return _render_row(level["level"], level["wanted"], f"{level['found']:.4g}", verdict)
 
 
-def _cells(*values: str) -> str:
+def _render_row(*values: str) -> str:
     return f"<tr>{''.join(f'<td>{value}</td>' for value in values)}</tr>"
 
 
-def draw(path: Path, points: Sequence[Point], whole: Tally) -> None:
-    """Latency over throughput, one mark a stage; and where the time went."""
+def draw_chart(path: Path, stages: Sequence[StageResult], total: Tally) -> None:
+    """Draw latency over throughput, one mark per stage, and the time per photograph."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(2, 1))
-    rates = [point.rate for point in points]
+    rates = [stage.rate for stage in stages]
     for percent in (50, 95, 99):
         left.plot(
             rates,
-            [point.tally.percentile(percent) for point in points],
+            [stage.tally.compute_percentile(percent) for stage in stages],
             marker="o",
             label=f"p{percent}",
         )
-    for point in points:
+    for stage in stages:
         left.annotate(
-            f"{point.load:g}", (point.rate, point.tally.percentile(50)),
+            f"{stage.users:g}", (stage.rate, stage.tally.compute_percentile(50)),
             textcoords="offset points", xytext=(4, -12), fontsize=8,
         )  # fmt: skip
     left.set(
-        xlabel="photographs answered a second",
-        title="As users saw it; the numbers are users",
+        xlabel="answered photographs per second",
+        title="Latency for the users; the numbers are users",
     )
     left.set_xlim(left=0)
-    log_scale(left)
-    means = whole.means()
+    use_log_scale(left)
+    means = total.compute_means()
     right.barh(list(means), list(means.values()))
     right.invert_yaxis()
-    right.set(xlabel="ms, mean of a photograph", title="Where the time went")
+    right.set(xlabel="mean ms", title="Time per photograph")
     figure.savefig(path, dpi=110)
 
 
-def log_scale(axes: "Axes") -> None:
-    """Milliseconds from tens to ten thousands, in plain numbers."""
+def use_log_scale(axes: "Axes") -> None:
+    """Make the y axis logarithmic, in milliseconds with plain numbers."""
     from matplotlib.ticker import LogFormatter
 
-    if math.isinf(axes.dataLim.minposy):  # nothing was answered
+    if math.isinf(axes.dataLim.minposy):  # no answers
         return
     axes.set(ylabel="ms", yscale="log")
     axes.yaxis.set_major_formatter(LogFormatter())

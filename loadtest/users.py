@@ -1,4 +1,4 @@
-"""Locust users: photographs over HTTP, over gRPC and over gRPC streams, one try each."""
+"""Locust users: photographs over HTTP, over gRPC and over gRPC streams, without retries."""
 
 # mypy: allow-untyped-calls, allow-untyped-decorators
 # (locust's events and generated gRPC stubs have no types)
@@ -18,66 +18,73 @@ from google.rpc import error_details_pb2
 from locust import FastHttpUser, User, between, task
 from locust.env import Environment
 
-from ledger import Outcome
+from loadtest.ledger import Outcome
+from loadtest.samples import Sample, create_mix
 from rehue_client import Client, RehueError, Retries
 from rehue_client.v1 import rehue_pb2, rehue_pb2_grpc
-from samples import Sample, mixed
 
 grpc.experimental.gevent.init_gevent()  # before the first channel, after locust's patches
 
-TIMEOUT = 60.0  # seconds for one photograph, or for one stream of them
-WINDOW = 4  # photographs of one stream under way at once
-OF_A_STREAM = 8
+TIMEOUT = 60.0  # seconds for a photograph, or for a stream of them
+STREAM_LENGTH = 8  # photographs
+STREAM_WINDOW = 4  # photographs of a stream in flight
 UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 
-chance = random.Random()
+generator = random.Random()
 
 
 @dataclass
-class Note:
-    """How a request ended; travels with locust's event for it."""
+class Result:
+    """How a request ended; the context of locust's event for it."""
 
     outcome: str = Outcome.FAILED
     timings: Mapping[str, float] = field(default_factory=dict)
 
 
-def outcome(sample: Sample, reason: str) -> str:
-    """From the server's reason for refusing; empty where it answered with a picture."""
+def classify(sample: Sample, reason: str) -> str:
+    """Return the outcome for the server's error reason, which is empty for a picture."""
     if reason == sample.reason:
         return Outcome.DENIED if reason else Outcome.COLORIZED
     return Outcome.REFUSED if reason == "OVERLOADED" else Outcome.FAILED
 
 
+def describe_failure(result: Result, reason: str) -> str:
+    """Return what locust shows as a failure; empty for a success."""
+    if result.outcome in (Outcome.COLORIZED, Outcome.DENIED):
+        return ""
+    return reason or "colorized a bad input"
+
+
 class PhotographUser:
-    """What all users share."""
+    """The common part of all users."""
 
     environment: Environment
     wait_time = between(0.25, 0.75)
 
     @property
     def options(self) -> Any:
-        """The command line's, or the web page's."""
+        """The options of the command line or of the web page."""
         return self.environment.parsed_options
 
-    def sample(self) -> Sample:
-        return mixed().one(chance, self.options.bad_share)
+    def choose_sample(self) -> Sample:
+        return create_mix().choose(generator, self.options.bad_share)
 
     def report(
-        self, kind: str, sample: Sample, began: float, note: Note, *, size: int, error: str
+        self, kind: str, sample: Sample, start: float, result: Result, *, size: int, error: str
     ) -> None:
-        """Tells locust of one gRPC request; an empty error is a success."""
+        """Report a gRPC request to locust; an empty error is a success."""
         self.environment.events.request.fire(
             request_type=kind,
             name=sample.name,
-            response_time=(time.perf_counter() - began) * 1000,
+            response_time=(time.perf_counter() - start) * 1000,
             response_length=size,
             exception=RuntimeError(error) if error else None,
-            context={"note": note},
+            context={"result": result},
         )
 
 
 class HttpUser(PhotographUser, FastHttpUser):
-    """Photographs over HTTP, one at a time."""
+    """Sends photographs over HTTP, one at a time."""
 
     host = "http://127.0.0.1:8000"
     weight = 3
@@ -85,7 +92,7 @@ class HttpUser(PhotographUser, FastHttpUser):
 
     @task
     def colorize(self) -> None:
-        sample, note = self.sample(), Note()
+        sample, result = self.choose_sample(), Result()
         options = self.options
         headers = {"Content-Type": "application/octet-stream"}
         if options.api_key:
@@ -93,47 +100,47 @@ class HttpUser(PhotographUser, FastHttpUser):
         with self.client.post(
             f"/v1/colorize?model={options.model}",
             name=sample.name,
-            data=sample.data,  # type: ignore[arg-type] # bytes do well
+            data=sample.data,  # type: ignore[arg-type] # it accepts bytes
             headers=headers,
-            context={"note": note},
+            context={"result": result},
             catch_response=True,
         ) as response:
-            reason = http_reason(response)
-            note.outcome = outcome(sample, reason)
-            if note.outcome in (Outcome.COLORIZED, Outcome.DENIED):
-                timing = response.headers.get("Server-Timing", "") if not reason else ""
-                note.timings = server_timing(timing)
-                response.success()
+            reason = read_http_reason(response)
+            result.outcome = classify(sample, reason)
+            if error := describe_failure(result, reason):
+                response.failure(error)
             else:
-                response.failure(reason or "coloured what it should refuse")
+                header = response.headers.get("Server-Timing", "") if not reason else ""
+                result.timings = parse_server_timing(header)
+                response.success()
 
 
-def http_reason(response: Any) -> str:
-    """The server's reason for refusing; empty for a picture; else what came instead."""
+def read_http_reason(response: Any) -> str:
+    """Return the server's error reason; empty for a picture; else a description."""
     if response.status_code == 200:
         kind = response.headers.get("Content-Type", "nothing")
         return "" if kind.startswith("image/") and response.content else f"answered with {kind}"
     try:
         kind = str(json.loads(response.content)["type"])
     except (ValueError, LookupError, TypeError):
-        # Ray refuses by itself when every replica is full, in its own words.
+        # Ray Serve itself refuses requests when all replicas are full, in its own format.
         return "OVERLOADED" if response.status_code == 429 else f"HTTP {response.status_code}"
     return kind.rpartition(":")[2].replace("-", "_").upper()
 
 
-def server_timing(header: str) -> dict[str, float]:
-    """The milliseconds of ``decode;dur=1.2, infer;dur=30``."""
+def parse_server_timing(header: str) -> dict[str, float]:
+    """Return the milliseconds by stage of ``decode;dur=1.2, infer;dur=30``."""
     return {stage: float(ms) for stage, ms in re.findall(r"(\w+);dur=([\d.]+)", header)}
 
 
 class GrpcUser(PhotographUser, User):
-    """Photographs over gRPC, one at a time, through the SDK."""
+    """Sends photographs over gRPC with the SDK, one at a time."""
 
     weight = 3
 
     def on_start(self) -> None:
         options = self.options
-        # One try: a load test shows what the SDK's retries would hide.
+        # No retries: they would hide errors of the server.
         self.client = Client(
             f"grpc://{options.grpc}",
             api_key=options.api_key,
@@ -146,19 +153,20 @@ class GrpcUser(PhotographUser, User):
 
     @task
     def colorize(self) -> None:
-        sample, note, size, reason = self.sample(), Note(), 0, ""
-        began = time.perf_counter()
+        sample, result, size, reason = self.choose_sample(), Result(), 0, ""
+        start = time.perf_counter()
         try:
             picture = self.client.colorize(sample.data, model=self.options.model or None)
-            note.timings, size = vars(picture.timings), len(picture.data)
+            result.timings, size = vars(picture.timings), len(picture.data)
         except RehueError as error:
             reason = error.reason or str(error)
-        note.outcome = outcome(sample, reason)
-        self.report("grpc", sample, began, note, size=size, error=error_of(note, reason))
+        result.outcome = classify(sample, reason)
+        error_text = describe_failure(result, reason)
+        self.report("grpc", sample, start, result, size=size, error=error_text)
 
 
 class StreamUser(PhotographUser, User):
-    """Photographs over one gRPC stream, some under way at once."""
+    """Sends photographs over a gRPC stream, several in flight."""
 
     weight = 1
 
@@ -177,56 +185,51 @@ class StreamUser(PhotographUser, User):
 
     @task
     def colorize(self) -> None:
-        """Each photograph's time runs from when it was sent to when its answer came."""
-        waiting: dict[str, tuple[Sample, float]] = {}
-        window = gevent.lock.Semaphore(WINDOW)
+        """Send a stream; a photograph's latency runs from when it is sent to its answer."""
+        pending: dict[str, tuple[Sample, float]] = {}
+        window = gevent.lock.Semaphore(STREAM_WINDOW)
         model = self.options.model
 
-        def requests() -> Iterator[rehue_pb2.ColorizeRequest]:
-            for number in range(OF_A_STREAM):
+        def generate_requests() -> Iterator[rehue_pb2.ColorizeRequest]:
+            for number in range(STREAM_LENGTH):
                 window.acquire()
-                sample = self.sample()
-                waiting[str(number)] = sample, time.perf_counter()
+                sample = self.choose_sample()
+                pending[str(number)] = sample, time.perf_counter()
                 yield rehue_pb2.ColorizeRequest(id=str(number), image=sample.data, model=model)
 
         try:
             for answer in self.stub.ColorizeStream(
-                requests(), timeout=TIMEOUT, metadata=self.metadata
+                generate_requests(), timeout=TIMEOUT, metadata=self.metadata
             ):
                 window.release()
-                self.answered(answer, *waiting.pop(answer.id))
-            lost = "the stream ended without an answer"
+                self.report_answer(answer, *pending.pop(answer.id))
+            reason = "the stream ended without an answer"
         except grpc.RpcError as error:
-            # Ray refuses by itself when every replica is full.
+            # Ray Serve itself refuses requests when all replicas are full.
             full = error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-            lost = "OVERLOADED" if full else error.code().name
-        unanswered = list(waiting.values())
-        for _ in range(OF_A_STREAM):  # lets the sending side end, if it still waits
+            reason = "OVERLOADED" if full else error.code().name
+        unanswered = list(pending.values())
+        for _ in range(STREAM_LENGTH):  # so that a waiting request generator ends
             window.release()
-        for sample, began in unanswered:
-            note = Note(outcome(sample, lost))
-            self.report("stream", sample, began, note, size=0, error=lost)
+        for sample, start in unanswered:
+            result = Result(classify(sample, reason))
+            self.report("stream", sample, start, result, size=0, error=reason)
 
-    def answered(self, answer: rehue_pb2.ColorizeResponse, sample: Sample, began: float) -> None:
-        reason = stream_reason(answer)
+    def report_answer(
+        self, answer: rehue_pb2.ColorizeResponse, sample: Sample, start: float
+    ) -> None:
+        reason = read_stream_reason(answer)
         timings = {stage.name: value for stage, value in answer.timings.ListFields()}
-        note = Note(outcome(sample, reason), timings)
-        error = error_of(note, reason)
-        self.report("stream", sample, began, note, size=len(answer.image), error=error)
+        result = Result(classify(sample, reason), timings)
+        error = describe_failure(result, reason)
+        self.report("stream", sample, start, result, size=len(answer.image), error=error)
 
 
-def stream_reason(answer: rehue_pb2.ColorizeResponse) -> str:
-    """The reason of an item's own error; empty for a picture."""
+def read_stream_reason(answer: rehue_pb2.ColorizeResponse) -> str:
+    """Return the error reason of one answer of a stream; empty for a picture."""
     if not answer.HasField("error"):
         return "" if answer.image else "an answer without a picture"
     info = error_details_pb2.ErrorInfo()
     for detail in answer.error.details:
         detail.Unpack(info)
     return str(info.reason or answer.error.message)
-
-
-def error_of(note: Note, reason: str) -> str:
-    """What locust counts as a failure; empty for a success."""
-    if note.outcome in (Outcome.COLORIZED, Outcome.DENIED):
-        return ""
-    return reason or "coloured what it should refuse"

@@ -5,14 +5,12 @@ import struct
 import subprocess
 import sys
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
-from paths import PHOTOS
+from paths import PHOTOS, ROOT
 from PIL import Image, ImageOps
 
-import chain
 from rehue_serve import images
 from rehue_serve.errors import ImageTooLarge, InvalidImage, RehueError, UnsupportedImage
 
@@ -140,17 +138,18 @@ def test_cut_anywhere_is_never_a_fault(photo: bytes) -> None:
 def test_memory_of_a_photograph_is_under_three_pictures() -> None:
     # In a process of its own: what other tests freed would hide part of the peak, or add to it.
     code = (
-        "import chain, running\n"
-        "chain.ours(running.photograph(64, 64))\n"  # makes the tables
+        "from loadtest.chain import colorize_with_rehue, measure_peak_memory\n"
+        "from loadtest.samples import create_photograph\n"
+        "colorize_with_rehue(create_photograph(64, 64))\n"  # creates the lookup tables
         "for size in ((512, 512), (1024, 1024), (4000, 3000)):\n"
         "    for gray in (False, True):\n"
-        "        photo = running.photograph(*size, gray=gray)\n"
+        "        photo = create_photograph(*size, gray=gray)\n"
         # What runs for the first time, or beside it, adds to a peak and takes nothing off.
-        "        least = min(chain.peak(lambda: chain.ours(photo)) for _ in range(3))\n"
+        "        work = lambda: colorize_with_rehue(photo)\n"
+        "        least = min(measure_peak_memory(work) for _ in range(3))\n"
         "        print(least / (3 * size[0] * size[1]))"
     )
-    loadtest = Path(chain.__file__).parent
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=loadtest, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert max(map(float, done.stdout.split())) < 3

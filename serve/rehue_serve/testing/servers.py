@@ -1,4 +1,4 @@
-"""Starts `rehue serve` on free ports, waits until it is ready, and stops it."""
+"""Start `rehue serve` on free ports, wait until it is ready, and stop it."""
 
 import contextlib
 import os

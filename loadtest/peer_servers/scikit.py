@@ -1,6 +1,6 @@
-"""The chain as scikit-image has it: what the peers of Rehue do around the same ONNX file.
+"""The processing before and after the network with scikit-image, for all peers.
 
-Runs in the peers' own environment, without Rehue's packages.
+It runs in the peers' environment, without Rehue's packages.
 """
 
 import io
@@ -13,20 +13,20 @@ from PIL import Image
 from skimage import color, transform
 
 MODEL = Path(__file__).parents[2] / "model_repository" / "rehue" / "1" / "model.onnx"
-SIDE = 256  # of the network's input
+SIDE = 256  # height and width of the network's input
 CORES = os.cpu_count() or 1
 
 
-def before(data: bytes) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
-    """From an encoded photograph to its lightness (HW, 0..100) and the network's input (1HW)."""
+def prepare_input(data: bytes) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
+    """Return a photograph's lightness (HW, 0..100) and the network's input (1HW uint8)."""
     rgb = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
     lightness = color.rgb2lab(rgb)[..., 0]
     small = transform.resize(lightness, (SIDE, SIDE), anti_aliasing=True)
     return lightness, np.rint(small / 100 * 255).astype(np.uint8)[None]
 
 
-def after(lightness: NDArray[np.float64], ab: NDArray[np.float16]) -> bytes:
-    """From the network's output (2hw) to an encoded picture of the photograph's size."""
+def compose_picture(lightness: NDArray[np.float64], ab: NDArray[np.float16]) -> bytes:
+    """Return the JPEG for lightness (HW, 0..100) and the network's output (2hw, ab)."""
     large = transform.resize(np.moveaxis(ab, 0, -1).astype(float), (*lightness.shape, 2))
     rgb = color.lab2rgb(np.dstack([lightness, large]))
     file = io.BytesIO()

@@ -1,9 +1,9 @@
-"""A LitServe server with its own batching: ONNX Runtime, scikit-image around it.
+"""A LitServe server with its own batching, ONNX Runtime and scikit-image.
 
-    python litserve_server.py PORT
+    python -m loadtest.peer_servers.litserve_server PORT
 
-As LitServe's documentation advises ("Speed up serving"): batches of 8 with a short
-wait, and several workers on the device, here one a core with one thread of ONNX Runtime.
+As LitServe's documentation recommends ("Speed up serving"): batches of 8 with a short
+wait, and several workers per device, here one per core with one ONNX Runtime thread each.
 """
 
 import sys
@@ -14,13 +14,14 @@ import numpy as np
 import onnxruntime
 from fastapi import Request, Response
 from numpy.typing import NDArray
-from scikit import CORES, MODEL, after, before
+
+from loadtest.peer_servers.scikit import CORES, MODEL, compose_picture, prepare_input
 
 Prepared = tuple[NDArray[np.float64], NDArray[np.uint8]]
 
 
 class Colorizer(litserve.LitAPI):
-    def setup(self, device: str) -> None:  # noqa: ARG002 (LitServe's own)
+    def setup(self, device: str) -> None:  # noqa: ARG002 (LitServe prescribes it)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         self.session = onnxruntime.InferenceSession(
@@ -28,7 +29,7 @@ class Colorizer(litserve.LitAPI):
         )
 
     def decode_request(self, request: Request) -> Prepared:
-        return before(request["image"].file.read())
+        return prepare_input(request["image"].file.read())
 
     def batch(self, inputs: list[Prepared]) -> list[Prepared]:
         return inputs
@@ -36,13 +37,13 @@ class Colorizer(litserve.LitAPI):
     def predict(self, batch: list[Prepared]) -> list[Any]:
         stacked = np.stack([small for _, small in batch])
         (ab,) = self.session.run(None, {"lightness": stacked})
-        return [(lightness, one) for (lightness, _), one in zip(batch, ab, strict=True)]
+        return [(lightness, output) for (lightness, _), output in zip(batch, ab, strict=True)]
 
     def unbatch(self, output: list[Any]) -> list[Any]:
         return output
 
     def encode_response(self, output: Any) -> Response:
-        return Response(after(*output), media_type="image/jpeg")
+        return Response(compose_picture(*output), media_type="image/jpeg")
 
 
 if __name__ == "__main__":

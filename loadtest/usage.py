@@ -8,8 +8,8 @@ import psutil
 
 
 @dataclass(frozen=True)
-class Use:
-    """What processes used.
+class Usage:
+    """CPU time and memory of some processes.
 
     Attributes:
         cpu: seconds of user and system time.
@@ -20,21 +20,22 @@ class Use:
     memory: int
 
 
-def use(roots: Iterable[int]) -> Use:
-    """Of the processes with these ids and all that they started and that still run."""
+def measure_usage(pids: Iterable[int]) -> Usage:
+    """Return the usage of these processes and of all their running descendants."""
     cpu, memory = 0.0, 0
-    for process in tree(roots):
+    for process in list_process_tree(pids):
         with contextlib.suppress(psutil.NoSuchProcess):
             times = process.cpu_times()
             cpu += times.user + times.system
             memory += process.memory_full_info().pss
-    return Use(cpu, memory)
+    return Usage(cpu, memory)
 
 
-def tree(roots: Iterable[int]) -> list[psutil.Process]:
+def list_process_tree(pids: Iterable[int]) -> list[psutil.Process]:
+    """Return these processes and their running descendants, each once."""
     found: dict[int, psutil.Process] = {}
-    for root in roots:
+    for pid in pids:
         with contextlib.suppress(psutil.NoSuchProcess):
-            process = psutil.Process(root)
-            found |= {one.pid: one for one in (process, *process.children(recursive=True))}
+            root = psutil.Process(pid)
+            found |= {process.pid: process for process in (root, *root.children(recursive=True))}
     return list(found.values())

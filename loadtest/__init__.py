@@ -1,0 +1,1 @@
+"""Load tests and benchmarks: `make loadtest`, `openloop`, `peers`, `capacity` and `bench`."""

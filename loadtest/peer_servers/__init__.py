@@ -1,0 +1,1 @@
+"""The servers that `make peers` compares with Rehue. They run in `.venv-peers`."""
