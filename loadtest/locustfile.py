@@ -19,6 +19,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, ClassVar
 
+import grpc.experimental.gevent
 from locust import LoadTestShape, events
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
@@ -44,6 +45,7 @@ LEVELS = {  # options that replace the shape's service levels
 }
 
 ledger = Ledger()
+create_mix()  # before workers are forked or report that they are ready: it takes seconds
 
 
 class Shape(LoadTestShape):
@@ -103,7 +105,8 @@ def _add_options(parser: LocustArgumentParser) -> None:
 
 @events.init.add_listener
 def _prepare(environment: Environment, runner: Any, **_: Any) -> None:
-    create_mix()  # before the run starts
+    # In each worker process, after the fork and before the first channel.
+    grpc.experimental.gevent.init_gevent()
     environment.events.request.add_listener(_record_request)
     environment.events.user_error.add_listener(_record_user_error)
     environment.events.report_to_master.add_listener(_send_ledger)

@@ -23,8 +23,6 @@ from loadtest.samples import Sample, create_mix
 from rehue_client import Client, RehueError, Retries
 from rehue_client.v1 import rehue_pb2, rehue_pb2_grpc
 
-grpc.experimental.gevent.init_gevent()  # before the first channel, after locust's patches
-
 TIMEOUT = 60.0  # seconds for a photograph, or for a stream of them
 STREAM_LENGTH = 8  # photographs
 STREAM_WINDOW = 4  # photographs of a stream in flight

@@ -87,7 +87,7 @@ def test_a_master_and_two_workers_make_one_report(server: Server, tmp_path: Path
 
 
 def test_users_run_in_parallel_and_wait_for_their_last_answers(tmp_path: Path) -> None:
-    users = ["GrpcUser", "StreamUser", "--shape", "free", "-u", "8", "-r", "8", "-t", "3s"]
+    users = ["GrpcUser", "StreamUser", "--shape", "free", "-u", "8", "-r", "8", "-t", "6s"]
     with serve(ScriptedServer(always=lambda image: Delay(1))) as slow:
         facts = run_locust(
             "http://unused",
