@@ -13,7 +13,7 @@ import skimage.data
 
 from rehue_core import lab
 from rehue_training import command
-from rehue_training.evaluation import evaluate, figures, gain, metrics
+from rehue_training.evaluation import consistency, evaluate, figures, gain, metrics
 from rehue_training.evaluation.colorizer import Colorizer, GrayBaseline
 from rehue_training.learn import checkpoint, config
 
@@ -83,6 +83,51 @@ def test_a_colorizer_keeps_the_photographs_lightness_and_size() -> None:
     # Clipping of colours outside sRGB changes lightness, hence the median.
     assert np.median(np.abs(lab.compute_lightness(picture) - lightness)) < 0.5
     assert not np.array_equal(picture, GrayBaseline().colorize(lightness))
+
+
+class Shaky:
+    """Colours that depend on the scan: its mean lightness tints the whole picture."""
+
+    def colorize(self, lightness: np.ndarray) -> np.ndarray:
+        tint = np.full((1, 1, 2), (lightness.mean() - 40) * 3, np.float32)
+        return lab.convert_to_rgb(lightness, tint)
+
+
+class Steady:
+    """Colours that depend on the place alone."""
+
+    def colorize(self, lightness: np.ndarray) -> np.ndarray:
+        ramp = np.linspace(-30, 30, 64, dtype=np.float32)
+        return lab.convert_to_rgb(lightness, np.dstack(np.meshgrid(ramp, ramp)))
+
+
+def test_consistency_is_the_difference_between_scans() -> None:
+    """A turn moves `Steady`'s colours by its sine at most; `Shaky`'s follow the contrast."""
+    lightness = lab.compute_lightness(skimage.data.coffee())
+    gray, steady, shaky = (
+        consistency.measure_inconsistency(method, lightness)
+        for method in (GrayBaseline(), Steady(), Shaky())
+    )
+    assert gray < 0.05
+    assert steady < 0.8
+    assert shaky > 1.5
+
+
+def test_a_turned_answer_is_turned_back() -> None:
+    """What a scan moves is moved back: colours that hang on the things there stay."""
+
+    class ByLightness:
+        def colorize(self, lightness: np.ndarray) -> np.ndarray:
+            smooth = cv2.GaussianBlur(lightness, (0, 0), 6)
+            return lab.convert_to_rgb(lightness, np.dstack([smooth - 50, 50 - smooth]) / 2)
+
+    scan = consistency.Scan(consistency._make_turn(15), consistency._make_turn(-15))
+    lightness = lab.compute_lightness(skimage.data.astronaut())
+    method = ByLightness()
+    own = consistency._split_ab(method.colorize(lightness))
+    other = consistency._split_ab(method.colorize(scan.change(lightness)))
+    back = [scan.back(plane) for plane in other]
+    assert consistency._compare(own, back) < 0.2 * consistency._compare(own, other)
 
 
 def test_gains_are_measured_in_order() -> None:

@@ -105,7 +105,7 @@ def test_the_encoder_classifies_as_in_pytorch(name: str) -> None:
 
 def test_the_encoders_activations_are_pytorchs() -> None:
     model = classifier(1)
-    blocks = [model.get_layer(f"block{block}_project") for block in encoder.TAPS]
+    blocks = [model.get_layer(f"block{block}_project") for block in encoder.LITE0.taps]
     picture = keras.Input((None, None, 1))
     taps = keras.Model(picture, encoder.extract_features(picture))
     encoder.load_imagenet_weights(taps)

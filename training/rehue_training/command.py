@@ -184,12 +184,13 @@ def _catch_stop_signals(stop: threading.Event) -> Iterator[None]:
 def _export(arguments: argparse.Namespace) -> int:
     from rehue_training.learn import config, export
 
-    path, parity = export.export_model(
-        config.read_config(arguments.config),
-        runs=arguments.runs,
-        repository=arguments.repository,
-        force=arguments.force,
-    )
+    experiment = config.read_experiment(arguments.config)
+    to = {"runs": arguments.runs, "repository": arguments.repository, "force": arguments.force}
+    if isinstance(experiment, config.Ensemble):
+        path = export.export_ensemble(experiment, **to)
+        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+        return 0
+    path, parity = export.export_model(experiment, **to)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; difference from Keras: {parity}")
     return 0
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from rehue_core import colorize, lab
 from rehue_core.lab import AB_RANGE
 from rehue_training.data import augment
-from rehue_training.data.dataset import Dataset, parse_source
+from rehue_training.data.dataset import parse_source
 
 UInt8 = NDArray[np.uint8]
 Float32 = NDArray[np.float32]
@@ -46,7 +47,7 @@ class ExampleMaker:
         `make_target` describes the target. Half of the examples are mirrored.
         """
         whole = self.whole_probability > 0 and rng.random() < self.whole_probability
-        crop = self._fit_whole(rgb) if whole else self._crop_randomly(rgb, rng)
+        crop = self.fit_whole(rgb) if whole else self._crop_randomly(rgb, rng)
         if rng.random() < 0.5:
             crop = np.ascontiguousarray(crop[:, ::-1])
         old = rng.random() < self.film_probability
@@ -61,7 +62,7 @@ class ExampleMaker:
         crop = resize(square, self.input_size, self.input_size)
         return lab.compute_lightness(crop)[..., None], make_target(crop, self.target_size)
 
-    def _fit_whole(self, rgb: UInt8) -> UInt8:
+    def fit_whole(self, rgb: UInt8) -> UInt8:
         """Fit the whole photograph into the input, as `colorize.prepare_input` does."""
         box = colorize.fit_box(rgb.shape[0], rgb.shape[1], self._spec)
         small = resize(rgb, box.width, box.height)
@@ -109,7 +110,7 @@ def make_target(rgb: UInt8, size: int) -> Float32:
 class Batches:
     """An endless, seeded sequence of examples."""
 
-    dataset: Dataset
+    dataset: Any  # a `Dataset`, or `Squares` for a `SquareMaker`
     indices: list[int]
     seed: int
     balance: float = 0.0  # 0: every photograph equally often; 1: every source equally often

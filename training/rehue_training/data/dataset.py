@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import tarfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
@@ -114,24 +114,31 @@ class Dataset:
             InputError: a source of `held_out` has no photograph in this dataset, or too few
                 photographs are left to train and validate on.
         """
-        absent = sorted(set(held_out) - {parse_source(name) for name in self.names})
-        if absent:
-            known = ", ".join(sorted({parse_source(name) for name in self.names})[:MAX_LISTED])
-            raise InputError(
-                f"held_out: no photographs of the source {', '.join(absent)}; there are {known}"
-            )
-        held = [i for i, name in enumerate(self.names) if parse_source(name) in held_out]
-        rest = sorted(set(range(len(self))) - set(held))
-        names = [self.names[i] for i in rest]
-        selected = _select_for_validation(names, share, at_least_one=not held)
-        train = [i for i, validates in zip(rest, selected, strict=True) if not validates]
-        validation = sorted(set(held + rest) - set(train))
-        if not train or not validation:
-            raise InputError(
-                f"{len(self)} photographs, {len(held)} of them held out, are too few: training and "
-                "validation need at least one each"
-            )
-        return train, validation
+        return split_names(self.names, share, held_out)
+
+
+def split_names(
+    names: Sequence[str], share: float, held_out: Collection[str] = ()
+) -> tuple[list[int], list[int]]:
+    """Split photographs with these names as `Dataset.split` does."""
+    absent = sorted(set(held_out) - {parse_source(name) for name in names})
+    if absent:
+        known = ", ".join(sorted({parse_source(name) for name in names})[:MAX_LISTED])
+        raise InputError(
+            f"held_out: no photographs of the source {', '.join(absent)}; there are {known}"
+        )
+    held = [i for i, name in enumerate(names) if parse_source(name) in held_out]
+    rest = sorted(set(range(len(names))) - set(held))
+    others = [names[i] for i in rest]
+    selected = _select_for_validation(others, share, at_least_one=not held)
+    train = [i for i, validates in zip(rest, selected, strict=True) if not validates]
+    validation = sorted(set(held + rest) - set(train))
+    if not train or not validation:
+        raise InputError(
+            f"{len(names)} photographs, {len(held)} of them held out, are too few: training and "
+            "validation need at least one each"
+        )
+    return train, validation
 
 
 def _select_for_validation(

@@ -24,6 +24,7 @@ from rehue_training.data import dataset
 from rehue_training.errors import InputError
 from rehue_training.evaluation import lpips, metrics, sheets
 from rehue_training.evaluation.colorizer import Colorizer, GrayBaseline
+from rehue_training.evaluation.consistency import measure_inconsistency
 from rehue_training.network import encoder
 
 SHORT_SIDE = 256
@@ -40,6 +41,7 @@ COLUMNS = (
     ("Colourfulness", "colourfulness", "near the truth", 1),
     ("its distance to the truth", "colourfulness_distance", "lower", 1),
     ("Better than gray, share", "better_than_gray", "higher", 3),
+    ("Between scans of one photograph, CIEDE2000", "inconsistency", "lower", 2),
 )
 
 
@@ -133,11 +135,13 @@ def _score_photograph(
     """Return each method's picture of one photograph, with its scores."""
     lightness = lab.compute_lightness(truth)
     gray_error = metrics.compute_ciede2000(truth, GrayBaseline().colorize(lightness))
-    pictures = [method.colorize(lightness) for method in methods]
-    return [
-        (picture, metrics.compute_scores(truth, picture, gray_error=gray_error).to_dict())
-        for picture in pictures
-    ]
+    scored = []
+    for method in methods:
+        picture = method.colorize(lightness)
+        row = metrics.compute_scores(truth, picture, gray_error=gray_error).to_dict()
+        row["inconsistency"] = measure_inconsistency(method, lightness)
+        scored.append((picture, row))
+    return scored
 
 
 class FeatureExtractor:

@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 from rehue_training.errors import InputError
 from rehue_training.learn.losses import ClassificationLoss, ColorLoss, MeanSquaredError
 from rehue_training.network.curve import Curve
+from rehue_training.network.ensemble import GuidedFilter
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -44,7 +45,8 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
-    model: Literal["seed", "rehue", "rehue-classes"]
+    model: Literal["seed", "rehue", "rehue-classes", "rehue-coarse"]
+    encoder: Literal["lite0", "lite2"] = "lite0"  # of rehue-coarse
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
     serves: Annotated[str, Field(pattern=r"^[a-z0-9-]*$")] = (
         ""  # name of the exported model; empty: that of the run
@@ -60,7 +62,7 @@ class Config(BaseModel):
     adversary: Annotated[float, Field(ge=0)] = 0.0  # weight of the critic's term in the loss
     learning_rate: Annotated[float, Field(gt=0, lt=1)]
     encoder_rate: Share = 1.0  # share of the learning rate for pretrained layers
-    frozen_blocks: Annotated[int, Field(ge=0, le=16)] = 0  # pretrained blocks that do not learn
+    frozen_blocks: Annotated[int, Field(ge=0, le=21)] = 0  # pretrained blocks that do not learn
     weight_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     clip: Annotated[float, Field(gt=0)] | None = None  # largest global norm of the gradients
     warmup: Annotated[int, Field(ge=0)] = 0
@@ -131,11 +133,69 @@ class Config(BaseModel):
         return self
 
 
+class EnsembleMember(BaseModel):
+    """A trained network of an ensemble, and the sizes at which it looks at the photograph."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    experiment: Path  # its config
+    sides: Annotated[tuple[Annotated[int, Field(ge=32, multiple_of=32)], ...], Field(min_length=1)]
+    weight: Annotated[float, Field(gt=0)] = 1.0  # of each look
+    # An exported file that holds the weights, and their scope in it; else its run's.
+    weights: Path | None = None
+    scope: str = ""  # in the ensemble's file, and in `weights`
+
+    @model_validator(mode="after")
+    def _readable(self) -> Self:
+        for path in (self.experiment, self.weights):
+            if path is not None and not path.is_file():
+                raise ValueError(f"there is no file {path}")
+        return self
+
+
+class Ensemble(BaseModel):
+    """The mean of several networks, served as one: `rehue export` makes it, nothing trains it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]  # of the served model
+    members: Annotated[tuple[EnsembleMember, ...], Field(min_length=1)]
+    side: Annotated[int, Field(ge=64, multiple_of=32)] = 256
+    gain: Annotated[float, Field(gt=0, le=3)] = 1.0
+    pale: Annotated[float, Field(gt=0, le=1)] = 1.0
+    bend: Annotated[float, Field(gt=0, le=100)] = 15.0
+    edges: GuidedFilter = GuidedFilter()
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        if len({member.scope for member in self.members}) < len(self.members):
+            raise ValueError("members: their scopes must differ, or so would not their weights")
+        return self
+
+    @property
+    def curve(self) -> Curve:
+        return Curve(self.gain, self.pale, self.bend)
+
+    @property
+    def served_name(self) -> str:
+        return self.name
+
+
 def read_config(path: Path) -> Config:
     """Read the `config` of an experiment's file.
 
     Raises:
         InputError: there is no such file, it fails, sets no `config`, or a value is not allowed.
+    """
+    found = read_experiment(path)
+    if isinstance(found, Ensemble):
+        raise InputError(f"{path} is an ensemble, which cannot be trained: train its members")
+    return found
+
+
+def read_experiment(path: Path) -> Config | Ensemble:
+    """Read the `config` of an experiment's or an ensemble's file.
+
+    Raises:
+        InputError: the file sets no `config`, or a value is not allowed.
     """
     if not path.is_file():
         raise InputError(f"there is no experiment at {path}")
@@ -145,7 +205,7 @@ def read_config(path: Path) -> Config:
         raise InputError(f"{path}: {_describe(error)}") from None
     except Exception as error:  # the file is the user's own code
         raise InputError(f"{path}: {type(error).__name__}: {error}") from error
-    if not isinstance(found, Config):
+    if not isinstance(found, Config | Ensemble):
         raise InputError(f"{path} must set `config` to a rehue_training.learn.config.Config")
     return found
 

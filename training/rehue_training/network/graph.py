@@ -36,24 +36,26 @@ class Graph:
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     weights: dict[str, onnx.TensorProto] = field(default_factory=dict)
     prefix: str = ""  # of the nodes' names; a network that is added twice shares its weights
+    scope: str = ""  # of the nodes' and the weights' names: one network of several
 
     def add_node(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        output = self.prefix + output
+        output = self.scope + self.prefix + output
         self.nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
         return output
 
     def add_constant(self, name: str, value: NDArray[Any] | np.float32) -> str:
+        name = self.scope + name
         self.weights[name] = numpy_helper.from_array(np.asarray(value), name)
         return name
 
     def add_weight(self, name: str, value: NDArray[np.float32]) -> str:
         """Add an FP32 tensor, stored as FP16, unless it exists."""
-        half = f"{name}/fp16"
-        if half not in self.weights:
-            self.add_constant(half, value.astype(np.float16))
-            cast = helper.make_node("Cast", [half], [name], name=name, to=TensorProto.FLOAT)
+        full, half = self.scope + name, f"{name}/fp16"
+        if self.scope + half not in self.weights:
+            stored = self.add_constant(half, value.astype(np.float16))
+            cast = helper.make_node("Cast", [stored], [full], name=full, to=TensorProto.FLOAT)
             self.nodes.append(cast)
-        return name
+        return full
 
 
 def add_network(graph: Graph, model: keras.Model, entry: Value) -> Value:
@@ -74,8 +76,9 @@ def add_network(graph: Graph, model: keras.Model, entry: Value) -> Value:
     return values[id(model.outputs[0])]
 
 
-def read_weights(model: keras.Model, path: Path) -> None:
-    """Read weights that `add_network` wrote into a Keras network.
+def read_weights(model: keras.Model, path: Path, scope: str = "") -> None:
+    """Read weights that `add_network` wrote in a scope into a Keras network.
+
 
     If the file has another head, the last layer keeps its weights.
 
@@ -87,12 +90,13 @@ def read_weights(model: keras.Model, path: Path) -> None:
         tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer
     }
     for layer in model.layers:
-        head = layer is model.layers[-1] and f"{layer.name}/kernel/fp16" not in tensors
+        name = scope + layer.name
+        head = layer is model.layers[-1] and f"{name}/kernel/fp16" not in tensors
         if layer.weights and not head:
-            kernel = tensors[f"{layer.name}/kernel/fp16"]
+            kernel = tensors[f"{name}/kernel/fp16"]
             depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
             kernel = kernel.transpose(*((2, 3, 0, 1) if depthwise else (2, 3, 1, 0)))
-            bias = tensors[f"{layer.name}/bias/fp16"]
+            bias = tensors[f"{name}/bias/fp16"]
             layer.set_weights([kernel.astype(np.float32), bias.astype(np.float32)])
 
 
@@ -174,6 +178,11 @@ def add_resize(
     return Value(resized, round(source.height * factor), round(source.width * factor))
 
 
+def _skip_dropout(_graph: Graph, _layer: Any, inputs: list[Value]) -> Value:
+    """Dropout does nothing once training is over."""
+    return inputs[0]
+
+
 def _add_softmax(graph: Graph, layer: Any, inputs: list[Value]) -> Value:
     (source,) = inputs
     name = graph.add_node("Softmax", [source.name], layer.name, axis=1)
@@ -211,4 +220,5 @@ LAYERS: dict[type, Writer] = {
     keras.layers.GlobalAveragePooling2D: _add_global_pool,
     keras.layers.Rescaling: _add_rescaling,
     keras.layers.Softmax: _add_softmax,
+    keras.layers.Dropout: _skip_dropout,
 }

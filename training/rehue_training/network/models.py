@@ -13,7 +13,7 @@ import keras
 from keras import layers
 
 from rehue_training.network import bins
-from rehue_training.network.encoder import extract_features, load_imagenet_weights
+from rehue_training.network.encoder import ENCODERS, extract_features, load_imagenet_weights
 
 # Channels of rehue's decoder at 1/16, 1/8, 1/4 and 1/2 of the input's size.
 DECODER_CHANNELS = (160, 96, 64, 32)
@@ -88,6 +88,25 @@ def _build_u_net(head: keras.Layer, *, pretrained: bool) -> keras.Model:
     return model
 
 
+def build_rehue_coarse(encoder: str = "lite0") -> keras.Model:
+    """An encoder and the first two steps of `rehue`'s decoder; ab at an eighth of the input's size.
+
+    Small enough to be trained in an hour or two and to be averaged with others (`ensemble`). Its
+    layers have the names of `rehue`'s, so that it can start from those weights.
+    """
+    lightness = keras.Input((None, None, 1), name="lightness")
+    gray = layers.Rescaling(1 / 50, offset=-1.0, name="gray")(lightness)
+    *skips, deepest = extract_features(gray, ENCODERS[encoder])
+    x = _add_context(layers.Dropout(0.1, name="drop_deepest")(deepest), DECODER_CHANNELS[0])
+    for channels, skip in zip(DECODER_CHANNELS[:2], reversed(skips[-2:]), strict=True):
+        x = _add_decoder_block(x, skip, channels)
+    x = layers.Dropout(0.1, name="drop_decoded")(x)
+    head = _make_head(2, activation="tanh", name="coarse_colours")
+    model = keras.Model(lightness, head(x), name=f"rehue_{encoder}")
+    load_imagenet_weights(model, ENCODERS[encoder])
+    return model
+
+
 def _make_head(channels: int, **options: Any) -> keras.Layer:
     # Zero weights: training starts from gray, not from saturated noise. FP32 in every policy.
     return layers.Conv2D(
@@ -134,9 +153,10 @@ def average_two_scales(network: keras.Model) -> keras.Model:
 
 
 # Size of a network's output relative to its input.
-OUTPUT_SCALE = {"seed": 1.0, "rehue": 0.5, "rehue-classes": 0.5}
-MODELS: dict[str, Callable[[], keras.Model]] = {
+OUTPUT_SCALE = {"seed": 1.0, "rehue": 0.5, "rehue-classes": 0.5, "rehue-coarse": 0.125}
+MODELS: dict[str, Callable[..., keras.Model]] = {
     "seed": build_seed,
     "rehue": build_rehue,
     "rehue-classes": build_rehue_classes,
+    "rehue-coarse": build_rehue_coarse,
 }

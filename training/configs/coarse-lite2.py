@@ -1,0 +1,41 @@
+"""As `coarse-lite0.py`, with EfficientNet-Lite2 and a new decoder; its last five blocks learn.
+
+Source: ours.
+Hardware: 2 cores of an AMD EPYC with AVX-512 and bfloat16, shared with other work at the lowest
+    priority; TensorFlow.
+Duration: about an hour and a half for 83,000 photographs (20 to 60 per second).
+Score: see `training/EXPERIMENTS.md`.
+Command: rehue train training/configs/coarse-lite2.py \\
+    --data PHOTOGRAPHS/train-*.tar MORE/more-*-?.tar
+
+What is new: another encoder, whose errors differ from Lite0's, so that their mean is better. A
+member of ensembles, not served alone.
+"""
+
+from rehue_training.learn.config import Config, Stage
+from rehue_training.learn.losses import ColorLoss
+
+config = Config(
+    name="coarse-lite2",
+    model="rehue-coarse",
+    encoder="lite2",
+    stages=(Stage(steps=1300, size=128, batch=64, crop=(0.65, 1.0), whole=0.75),),
+    loss=ColorLoss(distance="perceived", chroma=2.0, coarse=0.5, vividness=0.2),
+    precision="mixed_bfloat16",
+    learning_rate=1e-3,
+    decay=0.8,
+    encoder_rate=0.4,
+    frozen_blocks=16,
+    weight_decay=0.02,
+    clip=1.0,
+    warmup=100,
+    ema=0.998,
+    film=0.35,
+    balance=0.5,
+    validation=0.02,
+    held_out=("deepphoto", "smartcrop", "sunhays", "places"),
+    validate_on=768,
+    validate_every=250,
+    checkpoint_every=50,
+    side=128,
+)
