@@ -23,11 +23,16 @@
 
 from typing import ClassVar
 
+from rehue_client.v1 import rehue_pb2
+from rehue_client.v1.rehue_pb2 import ErrorReason
+
 
 class RehueError(Exception):
     """Base class of the client's exceptions.
 
     Attributes:
+        reason: the name of the error's reason in the API (`ErrorReason` in the proto);
+            empty for errors that the server does not report.
         request_id: the server's ID of the request, as in its logs; None if unknown.
         retry_after: seconds that the server asks to wait; None if it does not.
         retryable: whether the client retries the request.
@@ -55,37 +60,37 @@ class RequestError(RehueError):
 class InvalidImage(RequestError):
     """The data is not an image, or the image is corrupt or truncated."""
 
-    reason = "INVALID_IMAGE"
+    reason = ErrorReason.Name(rehue_pb2.INVALID_IMAGE)
 
 
 class ImageTooLarge(RequestError):
     """The image exceeds the limit of bytes or pixels."""
 
-    reason = "IMAGE_TOO_LARGE"
+    reason = ErrorReason.Name(rehue_pb2.IMAGE_TOO_LARGE)
 
 
 class UnsupportedImage(RequestError):
     """The server does not read this image format."""
 
-    reason = "UNSUPPORTED_IMAGE"
+    reason = ErrorReason.Name(rehue_pb2.UNSUPPORTED_IMAGE)
 
 
 class InvalidParameter(RequestError):
     """A parameter is out of range."""
 
-    reason = "INVALID_PARAMETER"
+    reason = ErrorReason.Name(rehue_pb2.INVALID_PARAMETER)
 
 
 class UnknownModel(RequestError):
     """The server has no model of this name."""
 
-    reason = "UNKNOWN_MODEL"
+    reason = ErrorReason.Name(rehue_pb2.UNKNOWN_MODEL)
 
 
 class Unauthenticated(RequestError):
     """The server requires an API key, and none or a wrong one was sent."""
 
-    reason = "UNAUTHENTICATED"
+    reason = ErrorReason.Name(rehue_pb2.UNAUTHENTICATED)
 
 
 class ServiceError(RehueError):
@@ -95,21 +100,21 @@ class ServiceError(RehueError):
 class Overloaded(ServiceError):
     """The server has too many requests."""
 
-    reason = "OVERLOADED"
+    reason = ErrorReason.Name(rehue_pb2.OVERLOADED)
     retryable = True
 
 
 class Unavailable(ServiceError):
     """No server was reachable, none was ready, or the connection broke."""
 
-    reason = "UNAVAILABLE"
+    reason = ErrorReason.Name(rehue_pb2.UNAVAILABLE)
     retryable = True
 
 
 class Internal(ServiceError):
     """The server reports an internal error."""
 
-    reason = "INTERNAL"
+    reason = ErrorReason.Name(rehue_pb2.INTERNAL)
 
 
 class ProtocolError(ServiceError):
@@ -128,7 +133,7 @@ class NotServing(ProtocolError):
 class DeadlineExceeded(RehueError):
     """The call's timeout has passed."""
 
-    reason = "DEADLINE_EXCEEDED"
+    reason = ErrorReason.Name(rehue_pb2.DEADLINE_EXCEEDED)
 
 
 ERRORS_BY_REASON: dict[str, type[RehueError]] = {
