@@ -19,7 +19,7 @@ from rehue_client.grpc_transport import AsyncGrpcTransport
 from rehue_client.http_transport import AsyncHttpTransport
 from rehue_client.picture import Model, Options, Picture, Result
 from rehue_client.retries import Call
-from rehue_client.session import Session, check_concurrency, normalize_timeout
+from rehue_client.session import Session, check_many, normalize_timeout
 from rehue_client.sources import Source, read_result_source, read_source, split_item
 from rehue_client.target import Target
 from rehue_client.threads import start_daemon_thread
@@ -70,7 +70,7 @@ class AsyncClient(Session[LoopKey, Transport]):
         If you stop iterating early, close the iterator (`contextlib.aclosing`): that
         cancels the requests in flight.
         """
-        check_concurrency(concurrency)
+        check_many(sources, concurrency)
         options = Options(model=model, strength=strength, format=format, quality=quality)
         return self._yield_results(sources, concurrency, options, timeout)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rehue_client.async_client import AsyncClient
 from rehue_client.checks import FATAL_ERRORS, check_server, describe_error, is_output_lost
@@ -95,6 +96,7 @@ class Batch:
     async def _colorize(self, client: AsyncClient, job: Job) -> None:
         source = sys.stdin.buffer if job.source == STDIN else job.source
         options = replace(self.options, format=job.format)
+        description = self.journal.describe(job)
         try:
             picture = await client.colorize(source, **vars(options))
         except RehueError as error:
@@ -103,17 +105,19 @@ class Batch:
                 raise Stopped(describe_error(error)) from error
             return
         try:
-            await self._save_in_thread(job, picture)
+            await self._save_in_thread(job, picture, description)
         except (OSError, ValueError) as error:
             message = f"cannot write {job.output}: {getattr(error, 'strerror', None) or error}"
             self.report.add_failed(job, message)
             if isinstance(error, OSError) and is_output_lost(error, self.folder):
                 raise Stopped(message) from error
 
-    async def _save_in_thread(self, job: Job, picture: Picture) -> None:
+    async def _save_in_thread(
+        self, job: Job, picture: Picture, description: dict[str, Any]
+    ) -> None:
         # In a thread: a slow disk would block the event loop, and one that hangs must
         # not prevent an exit.
-        work = start_daemon_thread(partial(self._save, job, picture))
+        work = start_daemon_thread(partial(self._save, job, picture, description))
         saved = asyncio.wrap_future(work)
         try:
             await asyncio.shield(saved)
@@ -124,10 +128,10 @@ class Batch:
             raise
         self.report.add_colorized(job, picture)
 
-    def _save(self, job: Job, picture: Picture) -> None:
+    def _save(self, job: Job, picture: Picture, description: dict[str, Any]) -> None:
         if job.output == STDOUT:
             sys.stdout.buffer.write(picture.data)
             sys.stdout.buffer.flush()
         else:
             picture.save(job.output)
-            self.journal.add(job, picture.model)
+            self.journal.add(description, picture.model)

@@ -13,7 +13,7 @@ from rehue_client.grpc_transport import GrpcTransport
 from rehue_client.http_transport import HttpTransport
 from rehue_client.picture import Model, Options, Picture, Result
 from rehue_client.retries import Call
-from rehue_client.session import Session, check_concurrency, normalize_timeout
+from rehue_client.session import Session, check_many, normalize_timeout
 from rehue_client.sources import Source, read_result_source, read_source, split_item
 from rehue_client.target import Target
 from rehue_client.threads import start_daemon_thread
@@ -104,7 +104,7 @@ class Client(Session[Target, Transport]):
         retried one by one.
         """
         options = Options(model=model, strength=strength, format=format, quality=quality)
-        check_concurrency(concurrency)
+        check_many(sources, concurrency)
         return self._yield_results(sources, concurrency, options, timeout)
 
     def models(self, *, timeout: float | None = None) -> list[Model]:

@@ -7,8 +7,9 @@ import json
 import re
 import ssl
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
@@ -29,6 +30,8 @@ from rehue_client.errors import (
 from rehue_client.picture import Model, Options, Picture, Timings
 from rehue_client.proxy import describe_route, is_loopback
 from rehue_client.target import Target, Tls
+
+C = TypeVar("C", httpx.Client, httpx.AsyncClient)
 
 CONNECT_TIMEOUT = 5.0  # seconds to connect before the attempt fails
 PROBLEM_TYPE_PREFIX = "urn:rehue:problem:"
@@ -59,13 +62,7 @@ class HttpTransport:
 
     def __init__(self, target: Target, *, api_key: str | None, tls: Tls) -> None:
         self._route = describe_route(target)
-        self._client = httpx.Client(
-            base_url=str(target),
-            headers=_build_headers(api_key),
-            limits=LIMITS,
-            verify=_create_ssl_context(tls),
-            mounts=_bypass_proxy(target),
-        )
+        self._client = _create_client(httpx.Client, target, api_key, tls)
 
     def colorize(self, image: bytes, options: Options, *, timeout: float | None) -> Picture:
         request = _build_colorize_request(self._client, image, options, timeout)
@@ -105,13 +102,7 @@ class AsyncHttpTransport:
 
     def __init__(self, target: Target, *, api_key: str | None, tls: Tls) -> None:
         self._route = describe_route(target)
-        self._client = httpx.AsyncClient(
-            base_url=str(target),
-            headers=_build_headers(api_key),
-            limits=LIMITS,
-            verify=_create_ssl_context(tls),
-            mounts=_bypass_proxy(target),
-        )
+        self._client = _create_client(httpx.AsyncClient, target, api_key, tls)
 
     async def colorize(self, image: bytes, options: Options, *, timeout: float | None) -> Picture:
         request = _build_colorize_request(self._client, image, options, timeout)
@@ -152,10 +143,18 @@ def _build_headers(api_key: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
 
-def _bypass_proxy(target: Target) -> dict[str, None]:
-    """Return httpx mounts that ignore the environment's proxy for this machine."""
-    host = f"[{target.host}]" if ":" in target.host else target.host
-    return {f"all://{host}": None} if is_loopback(target.host) else {}
+def _create_client(kind: Callable[..., C], target: Target, api_key: str | None, tls: Tls) -> C:
+    try:
+        return kind(
+            base_url=str(target),
+            headers=_build_headers(api_key),
+            limits=LIMITS,
+            verify=_create_ssl_context(tls),
+            trust_env=not is_loopback(target.host),  # no proxy for this machine
+        )
+    except (ValueError, ImportError) as error:
+        # An address that is not one, or SOCKS without the package for it.
+        raise ValueError(f"{describe_route(target)}: {error}") from error
 
 
 def _create_ssl_context(tls: Tls) -> ssl.SSLContext | bool:

@@ -39,7 +39,7 @@ class Journal:
         ):
             try:
                 record = json.loads(line)
-                self._records[record.pop("output")] = record
+                self._records[record["output"]] = record
             except (ValueError, LookupError, TypeError, AttributeError):
                 continue  # a line that was cut short
 
@@ -56,35 +56,43 @@ class Journal:
         record = self._records.get(self._get_key(job))
         if record is None:
             return output.st_mtime >= source.st_mtime
-        expected = self._describe(job)
+        expected = self.describe(job)
         return all(record.get(name) == value for name, value in expected.items()) and (
             model is None or record.get("model") == model
         )
 
-    def add(self, job: Job, model: str) -> None:
-        """Record that the output of ``job`` was made by ``model``.
+    def add(self, description: dict[str, Any], model: str) -> None:
+        """Record that an output was made by ``model``.
+
+        Args:
+            description: of the job, from before its source was read.
 
         Raises:
             OSError: the journal cannot be written.
         """
         if self._folder is None:
             return
-        record = {"output": self._get_key(job), **self._describe(job), "model": model}
+        record = {**description, "model": model}
         with (self._folder / NAME).open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
+
+    def describe(self, job: Job) -> dict[str, Any]:
+        """Return what the output depends on, except for the model."""
+        try:
+            status = job.source.stat()
+            version = [status.st_size, status.st_mtime_ns]
+        except OSError:
+            version = []
+        return {
+            "output": self._get_key(job),
+            "source": str(job.source.resolve()),
+            "version": version,
+            "strength": self._options.strength,
+            "format": job.format,
+            "quality": self._options.quality,
+        }
 
     def _get_key(self, job: Job) -> str:
         if self._folder is not None and job.output.is_relative_to(self._folder):
             return str(job.output.relative_to(self._folder))
         return str(job.output)
-
-    def _describe(self, job: Job) -> dict[str, Any]:
-        status = job.source.stat()
-        return {
-            "source": str(job.source.resolve()),
-            "size": status.st_size,
-            "mtime_ns": status.st_mtime_ns,
-            "strength": self._options.strength,
-            "format": job.format,
-            "quality": self._options.quality,
-        }

@@ -98,7 +98,7 @@ class Report:
             yield
         elif console.is_terminal:
             with _create_progress(console) as progress:
-                task = progress.add_task("colorizing", total=total)
+                task = progress.add_task("colorizing", total=total, rate="")
                 update = asyncio.create_task(self._update_bar(progress, task))
                 try:
                     yield
@@ -156,7 +156,10 @@ class Report:
 
     async def _update_bar(self, progress: Progress, task: TaskID) -> None:
         while True:
-            progress.update(task, completed=self._count_finished())
+            speed = progress.tasks[0].speed
+            progress.update(
+                task, completed=self._count_finished(), rate=f"{speed:.1f}/s" if speed else ""
+            )
             await asyncio.sleep(0.1)
 
     async def _print_lines(self) -> None:
@@ -184,6 +187,7 @@ def _create_progress(console: Console) -> Progress:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
         TaskProgressColumn(),
         TimeRemainingColumn(),
         console=console,

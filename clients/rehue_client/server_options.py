@@ -21,7 +21,7 @@ def add_server_options(parser: argparse.ArgumentParser, default: str) -> None:
         f"(default: REHUE_SERVER, or {default})",
     )  # fmt: skip
     parser.add_argument(
-        "--timeout", type=float, default=DEFAULT_TIMEOUT, metavar="SECONDS",
+        "--timeout", type=_parse_timeout, default=DEFAULT_TIMEOUT, metavar="SECONDS",
         help="timeout for one photograph, including retries and waiting for a server that "
         f"restarts (default: {DEFAULT_TIMEOUT:.0f})",
     )  # fmt: skip
@@ -63,6 +63,16 @@ def report_error(reason: object) -> int:
     text = reason.strerror if isinstance(reason, OSError) and not reason.filename else None
     print(f"rehue: {text or reason}", file=sys.stderr)
     return 2
+
+
+def _parse_timeout(text: str) -> float:
+    try:
+        timeout = float(text)
+    except ValueError:
+        timeout = 0.0
+    if not timeout > 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of seconds")
+    return timeout
 
 
 def _read_api_key(path: Path | None) -> str | None:

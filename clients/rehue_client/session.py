@@ -99,8 +99,15 @@ def normalize_timeout(timeout: float | None) -> float | None:
     return timeout
 
 
-def check_concurrency(concurrency: int) -> None:
-    """Raise ValueError if ``concurrency`` is less than 1."""
+def check_many(sources: object, concurrency: int) -> None:
+    """Check the arguments of `colorize_many`.
+
+    Raises:
+        TypeError: ``sources`` is a single photograph.
+        ValueError: ``concurrency`` is less than 1.
+    """
+    if isinstance(sources, (str, bytes, bytearray, os.PathLike)):
+        raise TypeError("sources is a single photograph; pass a list, or use colorize()")
     if concurrency < 1:
         raise ValueError("concurrency must be at least 1")
 

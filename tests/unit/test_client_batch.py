@@ -194,7 +194,7 @@ def test_single_photograph_is_sent_without_a_test_image(
 @pytest.mark.parametrize(
     "arguments",
     [["--strength", "2.1"], ["--strength", "nan"], ["--quality", "0"], ["--quality", "x"],
-     ["--concurrency", "0"], ["--format", "bmp"]],
+     ["--concurrency", "0"], ["--format", "bmp"], ["--timeout", "0"], ["--timeout", "nan"]],
     ids=" ".join,
 )  # fmt: skip
 def test_options_out_of_range_are_refused(

@@ -114,6 +114,12 @@ def test_unsupported_type_is_a_type_error_that_lists_the_supported_ones(
     assert not scripted.requests
 
 
+def test_single_photograph_for_colorize_many_is_a_type_error(scripted: ScriptedServer) -> None:
+    for client in (Client(scripted.grpc_url), AsyncClient(scripted.grpc_url)):
+        with pytest.raises(TypeError, match="single photograph"):
+            client.colorize_many("photo.jpg")
+
+
 def test_text_file_is_a_type_error(client: Client, tmp_path: Path) -> None:
     with PHOTO.open(errors="replace") as file, pytest.raises(TypeError, match="binary mode"):
         client.colorize(file)
@@ -300,6 +306,21 @@ def test_proxy_is_bypassed_for_this_machine(
         assert client.colorize(PHOTO).data == DATA
     with Client(url.replace("127.0.0.1", "localhost"), timeout=5) as client:
         assert client.colorize(PHOTO).data == DATA
+
+
+def test_socks_proxy_without_its_package_is_a_sentence(
+    scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("all_proxy", "socks5://127.0.0.1:9")
+    with Client(scripted.http_url) as client:  # this machine: no proxy
+        assert client.colorize(PHOTO).data == DATA
+    with (
+        Client("http://photos.example") as client,
+        pytest.raises(
+            ValueError, match=r"http://photos.example:80 \(through the proxy in all_proxy"
+        ),
+    ):
+        client.colorize(PHOTO)
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
