@@ -127,7 +127,7 @@ def test_request_and_response_are_complete(
     assert request.options == {"model": "seed", "strength": "0.5", "format": "png", "quality": "80"}
     assert request.authorization == "Bearer secret"
     assert request.timeout == pytest.approx(9, abs=0.5)
-    assert (picture.data, picture.media_type) == (PHOTO.read_bytes(), "image/jpeg")
+    assert (picture.data, picture.media_type) == (PHOTO.read_bytes(), "image/png")
     assert (picture.model, picture.request_id) == ("rehue/1", "r-1")
     assert (picture.timings.decode, picture.timings.infer) == (1.5, 20)
     assert picture.timings.total == 21.5
