@@ -38,8 +38,8 @@ def measure_stages() -> dict[str, dict[str, float]]:
 
 def _measure_stages(photograph: bytes) -> dict[str, float]:
     def decode() -> lab.Lightness:
-        _, image = images.open_image(photograph, max_bytes=1 << 30, max_pixels=1 << 30)
-        return images.decode_in_strips(image, lab.compute_fine_lightness)
+        opened = images.open_image(photograph, max_bytes=1 << 30, max_pixels=1 << 30)
+        return images.decode_lightness(opened)
 
     lightness = decode()
     _, box = colorize.prepare_input(lightness, MODEL)
@@ -48,7 +48,7 @@ def _measure_stages(photograph: bytes) -> dict[str, float]:
         "decode, with lightness": decode,
         "prepare": lambda: colorize.prepare_input(lightness, MODEL),
         "color": lambda: colorize.compose_rgb(lightness, OUTPUT, box, MODEL, 1.0),
-        "encode": lambda: images.encode_image(rgb, "jpeg", 92),
+        "encode": lambda: images.encode_pictures([rgb], "jpeg", 92),
     }
     return {
         name: measure_cpu_ms(lambda _, run=run: run(), b"", REPEATS)  # type: ignore[misc]

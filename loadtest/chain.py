@@ -20,7 +20,7 @@ from PIL import Image
 from loadtest.samples import ROOT, create_photograph
 from loadtest.saturation import open_sender, saturate
 from loadtest.usage import measure_usage
-from rehue_core import colorize, lab, spec
+from rehue_core import colorize, spec
 from rehue_serve import images
 from rehue_serve.endpoints import Endpoints
 from rehue_serve.testing.servers import run_server
@@ -42,10 +42,11 @@ OUTPUT = SMOOTH.astype(MODEL.output_type)  # of the network: 2HW, ab
 
 def colorize_with_rehue(photograph: bytes) -> bytes:
     """Decode, prepare, compose and encode, with `OUTPUT` as the network's output."""
-    _, image = images.open_image(photograph, max_bytes=1 << 30, max_pixels=1 << 30)
-    lightness = images.decode_in_strips(image, lab.compute_fine_lightness)
+    opened = images.open_image(photograph, max_bytes=1 << 30, max_pixels=1 << 30)
+    lightness = images.decode_lightness(opened)
     _, box = colorize.prepare_input(lightness, MODEL)
-    return images.encode_image(colorize.compose_rgb(lightness, OUTPUT, box, MODEL, 1.0), "jpeg", 92)
+    rgb = colorize.compose_rgb(lightness, OUTPUT, box, MODEL, 1.0)
+    return images.encode_pictures([rgb], "jpeg", 92)
 
 
 def colorize_with_skimage(photograph: bytes) -> bytes:

@@ -4,13 +4,14 @@ Plain functions over arrays, without I/O, logging or servers.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from rehue_core import lab
-from rehue_core.lab import Lightness, UInt8
+from rehue_core.lab import Lightness
 
 Tensor = NDArray[np.generic]  # its dtype is stated by the model's configuration
 
@@ -101,8 +102,13 @@ def _scale_to_counts(lightness: Lightness, scale: float, dtype: np.dtype[np.gene
 
 
 def compose_rgb(
-    lightness: Lightness, output: Tensor, box: Box, spec: ModelSpec, strength: float
-) -> UInt8:
+    lightness: Lightness,
+    output: Tensor,
+    box: Box,
+    spec: ModelSpec,
+    strength: float,
+    dtype: Any = np.uint8,
+) -> NDArray[Any]:
     """Join the photograph's own lightness with the network's ab into an sRGB picture.
 
     Args:
@@ -111,12 +117,13 @@ def compose_rgb(
         box: the photograph's box in the input.
         spec: the model's contract.
         strength: scales chroma.
+        dtype: of the picture: np.uint8 or np.uint16.
 
     Returns:
-        HWC uint8 sRGB, 0..255.
+        HWC sRGB, 0..255 or 0..65535.
     """
     step_x, step_y = spec.width // spec.ab_width, spec.height // spec.ab_height
     rows = slice(box.top // step_y, (box.top + box.height) // step_y)
     columns = slice(box.left // step_x, (box.left + box.width) // step_x)
     ab = np.moveaxis(output[:, rows, columns], 0, -1)
-    return lab.convert_to_rgb(lightness, ab, strength=strength * spec.ab_scale)
+    return lab.convert_to_rgb(lightness, ab, strength=strength * spec.ab_scale, dtype=dtype)

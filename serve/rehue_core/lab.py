@@ -150,7 +150,9 @@ def _fill_lightness(pixels: UInt8, luminance: Float32, table: Lightness, out: Li
             out[y, x] = table[min(int(steps + np.float32(0.5)), LIGHT_STEPS - 1)]
 
 
-def convert_to_rgb(lightness: Lightness, ab: NDArray[Any], *, strength: float = 1.0) -> UInt8:
+def convert_to_rgb(
+    lightness: Lightness, ab: NDArray[Any], *, strength: float = 1.0, dtype: Any = np.uint8
+) -> NDArray[Any]:
     """Convert a lightness and a (usually smaller) ab field to sRGB.
 
     ``ab`` is enlarged bilinearly, with the corners of the picture at the corners of the
@@ -160,20 +162,24 @@ def convert_to_rgb(lightness: Lightness, ab: NDArray[Any], *, strength: float = 
         lightness: HW float32 or uint16; see `Lightness`.
         ab: hw2 of any numeric dtype, Lab units, about -110..110, of any size from 1x1.
         strength: scales chroma; 0 leaves gray.
+        dtype: np.uint8, or np.uint16 for deep pictures.
 
     Returns:
-        HWC uint8 sRGB, 0..255. Colours outside sRGB are clipped. The array is a view of a
-        BGR array, the encoders' order, so that encoding needs no copy to reverse it.
+        HWC sRGB of that dtype, 0..255 or 0..65535. Colours outside sRGB are clipped. The
+        array is a view of a BGR array, the encoders' order, so that encoding needs no copy
+        to reverse it.
     """
     height, width = lightness.shape
     field = np.multiply(ab, np.float32(strength), order="C", dtype=np.float32)
     np.clip(np.nan_to_num(field, copy=False), -MAX_AB, MAX_AB, out=field)
-    bgr = np.empty((height, width, 3), np.uint8)
+    bgr = np.empty((height, width, 3), dtype)
     rows, columns = _interpolate_indices(len(ab), height), _interpolate_indices(ab.shape[1], width)
     scale = np.float32(get_lightness_unit(lightness.dtype))
-    _fill_bgr(
-        lightness, scale, field, rows, columns, _build_bgr_matrix(), _build_srgb_count_table(), bgr
-    )
+    common = (lightness, scale, field, rows, columns, _build_bgr_matrix())
+    if bgr.dtype == np.uint8:
+        _fill_bgr(*common, _build_srgb_count_table(), bgr)
+    else:
+        _fill_deep_bgr(*common, bgr)
     return bgr[..., ::-1]
 
 
@@ -199,37 +205,83 @@ def _fill_bgr(
     counts: UInt8,
     bgr: UInt8,
 ) -> None:
-    """Fill BGR pixels. Constants are explicit float32, or Numba would compute in float64."""
+    """Fill BGR pixels of 8 bits."""
     height, width = lightness.shape
     enlarged = np.empty((2, 2, width), np.float32)  # two rows of ab, enlarged to full width
-    steps = np.empty((3, width), np.int32)
+    light = np.empty((3, width), np.float32)
     done = 0  # rows of ab enlarged so far
     for y in range(height):
-        above, below, weight_below = rows[0][y], rows[1][y], rows[2][y]
-        while done <= below:
+        while done <= rows[1][y]:
             _enlarge_row(ab[done], columns, enlarged[done % 2])
             done += 1
-        weight_above = np.float32(1) - weight_below
-        ab_above, ab_below = enlarged[above % 2], enlarged[below % 2]
-        for x in range(width):
-            a = ab_above[0, x] * weight_above + ab_below[0, x] * weight_below
-            b = ab_above[1, x] * weight_above + ab_below[1, x] * weight_below
-            fy = (np.float32(lightness[y, x]) * unit + np.float32(16)) * np.float32(1 / 116)
-            fx = fy + a * np.float32(1 / 500)
-            # scikit-image clips a negative fz to zero too.
-            fz = max(fy - b * np.float32(1 / 200), np.float32(0))
-            big_x, big_y, big_z = _invert_f(fx), _invert_f(fy), _invert_f(fz)
-            for channel in range(3):
-                light = (
-                    matrix[channel, 0] * big_x
-                    + matrix[channel, 1] * big_y
-                    + matrix[channel, 2] * big_z
-                )
-                step = np.int32(light + np.float32(0.5))
-                steps[channel, x] = min(max(step, np.int32(0)), np.int32(LIGHT_STEPS - 1))
+        _fill_light_row(lightness[y], unit, rows, y, enlarged, matrix, light)
         for x in range(width):
             for channel in range(3):
-                bgr[y, x, channel] = counts[steps[channel, x]]
+                bgr[y, x, channel] = counts[np.int32(light[channel, x] + np.float32(0.5))]
+
+
+@_compile
+def _fill_deep_bgr(
+    lightness: Lightness,
+    unit: float,
+    ab: Float32,
+    rows: Any,
+    columns: Any,
+    matrix: Float32,
+    bgr: NDArray[np.uint16],
+) -> None:
+    """Fill BGR pixels of 16 bits. A table of light is too coarse where it is dark."""
+    height, width = lightness.shape
+    enlarged = np.empty((2, 2, width), np.float32)
+    light = np.empty((3, width), np.float32)
+    done = 0
+    for y in range(height):
+        while done <= rows[1][y]:
+            _enlarge_row(ab[done], columns, enlarged[done % 2])
+            done += 1
+        _fill_light_row(lightness[y], unit, rows, y, enlarged, matrix, light)
+        for x in range(width):
+            for channel in range(3):
+                value = light[channel, x] * np.float32(1 / (LIGHT_STEPS - 1))
+                # IEC 61966-2-1.
+                if value > np.float32(0.0031308):
+                    root = value ** np.float32(1 / 2.4)
+                    value = np.float32(1.055) * root - np.float32(0.055)
+                else:
+                    value = np.float32(12.92) * value
+                bgr[y, x, channel] = np.int32(value * np.float32(65535) + np.float32(0.5))
+
+
+@_inline
+def _fill_light_row(
+    lightness: Lightness,
+    unit: float,
+    rows: Any,
+    y: int,
+    enlarged: Float32,
+    matrix: Float32,
+    light: Float32,
+) -> None:
+    """Fill linear blue, green and red, 0..LIGHT_STEPS - 1, of one row.
+
+    Constants are explicit float32, or Numba would compute in float64.
+    """
+    weight_below = rows[2][y]
+    weight_above = np.float32(1) - weight_below
+    ab_above, ab_below = enlarged[rows[0][y] % 2], enlarged[rows[1][y] % 2]
+    for x in range(lightness.shape[0]):
+        a = ab_above[0, x] * weight_above + ab_below[0, x] * weight_below
+        b = ab_above[1, x] * weight_above + ab_below[1, x] * weight_below
+        fy = (np.float32(lightness[x]) * unit + np.float32(16)) * np.float32(1 / 116)
+        fx = fy + a * np.float32(1 / 500)
+        # scikit-image clips a negative fz to zero too.
+        fz = max(fy - b * np.float32(1 / 200), np.float32(0))
+        big_x, big_y, big_z = _invert_f(fx), _invert_f(fy), _invert_f(fz)
+        for channel in range(3):
+            value = (
+                matrix[channel, 0] * big_x + matrix[channel, 1] * big_y + matrix[channel, 2] * big_z
+            )
+            light[channel, x] = min(max(value, np.float32(0)), np.float32(LIGHT_STEPS - 1))
 
 
 @_inline

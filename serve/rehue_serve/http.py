@@ -16,6 +16,7 @@ from rehue_serve.service import Service
 from rehue_serve.uploads import read_photograph
 
 Format = Literal["auto", "jpeg", "png", "webp", "tiff"]
+MetadataChoice = Literal["keep", "none"]
 
 
 def build_http_app(service: Service) -> FastAPI:
@@ -49,6 +50,9 @@ def _add_colorize_route(app: FastAPI, service: Service) -> None:
         quality: Annotated[
             int, Query(ge=1, le=100, description="Quality of JPEG and WebP.")
         ] = DEFAULT_QUALITY,
+        metadata: Annotated[
+            MetadataChoice, Query(description="keep or none: EXIF, IPTC, XMP, captions.")
+        ] = "keep",
     ) -> Response:
         """Colorizes one photograph; it keeps its size and its lightness."""
         request_id = get_request_id(request)
@@ -59,7 +63,7 @@ def _add_colorize_route(app: FastAPI, service: Service) -> None:
             async with service.admission.admit(caller, _parse_timeout(request)) as deadline:
                 data = await read_photograph(request, service.settings.max_bytes)
                 record.bytes_in = len(data)
-                parameters = Parameters(model, strength, format, quality)
+                parameters = Parameters(model, strength, format, quality, metadata)
                 picture = await service.pipeline.colorize(data, parameters, deadline)
             record.picture = picture
         return _build_picture_response(picture)
@@ -111,7 +115,11 @@ def _build_picture_response(picture: Colorized) -> Response:
     return Response(
         picture.data,
         media_type=picture.media_type,
-        headers={"X-Rehue-Model": picture.model, "Server-Timing": timings},
+        headers={
+            "X-Rehue-Model": picture.model,
+            "X-Rehue-Pages": f"{picture.pages}/{picture.frames}",
+            "Server-Timing": timings,
+        },
     )
 
 

@@ -1,28 +1,29 @@
-"""Decode and encode image files.
+"""Open, decode and encode image files."""
 
-Pillow reads headers and pixels, because it refuses broken and truncated files instead
-of filling them with gray, and reports a picture's size before decoding it.
-"""
-
-import io
-import struct
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import Image
 
-from rehue_core.lab import UInt8
+from rehue_core import lab
+from rehue_serve.decoding import color, jpeg, png, tiff
+from rehue_serve.decoding.kinds import identify_format
+from rehue_serve.decoding.pillow import (
+    apply_orientation,
+    decode_flat,
+    decode_in_strips,
+    open_with_pillow,
+    read_orientation,
+)
 from rehue_serve.errors import ImageTooLarge, InvalidImage, UnsupportedImage
+from rehue_serve.metadata.containers import Metadata, embed
+from rehue_serve.metadata.tiff import encode_tiff
 
-T = TypeVar("T", bound=np.generic)
-
-# Pillow's own limit only warns, and raises at twice the number. The limit in the
-# settings is exact.
-Image.MAX_IMAGE_PIXELS = None
+UInt16 = NDArray[np.uint16]
 
 MEDIA_TYPES = {
     "jpeg": "image/jpeg",
@@ -30,59 +31,39 @@ MEDIA_TYPES = {
     "webp": "image/webp",
     "tiff": "image/tiff",
 }
-STRIP_PIXELS = 1 << 14  # pixels of a decoded picture that are converted at a time
-READABLE = tuple(name.upper() for name in MEDIA_TYPES)
-
-# Exceptions that Pillow raises on broken data, by decoder: OSError (truncated data, codec
-# errors), SyntaxError (PNG chunks, TIFF headers), ValueError, struct.error, IndexError,
-# KeyError and TypeError (TIFF tags), EOFError, OverflowError, and DecompressionBombError
-# for its limit on PNG text (a direct subclass of Exception).
-DECODE_ERRORS = (
-    OSError, SyntaxError, ValueError, struct.error, LookupError, TypeError, EOFError,
-    OverflowError, ZeroDivisionError, AttributeError, RuntimeError,
-    Image.DecompressionBombError,
-)  # fmt: skip
-
-# First bytes of formats that people send and that are not supported.
-UNSUPPORTED_SIGNATURES = {
-    b"GIF8": "GIF",
-    b"BM": "BMP",
-    b"8BPS": "Photoshop",
-    b"\0\0\1\0": "ICO",
-    b"%PDF": "PDF",
-    b"<svg": "SVG",
-    b"\xff\x0a": "JPEG XL",
-    b"\0\0\0\x0cJXL ": "JPEG XL",
-    b"\0\0\0\x0cjP  ": "JPEG 2000",
-}
-
-# EXIF orientations 2 to 8, as (transpose first, flip rows, flip columns).
-_ORIENTATIONS = {
-    2: (False, False, True),
-    3: (False, True, True),
-    4: (False, True, False),
-    5: (True, False, False),
-    6: (True, False, True),
-    7: (True, True, True),
-    8: (True, True, False),
-}
+# Formats that are read and not written, and what the answer is encoded as instead.
+ANSWERED_AS = {"heic": "jpeg", "avif": "jpeg", "jp2": "jpeg", "gif": "png"}
+READ = (*MEDIA_TYPES, *ANSWERED_AS)
+_DEEP_FORMATS = ("png", "tiff")
+_SUGGESTION = "send JPEG, PNG, WebP, TIFF, HEIC, AVIF, JPEG 2000 or GIF."
+_LARGEST_SIDE = {"webp": 16383, "jpeg": 65500}
 
 
 @dataclass(frozen=True)
 class Header:
     """Format and size of a photograph, known before it is decoded."""
 
-    format: str  # a key of MEDIA_TYPES
-    width: int
+    format: str  # of the answer where none is asked for: a key of MEDIA_TYPES
+    width: int  # of the largest page
     height: int
+    pixels: int  # of all pages
+    pages: int = 1  # that are read
+    frames: int = 1  # that the file has; of an animation the first is read
+    is_deep: bool = False  # more than 8 bits a sample
 
-    @property
-    def pixels(self) -> int:
-        return self.width * self.height
+
+@dataclass(frozen=True)
+class Photograph:
+    """An opened image file; `decode_lightness` reads its pixels."""
+
+    header: Header
+    data: bytes
+    image: Image.Image | None  # None: TIFF
+    pages: tuple[tiff.Page, ...] = ()  # of TIFF
 
 
-def open_image(data: bytes, *, max_bytes: int, max_pixels: int) -> tuple[Header, Image.Image]:
-    """Read a photograph's header; `decode_in_strips` reads its pixels.
+def open_image(data: bytes, *, max_bytes: int, max_pixels: int) -> Photograph:
+    """Read a photograph's header.
 
     Raises:
         InvalidImage, UnsupportedImage, ImageTooLarge: see `rehue_serve.errors`.
@@ -90,19 +71,47 @@ def open_image(data: bytes, *, max_bytes: int, max_pixels: int) -> tuple[Header,
     check_byte_limit(len(data), max_bytes)
     if not data:
         raise InvalidImage("The request has no image: its body is empty.")
-    try:
-        image = Image.open(io.BytesIO(data), formats=READABLE)
-    except DECODE_ERRORS:
-        raise _explain_unreadable(data) from None
-    header = Header((image.format or "").lower(), image.width, image.height)
+    name = identify_format(data)
+    if name is None:
+        raise InvalidImage(f"This is not a readable image; {_SUGGESTION}")
+    if name not in READ:
+        raise UnsupportedImage(f"{name} is not supported; {_SUGGESTION}")
+    photograph = _open_tiff(data) if name == "tiff" else _open_picture(data, name)
+    _check_pixel_limit(photograph.header, max_pixels)
+    return photograph
+
+
+def _open_tiff(data: bytes) -> Photograph:
+    pages = tiff.read_pages(data)
+    largest = max(pages, key=lambda page: page.pixels)
+    header = Header(
+        "tiff", largest.width, largest.height,
+        pixels=sum(page.pixels for page in pages), pages=len(pages), frames=len(pages),
+        is_deep=any(page.bits > 8 for page in pages),
+    )  # fmt: skip
+    return Photograph(header, data, None, tuple(pages))
+
+
+def _open_picture(data: bytes, name: str) -> Photograph:
+    image = open_with_pillow(data, name)
+    frames = int(getattr(image, "n_frames", 1)) if image.format != "MPO" else 1
+    is_deep = (name == "png" and data[24] == 16) or image.mode.startswith("I;16")
+    header = Header(
+        ANSWERED_AS.get(name, name), image.width, image.height,
+        pixels=image.width * image.height, frames=frames, is_deep=is_deep,
+    )  # fmt: skip
+    return Photograph(header, data, image)
+
+
+def _check_pixel_limit(header: Header, max_pixels: int) -> None:
     if header.pixels > max_pixels:
+        pages = f" of {header.pages} pages together" if header.pages > 1 else ""
         raise ImageTooLarge(
-            f"The image has {header.width} x {header.height} = {header.pixels:,} pixels; "
+            f"The image has {header.width} x {header.height} = {header.pixels:,} pixels{pages}; "
             f"the limit is {max_pixels:,}."
         )
     if not header.pixels:
         raise InvalidImage("The image has no pixels.")
-    return header, image
 
 
 def check_byte_limit(size: int, max_bytes: int) -> None:
@@ -111,112 +120,81 @@ def check_byte_limit(size: int, max_bytes: int) -> None:
         raise ImageTooLarge(f"The image has {size:,} bytes; the limit is {max_bytes:,}.")
 
 
-def _explain_unreadable(data: bytes) -> InvalidImage | UnsupportedImage:
-    for signature, name in UNSUPPORTED_SIGNATURES.items():
-        if data.startswith(signature):
-            return UnsupportedImage(f"{name} is not supported; send JPEG, PNG, WebP or TIFF.")
-    if data[4:8] == b"ftyp":
-        return UnsupportedImage("HEIC and AVIF are not supported; send JPEG, PNG, WebP or TIFF.")
-    return InvalidImage("This is not a readable image; send JPEG, PNG, WebP or TIFF.")
+def decode_lightness(photograph: Photograph, page: int = 0) -> UInt16:
+    """Decode a photograph and compute its lightness, upright.
 
-
-def decode_in_strips(
-    image: Image.Image, convert: Callable[[UInt8], NDArray[T]] = np.asarray
-) -> NDArray[T]:
-    """Decode an opened image, apply its EXIF orientation and convert its pixels.
-
-    The pixels are converted strip by strip, so that memory never holds a second
-    picture. Deeper pictures are first reduced to 8 bits; transparent ones are composed
-    over white.
+    Color profiles and what the format says of its colors are applied; transparent pictures
+    are composed over white; deep pictures keep their depth.
 
     Args:
-        image: as `open_image` returns it; it is closed.
-        convert: called with each strip, HW (gray) or HWC with three channels (RGB),
-            uint8, sRGB, 0..255; returns an array of the same height and width. The
-            results are joined.
+        photograph: as `open_image` returns it. What Pillow opened is closed.
+        page: of a TIFF file, from 0.
+
+    Returns:
+        HW uint16, counts of 100 / 65535 of L; see `rehue_core.lab.Lightness`.
 
     Raises:
         InvalidImage: the file is broken or truncated.
+        UnsupportedImage: its colors cannot be read correctly.
     """
-    try:
-        image.load()
-        orientation = _read_orientation(image)
-        converted = _convert_in_strips(_reduce_to_eight_bits(image), convert)
-        image.close()  # frees its pixels: the caller keeps it until the photograph is answered
-    except DECODE_ERRORS:
-        raise InvalidImage("The image is broken or truncated.") from None
-    return _apply_orientation(converted, orientation)
+    if photograph.image is None:
+        found = photograph.pages[page]
+        return apply_orientation(color.decode_page(photograph.data, found), found.orientation)
+    orientation = read_orientation(photograph.image)
+    return apply_orientation(_decode_picture(photograph.data, photograph.image), orientation)
 
 
-def _convert_in_strips(image: Image.Image, convert: Callable[[UInt8], NDArray[T]]) -> NDArray[T]:
-    width, height = image.size
-    step = max(1, STRIP_PIXELS // width)
-    out = None
-    for top in range(0, height, step):
-        bottom = min(top + step, height)
-        rows = convert(np.asarray(image.crop((0, top, width, bottom))))
-        if out is None:
-            out = np.empty((height, *rows.shape[1:]), rows.dtype)
-        out[top:bottom] = rows
-    assert out is not None  # an opened image has pixels
-    return out
+def _decode_picture(data: bytes, image: Image.Image) -> UInt16:
+    profile = image.info.get("icc_profile") or None
+    if profile is not None and color.is_srgb_profile(profile):
+        profile = None
+    if image.format == "PNG":
+        space = png.read_color_space(data)
+        is_plain = image.mode in ("L", "RGB") and data[24] == 8
+        if not is_plain or space or profile or "transparency" in image.info:
+            return color.decode_file(data, space=space)
+    if image.format in ("JPEG", "MPO"):
+        image = _complete_jpeg(data, image)
+    if image.mode in ("L", "RGB") and profile is None:
+        return decode_in_strips(image, lab.compute_fine_lightness)
+    return color.convert_pixels(decode_flat(image), profile)
 
 
-def _read_orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation; 1 for a broken EXIF block, which must not fail the picture."""
-    try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except DECODE_ERRORS:
-        return 1
+def _complete_jpeg(data: bytes, image: Image.Image) -> Image.Image:
+    """Add the end mark to a sequential JPEG that lacks nothing else.
 
-
-def _reduce_to_eight_bits(image: Image.Image) -> Image.Image:
-    if image.mode in ("L", "RGB"):
+    Pillow refuses such a file. One whose pixels are missing too is still refused.
+    """
+    if not jpeg.lacks_end_mark(data):
         return image
-    if image.mode.startswith("I"):
-        return _scale_to_eight_bits(np.asarray(image, np.float64), 65535.0)
-    if image.mode == "F":
-        return _scale_to_eight_bits(np.asarray(image, np.float64), 1.0)
-    if image.mode in ("1", "CMYK", "YCbCr", "LAB", "HSV"):
-        return image.convert("L" if image.mode == "1" else "RGB")
-    if image.mode == "P" and "transparency" not in image.info:
-        return image.convert("RGB")
-    transparent = image.convert("RGBA")
-    background = Image.new("RGBA", transparent.size, "white")
-    flat = Image.alpha_composite(background, transparent).convert("RGB")
-    return flat.convert("L") if image.mode in ("LA", "La") else flat
+    color.check_complete(data)
+    return open_with_pillow(jpeg.add_end_mark(data), "jpeg")
 
 
-def _scale_to_eight_bits(values: NDArray[np.float64], white: float) -> Image.Image:
-    scaled = np.nan_to_num(values) * (255.0 / white)
-    return Image.fromarray(np.clip(scaled.round(), 0, 255).astype(np.uint8))
+def choose_depth(header: Header, format: str) -> Any:
+    """Choose the dtype of the answer: 16 bits for a deep photograph where the format can."""
+    return np.uint16 if header.is_deep and format in _DEEP_FORMATS else np.uint8
 
 
-def _apply_orientation(pixels: NDArray[T], orientation: int) -> NDArray[T]:
-    if orientation not in _ORIENTATIONS:
-        return pixels
-    transpose, flip_rows, flip_columns = _ORIENTATIONS[orientation]
-    if transpose:
-        pixels = pixels.swapaxes(0, 1)
-    if flip_rows:
-        pixels = pixels[::-1]
-    if flip_columns:
-        pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels)
-
-
-def encode_image(rgb: UInt8, format: str, quality: int) -> bytes:
-    """Encode a picture as a file.
+def encode_pictures(
+    pictures: Sequence[NDArray[Any]], format: str, quality: int, metadata: Metadata | None = None
+) -> bytes:
+    """Encode a picture, or several as the pages of a TIFF file.
 
     Args:
-        rgb: HWC uint8 sRGB, 0..255.
+        pictures: HWC sRGB, uint8 (0..255), or uint16 (0..65535) for PNG and TIFF.
         format: a key of MEDIA_TYPES.
         quality: 1 to 100, of JPEG and WebP; PNG and TIFF are lossless.
+        metadata: to write into the file.
 
     Raises:
         ImageTooLarge: the sides of a WebP may have 16,383 pixels, of a JPEG 65,500.
     """
-    limit = {"webp": 16383, "jpeg": 65500}.get(format)
+    metadata = metadata or Metadata()
+    if format == "tiff":
+        return encode_tiff(pictures, metadata)
+    (rgb,) = pictures
+    limit = _LARGEST_SIDE.get(format)
     if limit and max(rgb.shape[:2]) > limit:
         raise ImageTooLarge(
             f"{format.upper()} is limited to {limit:,} pixels a side; use format=png."
@@ -226,10 +204,9 @@ def encode_image(rgb: UInt8, format: str, quality: int) -> bytes:
         "webp": [cv2.IMWRITE_WEBP_QUALITY, quality],
         # Level 1 takes a third of level 6's time for a tenth more bytes.
         "png": [cv2.IMWRITE_PNG_COMPRESSION, 1],
-        "tiff": [],
     }[format]
     suffix = {"jpeg": ".jpg"}.get(format, f".{format}")
     done, data = cv2.imencode(suffix, np.ascontiguousarray(rgb[..., ::-1]), options)
     if not done:
         raise RuntimeError(f"OpenCV could not encode {rgb.shape} as {format}")
-    return data.tobytes()
+    return embed(data.tobytes(), format, metadata)

@@ -10,21 +10,24 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
-from PIL import Image
+from numpy.typing import NDArray
 
 from rehue_core import colorize, lab
+from rehue_core.colorize import ModelSpec
 from rehue_serve import images, metrics, tracing
 from rehue_serve.admission import Admission
 from rehue_serve.errors import InvalidParameter
+from rehue_serve.metadata.answer import build_metadata
 from rehue_serve.settings import Settings
 from rehue_serve.triton import TritonClient
 
 T = TypeVar("T")
 
+METADATA = ("keep", "none")
 FORMATS = ("auto", *images.MEDIA_TYPES)
 STAGES = ("decode", "prepare", "infer", "color", "encode")
 DEFAULT_QUALITY = 92  # of JPEG and WebP; no visible loss, a third of the bytes of 100
@@ -38,6 +41,7 @@ class Parameters:
     strength: float = 1.0
     format: str = "auto"
     quality: int = DEFAULT_QUALITY
+    metadata: str = "keep"
 
     def __post_init__(self) -> None:
         if not 0 <= self.strength <= 2:  # also refuses NaN
@@ -48,6 +52,10 @@ class Parameters:
             )
         if not 1 <= self.quality <= 100:
             raise InvalidParameter(f"quality is {self.quality}; it must be from 1 to 100.")
+        if self.metadata not in METADATA:
+            raise InvalidParameter(
+                f"metadata is {self.metadata!r}; it must be one of {', '.join(METADATA)}."
+            )
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,8 @@ class Colorized:
     media_type: str
     model: str  # name/version
     timings: dict[str, float]  # ms, by stage
+    pages: int = 1  # in the answer
+    frames: int = 1  # in the photograph's file
 
 
 class Pipeline:
@@ -88,23 +98,52 @@ class Pipeline:
         started = time.monotonic()
         settings = self._settings
         spec = await self._triton.models.get_spec(parameters.model or settings.model)
-        header, image = images.open_image(
+        photograph = images.open_image(
             data, max_bytes=settings.max_bytes, max_pixels=settings.max_pixels
         )
-        format = header.format if parameters.format == "auto" else parameters.format
-        timings: dict[str, float] = {}
+        header = photograph.header
+        format = _choose_format(header, parameters)
+        timings = dict.fromkeys(STAGES, 0.0)
         with self._admission.reserve_pixels(header.pixels):
-            lightness, input, box = await self._run_in_thread(
-                lambda: _decode_and_prepare(image, spec, timings)
-            )
-            with _timed_stage("infer", timings):
-                output, version = await self._triton.infer(spec, input, deadline)
+            pictures = []
+            for page in range(header.pages):
+                picture, version = await self._colorize_page(
+                    photograph, page, spec, parameters.strength, format, deadline, timings
+                )
+                pictures.append(picture)
+            model = f"{spec.name}/{version}"
             encoded = await self._run_in_thread(
-                lambda: _color_and_encode(lightness, output, box, spec, parameters, format, timings)
+                lambda: _encode(photograph, pictures, format, parameters, model, timings)
             )
         metrics.record_stage_times(timings)
         self._admission.record_duration(time.monotonic() - started)
-        return Colorized(encoded, images.MEDIA_TYPES[format], f"{spec.name}/{version}", timings)
+        return Colorized(
+            encoded, images.MEDIA_TYPES[format], model, timings, header.pages, header.frames
+        )
+
+    async def _colorize_page(
+        self,
+        photograph: images.Photograph,
+        page: int,
+        spec: ModelSpec,
+        strength: float,
+        format: str,
+        deadline: float,
+        timings: dict[str, float],
+    ) -> tuple[NDArray[Any], str]:
+        """Colorize one page; returns the picture and the model's version."""
+        lightness, input, box = await self._run_in_thread(
+            lambda: _decode_and_prepare(photograph, page, spec, timings)
+        )
+        with _timed_stage("infer", timings):
+            output, version = await self._triton.infer(spec, input, deadline)
+        dtype = images.choose_depth(photograph.header, format)
+
+        def compose() -> NDArray[Any]:
+            with _timed_stage("color", timings):
+                return colorize.compose_rgb(lightness, output, box, spec, strength, dtype)
+
+        return await self._run_in_thread(compose), version
 
     async def _run_in_thread(self, work: Callable[[], T]) -> T:
         loop = asyncio.get_running_loop()
@@ -113,33 +152,47 @@ class Pipeline:
 
 def _warm_up() -> None:
     """Build the tables and compile the loops, so that no caller waits for it."""
-    lightness = images.decode_in_strips(Image.new("RGB", (1, 1)), lab.compute_fine_lightness)
-    lab.convert_to_rgb(lightness, np.zeros((1, 1, 2), np.float32))
+    lightness = lab.compute_fine_lightness(np.zeros((1, 1, 3), np.uint8))
+    for dtype in (np.uint8, np.uint16):
+        lab.convert_to_rgb(lightness, np.zeros((1, 1, 2), np.float32), dtype=dtype)
 
 
 def _decode_and_prepare(
-    image: Image.Image, spec: colorize.ModelSpec, timings: dict[str, float]
+    photograph: images.Photograph, page: int, spec: ModelSpec, timings: dict[str, float]
 ) -> tuple[lab.Lightness, colorize.Tensor, colorize.Box]:
     with _timed_stage("decode", timings):
-        lightness = images.decode_in_strips(image, lab.compute_fine_lightness)
+        lightness = images.decode_lightness(photograph, page)
     with _timed_stage("prepare", timings):
         input, box = colorize.prepare_input(lightness, spec)
     return lightness, input, box
 
 
-def _color_and_encode(
-    lightness: lab.Lightness,
-    output: colorize.Tensor,
-    box: colorize.Box,
-    spec: colorize.ModelSpec,
-    parameters: Parameters,
+def _choose_format(header: images.Header, parameters: Parameters) -> str:
+    """Choose the format of the answer.
+
+    Raises:
+        InvalidParameter: it has no place for the pages.
+    """
+    format = header.format if parameters.format == "auto" else parameters.format
+    if header.pages > 1 and format != "tiff":
+        raise InvalidParameter(
+            f"format is {format!r}; a TIFF of {header.pages} pages needs tiff, which holds them."
+        )
+    return format
+
+
+def _encode(
+    photograph: images.Photograph,
+    pictures: list[NDArray[Any]],
     format: str,
+    parameters: Parameters,
+    model: str,
     timings: dict[str, float],
 ) -> bytes:
-    with _timed_stage("color", timings):
-        rgb = colorize.compose_rgb(lightness, output, box, spec, parameters.strength)
     with _timed_stage("encode", timings):
-        return images.encode_image(rgb, format, parameters.quality)
+        height, width = pictures[0].shape[:2]
+        metadata = build_metadata(photograph, width, height, parameters.metadata, model)
+        return images.encode_pictures(pictures, format, parameters.quality, metadata)
 
 
 @contextlib.contextmanager
@@ -148,4 +201,4 @@ def _timed_stage(stage: str, timings: dict[str, float]) -> Iterator[None]:
     started = time.perf_counter()
     with tracing.start_stage_span(stage):
         yield
-    timings[stage] = (time.perf_counter() - started) * 1000
+    timings[stage] = timings.get(stage, 0.0) + (time.perf_counter() - started) * 1000

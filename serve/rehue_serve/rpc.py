@@ -38,6 +38,7 @@ _FORMATS = {
     rehue_pb2.FORMAT_WEBP: "webp",
     rehue_pb2.FORMAT_TIFF: "tiff",
 }
+_METADATA = {rehue_pb2.METADATA_KEEP: "keep", rehue_pb2.METADATA_NONE: "none"}
 
 
 def add_colorizer(servicer: Any, server: grpc.aio.Server) -> None:
@@ -174,6 +175,7 @@ async def _answer(
         strength=request.strength if request.HasField("strength") else 1.0,
         format=_FORMATS.get(request.format, str(request.format)),
         quality=request.quality if request.HasField("quality") else DEFAULT_QUALITY,
+        metadata=_METADATA.get(request.metadata, str(request.metadata)),
     )
     async with service.admission.admit(caller) as deadline:
         picture = await service.pipeline.colorize(request.image, parameters, deadline)
@@ -185,6 +187,8 @@ async def _answer(
         model=picture.model,
         request_id=request_id,
         timings=rehue_pb2.Timings(**picture.timings),
+        pages=picture.pages,
+        frames=picture.frames,
     )
 
 

@@ -24,7 +24,7 @@ def fault(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def fail(*_: object) -> bytes:
         raise MemoryError(SECRET)
 
-    monkeypatch.setattr(images, "encode_image", fail)
+    monkeypatch.setattr(images, "encode_pictures", fail)
     return
 
 

@@ -135,7 +135,7 @@ async def test_work_that_nobody_waits_for_is_not_begun(
 ) -> None:
     """What waits for a thread when its deadline passes is never decoded."""
     decoded = 0
-    decode = images.decode_in_strips
+    decode = images.decode_lightness
 
     def counted(*arguments: object) -> np.ndarray:
         nonlocal decoded
@@ -144,7 +144,7 @@ async def test_work_that_nobody_waits_for_is_not_begun(
         return decode(*arguments)
 
     async with served(triton.url, threads=1) as client:
-        monkeypatch.setattr(images, "decode_in_strips", counted)
+        monkeypatch.setattr(images, "decode_lightness", counted)
         first = asyncio.create_task(client.post("/v1/colorize", content=photo))
         while not decoded:
             await asyncio.sleep(0.01)
@@ -194,7 +194,7 @@ async def test_fault_of_ours_tells_nothing_of_our_insides(
     def broken(*_: object) -> bytes:
         raise MemoryError("/secret/path")
 
-    monkeypatch.setattr(images, "encode_image", broken)
+    monkeypatch.setattr(images, "encode_pictures", broken)
     async with served(triton.url) as client:
         answer = await client.post("/v1/colorize", content=photo)
     assert answer.status_code == 500

@@ -28,6 +28,11 @@ class Format(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FORMAT_PNG: _ClassVar[Format]
     FORMAT_WEBP: _ClassVar[Format]
     FORMAT_TIFF: _ClassVar[Format]
+
+class Metadata(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    METADATA_KEEP: _ClassVar[Metadata]
+    METADATA_NONE: _ClassVar[Metadata]
 ERROR_REASON_UNSPECIFIED: ErrorReason
 INVALID_IMAGE: ErrorReason
 IMAGE_TOO_LARGE: ErrorReason
@@ -44,25 +49,29 @@ FORMAT_JPEG: Format
 FORMAT_PNG: Format
 FORMAT_WEBP: Format
 FORMAT_TIFF: Format
+METADATA_KEEP: Metadata
+METADATA_NONE: Metadata
 
 class ColorizeRequest(_message.Message):
-    __slots__ = ("image", "model", "strength", "format", "quality", "id")
+    __slots__ = ("image", "model", "strength", "format", "quality", "id", "metadata")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     STRENGTH_FIELD_NUMBER: _ClassVar[int]
     FORMAT_FIELD_NUMBER: _ClassVar[int]
     QUALITY_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
     image: bytes
     model: str
     strength: float
     format: Format
     quality: int
     id: str
-    def __init__(self, image: _Optional[bytes] = ..., model: _Optional[str] = ..., strength: _Optional[float] = ..., format: _Optional[_Union[Format, str]] = ..., quality: _Optional[int] = ..., id: _Optional[str] = ...) -> None: ...
+    metadata: Metadata
+    def __init__(self, image: _Optional[bytes] = ..., model: _Optional[str] = ..., strength: _Optional[float] = ..., format: _Optional[_Union[Format, str]] = ..., quality: _Optional[int] = ..., id: _Optional[str] = ..., metadata: _Optional[_Union[Metadata, str]] = ...) -> None: ...
 
 class ColorizeResponse(_message.Message):
-    __slots__ = ("id", "image", "media_type", "model", "request_id", "timings", "error")
+    __slots__ = ("id", "image", "media_type", "model", "request_id", "timings", "error", "pages", "frames")
     ID_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     MEDIA_TYPE_FIELD_NUMBER: _ClassVar[int]
@@ -70,6 +79,8 @@ class ColorizeResponse(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    PAGES_FIELD_NUMBER: _ClassVar[int]
+    FRAMES_FIELD_NUMBER: _ClassVar[int]
     id: str
     image: bytes
     media_type: str
@@ -77,7 +88,9 @@ class ColorizeResponse(_message.Message):
     request_id: str
     timings: Timings
     error: _status_pb2.Status
-    def __init__(self, id: _Optional[str] = ..., image: _Optional[bytes] = ..., media_type: _Optional[str] = ..., model: _Optional[str] = ..., request_id: _Optional[str] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
+    pages: int
+    frames: int
+    def __init__(self, id: _Optional[str] = ..., image: _Optional[bytes] = ..., media_type: _Optional[str] = ..., model: _Optional[str] = ..., request_id: _Optional[str] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., pages: _Optional[int] = ..., frames: _Optional[int] = ...) -> None: ...
 
 class Timings(_message.Message):
     __slots__ = ("decode", "prepare", "infer", "color", "encode")

@@ -1,0 +1,1 @@
+"""Read image files that need more than Pillow: TIFF, deep pictures, profiles, other formats."""

@@ -1,0 +1,163 @@
+"""Decode pictures of 8 bits with Pillow.
+
+Pillow refuses broken and truncated files instead of filling them with gray, and reports a
+picture's size before decoding it.
+"""
+
+import io
+import struct
+from collections.abc import Callable
+from typing import TypeVar
+
+import numpy as np
+import pillow_heif
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+
+from rehue_core.lab import UInt8
+from rehue_serve.errors import InvalidImage
+
+T = TypeVar("T", bound=np.generic)
+
+# Pillow's own limit only warns, and raises at twice the number. The limit in the
+# settings is exact.
+Image.MAX_IMAGE_PIXELS = None
+pillow_heif.register_heif_opener(thumbnails=False)
+
+# Pillow's names of the formats, by those of `rehue_serve.decoding.kinds`.
+_NAMES = {
+    "jpeg": "JPEG", "png": "PNG", "webp": "WEBP", "tiff": "TIFF", "gif": "GIF",
+    "heic": "HEIF", "avif": "AVIF", "jp2": "JPEG2000",
+}  # fmt: skip
+STRIP_PIXELS = 1 << 14  # pixels of a decoded picture that are converted at a time
+
+# Exceptions that Pillow raises on broken data, by decoder: OSError (truncated data, codec
+# errors), SyntaxError (PNG chunks, TIFF headers), ValueError, struct.error, IndexError,
+# KeyError and TypeError (TIFF tags), EOFError, OverflowError, and DecompressionBombError
+# for its limit on PNG text (a direct subclass of Exception).
+DECODE_ERRORS = (
+    OSError, SyntaxError, ValueError, struct.error, LookupError, TypeError, EOFError,
+    OverflowError, ZeroDivisionError, AttributeError, RuntimeError,
+    Image.DecompressionBombError,
+)  # fmt: skip
+
+# EXIF orientations 2 to 8, as (transpose first, flip rows, flip columns).
+_ORIENTATIONS = {
+    2: (False, False, True),
+    3: (False, True, True),
+    4: (False, True, False),
+    5: (True, False, False),
+    6: (True, False, True),
+    7: (True, True, True),
+    8: (True, True, False),
+}
+
+
+def open_with_pillow(data: bytes, name: str) -> Image.Image:
+    """Read the header of an image.
+
+    Args:
+        data: the file.
+        name: of its format; see `rehue_serve.decoding.kinds.identify_format`.
+
+    Raises:
+        InvalidImage: it is broken.
+    """
+    try:
+        return Image.open(io.BytesIO(data), formats=[_NAMES[name]])
+    except DECODE_ERRORS:
+        raise InvalidImage("This is not a readable image: it is broken or truncated.") from None
+
+
+def decode_in_strips(
+    image: Image.Image, convert: Callable[[UInt8], NDArray[T]] = np.asarray
+) -> NDArray[T]:
+    """Decode an opened picture of the mode L or RGB and convert its pixels.
+
+    The pixels are converted strip by strip, so that memory never holds a second picture.
+
+    Args:
+        image: as `open_with_pillow` returns it; it is closed.
+        convert: called with each strip, HW (gray) or HWC with three channels (RGB),
+            uint8, sRGB, 0..255; returns an array of the same height and width. The
+            results are joined.
+
+    Raises:
+        InvalidImage: the file is broken or truncated.
+    """
+    try:
+        image.load()
+        converted = _convert_in_strips(image, convert)
+        image.close()  # frees its pixels: the caller keeps it until the photograph is answered
+    except DECODE_ERRORS:
+        raise InvalidImage("The image is broken or truncated.") from None
+    return converted
+
+
+def decode_flat(image: Image.Image) -> NDArray[np.generic]:
+    """Decode an opened picture of any mode; transparent ones are composed over white.
+
+    Returns:
+        HW uint8 or uint16 gray, HW3 uint8 RGB or HW4 uint8 CMYK (255: full ink).
+
+    Raises:
+        InvalidImage: the file is broken or truncated.
+    """
+    try:
+        image.load()
+        pixels = np.asarray(_flatten(image))
+        image.close()
+    except DECODE_ERRORS:
+        raise InvalidImage("The image is broken or truncated.") from None
+    return pixels
+
+
+def _convert_in_strips(image: Image.Image, convert: Callable[[UInt8], NDArray[T]]) -> NDArray[T]:
+    width, height = image.size
+    step = max(1, STRIP_PIXELS // width)
+    out = None
+    for top in range(0, height, step):
+        bottom = min(top + step, height)
+        rows = convert(np.asarray(image.crop((0, top, width, bottom))))
+        if out is None:
+            out = np.empty((height, *rows.shape[1:]), rows.dtype)
+        out[top:bottom] = rows
+    assert out is not None  # an opened image has pixels
+    return out
+
+
+def _flatten(image: Image.Image) -> Image.Image:
+    if image.mode in ("L", "RGB", "CMYK", "I;16"):
+        return image
+    if image.mode == "1":
+        return image.convert("L")
+    if image.mode in ("YCbCr", "LAB", "HSV"):
+        return image.convert("RGB")
+    if image.mode == "P" and "transparency" not in image.info:
+        return image.convert("RGB")
+    transparent = image.convert("RGBA")
+    background = Image.new("RGBA", transparent.size, "white")
+    flat = Image.alpha_composite(background, transparent).convert("RGB")
+    return flat.convert("L") if image.mode in ("LA", "La") else flat
+
+
+def read_orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation; 1 for a broken EXIF block, which must not fail the picture."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except DECODE_ERRORS:
+        return 1
+
+
+def apply_orientation(pixels: NDArray[T], orientation: int) -> NDArray[T]:
+    """Turn pixels upright by their EXIF orientation, 1 to 8; others change nothing."""
+    if orientation not in _ORIENTATIONS:
+        return pixels
+    transpose, flip_rows, flip_columns = _ORIENTATIONS[orientation]
+    if transpose:
+        pixels = pixels.swapaxes(0, 1)
+    if flip_rows:
+        pixels = pixels[::-1]
+    if flip_columns:
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)

@@ -1,0 +1,141 @@
+"""The pages of a TIFF file and how their samples are meant, read from its tags.
+
+tifffile parses the tags; libvips decodes the pixels (`rehue_serve.decoding.color`).
+"""
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import tifffile
+
+from rehue_serve.errors import InvalidImage, UnsupportedImage
+
+# Tags by number, since TIFF 6.0 has them so.
+_OLD_SUBFILE_TYPE, _ORIENTATION, _MAX_SAMPLE, _INK_SET = 255, 274, 281, 332
+_FLOAT_MIN, _FLOAT_MAX, _DNG_VERSION = 340, 341, 50706
+
+_REDUCED, _MASK = 1, 4  # bits of NewSubfileType
+_UINT, _INT, _FLOAT, _UNDEFINED = 1, 2, 3, 4  # SampleFormat
+_CIELAB, _CMYK = 8, 5  # PhotometricInterpretation
+_READ_PHOTOMETRICS = {0, 1, 2, 3, _CMYK, 6, _CIELAB}
+_RAW_PHOTOMETRICS = {32803, 34892}  # color filter array, linear raw
+# Compression schemes that libvips' libtiff decodes.
+_COMPRESSIONS = {1, 2, 3, 4, 5, 7, 8, 32773, 32946, 50000, 50001}
+_CMYK_INKS = 1
+
+
+@dataclass(frozen=True)
+class Page:
+    """One picture of a TIFF file."""
+
+    index: int  # of all pages in the file
+    width: int
+    height: int
+    bits: int  # a sample
+    is_float: bool
+    is_lab: bool
+    orientation: int  # EXIF's, 1 to 8
+    white: float | None  # sample value that means full; None: the type's own largest
+
+    @property
+    def pixels(self) -> int:
+        return self.width * self.height
+
+
+def read_pages(data: bytes) -> list[Page]:
+    """Read the tags of a TIFF file's pages, without previews and masks.
+
+    Raises:
+        InvalidImage: the tags are broken.
+        UnsupportedImage: a page is of a kind that cannot be read correctly.
+    """
+    try:
+        with tifffile.TiffFile(io.BytesIO(data)) as file:
+            pages = [page.aspage() for page in file.pages]
+            _refuse_raw(pages)
+            main = [page for page in pages if not _is_preview(page)] or pages
+            found = [_read_page(page) for page in main]
+    except UnsupportedImage:
+        raise
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        # tifffile's TiffFileError is a ValueError; broken tags raise the others.
+        raise InvalidImage("The TIFF file is broken or truncated.") from error
+    if not found:
+        raise InvalidImage("The TIFF file has no page.")
+    return sorted(found, key=lambda page: page.index)
+
+
+def _refuse_raw(pages: list[Any]) -> None:
+    for page in pages:
+        if _DNG_VERSION in page.tags:
+            raise UnsupportedImage("Camera raw (DNG) is not read; send a developed picture.")
+        nested = [child for child in (page.pages or ()) if isinstance(child, tifffile.TiffPage)]
+        for candidate in (page, *nested):
+            if int(candidate.photometric or 0) in _RAW_PHOTOMETRICS:
+                raise UnsupportedImage("Camera raw is not read; send a developed picture.")
+
+
+def _is_preview(page: Any) -> bool:
+    flags = int(page.subfiletype or 0)
+    return bool(flags & (_REDUCED | _MASK)) or page.tags.valueof(_OLD_SUBFILE_TYPE) == 2
+
+
+def _read_page(page: Any) -> Page:
+    bits, sample_format = int(page.bitspersample), int(page.sampleformat or _UINT)
+    photometric = int(page.photometric if page.photometric is not None else 1)
+    compression = int(page.compression)
+    if compression not in _COMPRESSIONS:
+        name = getattr(page.compression, "name", str(compression))
+        raise UnsupportedImage(f"A TIFF with the compression {name} is not read.")
+    if photometric not in _READ_PHOTOMETRICS:
+        name = getattr(page.photometric, "name", str(photometric))
+        raise UnsupportedImage(f"A TIFF with the photometric interpretation {name} is not read.")
+    if photometric == _CMYK and int(page.tags.valueof(_INK_SET) or _CMYK_INKS) != _CMYK_INKS:
+        raise UnsupportedImage("A TIFF of other inks than CMYK is not read.")
+    is_lab = photometric == _CIELAB
+    if is_lab and bits != 8:
+        raise UnsupportedImage(f"A Lab TIFF of {bits} bits is not read; 8 bits are.")
+    width, height = int(page.imagewidth), int(page.imagelength)
+    if width <= 0 or height <= 0:
+        raise InvalidImage("The image has no pixels.")
+    white = _read_white(page, bits, sample_format)
+    is_float, orientation = sample_format == _FLOAT, _read_orientation(page)
+    return Page(int(page.index), width, height, bits, is_float, is_lab, orientation, white)
+
+
+def _read_orientation(page: Any) -> int:
+    """Read the orientation, which some writers store as a BYTE."""
+    value = page.tags.valueof(_ORIENTATION)
+    if isinstance(value, bytes):
+        return value[0] if value else 1
+    return int(value) if isinstance(value, int) else 1
+
+
+def _read_white(page: Any, bits: int, sample_format: int) -> float | None:
+    if sample_format in (_UINT, _UNDEFINED):
+        if bits not in (1, 2, 4, 8, 16, 32):
+            raise UnsupportedImage(f"A TIFF of {bits} bits per sample is not read.")
+        return _read_smaller_range(page, bits)
+    if sample_format == _FLOAT:
+        if bits not in (16, 32):
+            raise UnsupportedImage(f"A TIFF of {bits}-bit floating-point samples is not read.")
+        low, high = page.tags.valueof(_FLOAT_MIN), page.tags.valueof(_FLOAT_MAX)
+        return float(_largest(high)) if high is not None and _largest(low or 0) == 0 else 1.0
+    raise UnsupportedImage("A TIFF of signed or complex samples is not read.")
+
+
+def _read_smaller_range(page: Any, bits: int) -> float | None:
+    """Read from MaxSampleValue that a 16-bit sample holds 9 to 15 bits.
+
+    TIFF 6.0 calls the tag informative, and many writers store the picture's own
+    extremes in it, so only the largest number of fewer bits counts.
+    """
+    high = _largest(page.tags.valueof(_MAX_SAMPLE) or 0)
+    if bits == 16 and high in {(1 << fewer) - 1 for fewer in range(9, 16)}:
+        return float(high)
+    return None
+
+
+def _largest(value: Any) -> float:
+    return float(max(value)) if isinstance(value, (tuple, list)) else float(value)

@@ -1,0 +1,60 @@
+"""The metadata of an answer: the photograph's own, made true of the picture, and the mark."""
+
+from dataclasses import replace
+from functools import cache, lru_cache
+from importlib.metadata import version
+
+from PIL import ImageCms
+
+from rehue_serve.decoding.pillow import open_with_pillow
+from rehue_serve.errors import InvalidImage
+from rehue_serve.images import Photograph
+from rehue_serve.metadata.containers import Metadata
+from rehue_serve.metadata.exif import update_exif
+from rehue_serve.metadata.reading import read_metadata
+from rehue_serve.metadata.xmp import build_packet, update_packet
+
+
+@cache
+def _name_software() -> str:
+    return f"Rehue {version('rehue')}"
+
+
+@lru_cache(maxsize=1)
+def _build_srgb_profile() -> bytes:
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def build_metadata(
+    photograph: Photograph, width: int, height: int, keep: str, model: str
+) -> Metadata:
+    """Build the metadata of an answer.
+
+    Args:
+        photograph: as it was opened.
+        width: of the upright answer, in pixels.
+        height: likewise.
+        keep: ``keep``, or ``none``: the mark alone.
+        model: name and version of the network.
+    """
+    own = _read(photograph) if keep == "keep" else Metadata()
+    if own == Metadata():
+        return Metadata(xmp=build_packet(_name_software(), model))
+    return replace(
+        own,
+        exif=update_exif(own.exif, width, height) if own.exif else b"",
+        xmp=update_packet(own.xmp, _name_software(), model),
+    )
+
+
+def _read(photograph: Photograph) -> Metadata:
+    image = photograph.image
+    if image is None:
+        try:
+            image = open_with_pillow(photograph.data, "tiff")
+        except InvalidImage:  # libvips reads more kinds of TIFF
+            return Metadata()
+    metadata = read_metadata(photograph.data, image)
+    if image.info.get("icc_profile"):  # whoever manages colors wants to be told what these are
+        metadata = replace(metadata, profile=_build_srgb_profile())
+    return metadata

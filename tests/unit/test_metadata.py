@@ -1,0 +1,233 @@
+"""What a photograph says of itself stays in the answer, and the answer says that it is colored."""
+
+import io
+import shutil
+import struct
+import subprocess
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import tifffile
+from paths import PHOTOS
+from PIL import Image, ImageCms
+
+from rehue_serve import images
+from rehue_serve.metadata.answer import build_metadata
+from rehue_serve.metadata.exif import update_exif
+from rehue_serve.metadata.reading import parse_exif, wrap_iptc
+from rehue_serve.metadata.xmp import SOURCE_TYPE, update_packet
+
+LIMITS = {"max_bytes": 50_000_000, "max_pixels": 50_000_000}
+CAPTION = "Market, Cologne 1912"
+IPTC_RECORD = b"\x1c\x02\x78\x00\x0ba caption!!"
+XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf='
+    b'"http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about=""'
+    b' xmlns:dc="http://purl.org/dc/elements/1.1/" xmlns:tiff="http://ns.adobe.com/tiff/1.0/"'
+    b' tiff:Orientation="6"><dc:title><rdf:Alt><rdf:li xml:lang="x-default">Market</rdf:li>'
+    b"</rdf:Alt></dc:title></rdf:Description></rdf:RDF></x:xmpmeta>"
+)
+WRITTEN = ["jpeg", "png", "webp", "tiff"]
+
+
+def build_exif(orientation: int = 6) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x010E], exif[0x0112], exif[0x8298] = CAPTION, orientation, "City archive"
+    exif.get_ifd(0x8769).update({0x9003: "1912:05:01 10:00:00", 0xA001: 65535, 0xA002: 48})
+    exif.get_ifd(0x8825).update({1: "N", 2: (50.0, 56.0, 0.0)})
+    return exif
+
+
+def write(format: str) -> bytes:
+    """A gray photograph of 48 x 32 pixels that lies on its side, with everything it can hold."""
+    picture, out = Image.new("L", (48, 32), 90), io.BytesIO()
+    exif, profile = build_exif(), ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+    if format == "tiff":
+        exif[700], exif[33723] = XMP, IPTC_RECORD
+        picture.save(out, "TIFF", exif=exif, dpi=(600, 600))
+        return out.getvalue()
+    options: dict[str, Any] = {"exif": exif, "dpi": (600, 600), "xmp": XMP}
+    if format == "png":
+        del options["xmp"]
+    picture.convert("RGB").save(out, format.upper(), icc_profile=profile.tobytes(), **options)
+    if format == "jpeg":
+        content = b"Photoshop 3.0\0" + wrap_iptc(IPTC_RECORD)
+        segment = b"\xff\xed" + struct.pack(">H", len(content) + 2) + content
+        return out.getvalue()[:2] + segment + out.getvalue()[2:]
+    return out.getvalue()
+
+
+def answer(data: bytes, format: str, keep: str = "keep") -> bytes:
+    """The file as the server answers it, with a gray picture in place of the colored one."""
+    photograph = images.open_image(data, **LIMITS)
+    height, width = images.decode_lightness(photograph).shape
+    metadata = build_metadata(photograph, width, height, keep, "rehue/1")
+    picture = np.full((height, width, 3), 90, images.choose_depth(photograph.header, format))
+    return images.encode_pictures([picture], format, 92, metadata)
+
+
+def read_xmp(data: bytes, format: str) -> ElementTree.Element:
+    if format == "tiff":
+        with tifffile.TiffFile(io.BytesIO(data)) as file:
+            packet = file.pages.first.tags[700].value
+    else:
+        packet = Image.open(io.BytesIO(data)).info["xmp"]
+    return ElementTree.fromstring(packet)
+
+
+def find_property(root: ElementTree.Element, name: str) -> str | None:
+    found = root.find(f".//{{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}}{name}")
+    return found.text if found is not None else None
+
+
+@pytest.mark.parametrize("format", WRITTEN)
+@pytest.mark.parametrize("source", WRITTEN)
+def test_exif_is_kept_and_made_true(source: str, format: str) -> None:
+    data = write(source)
+    if source == "tiff":  # Pillow writes no EXIF directory into a TIFF; the server does
+        data = answer(write("jpeg"), "tiff")
+    image = Image.open(io.BytesIO(answer(data, format)))
+    assert image.size == (32, 48)  # turned upright
+    exif = image.getexif()
+    assert exif[0x010E] == CAPTION
+    assert exif[0x8298] == "City archive"
+    assert exif.get(0x0112, 1) == 1
+    assert exif.get_ifd(0x8769)[0x9003] == "1912:05:01 10:00:00"
+    assert exif.get_ifd(0x8769)[0xA001] == 1
+    assert exif.get_ifd(0x8769)[0xA002] == 32
+    assert exif.get_ifd(0x8825)[1] == "N"
+
+
+@pytest.mark.parametrize("format", WRITTEN)
+@pytest.mark.parametrize("source", ["jpeg", "webp", "tiff"])
+def test_xmp_is_kept_and_marked(source: str, format: str) -> None:
+    root = read_xmp(answer(write(source), format), format)
+    assert "Market" in "".join(root.itertext())
+    assert find_property(root, "DigitalSourceType") == SOURCE_TYPE
+    assert "Orientation" not in ElementTree.tostring(root, "unicode")
+
+
+@pytest.mark.parametrize("format", WRITTEN)
+def test_every_answer_is_marked(photo: bytes, format: str) -> None:
+    text = ElementTree.tostring(read_xmp(answer(photo, format), format), "unicode")
+    assert SOURCE_TYPE in text
+    assert "rehue/1" in text
+    assert "Rehue 0" in text
+
+
+@pytest.mark.parametrize("format", WRITTEN)
+def test_none_strips_all_but_the_mark(format: str) -> None:
+    data = answer(write("jpeg"), format, keep="none")
+    assert CAPTION.encode() not in data
+    assert b"a caption!!" not in data
+    assert SOURCE_TYPE in ElementTree.tostring(read_xmp(data, format), "unicode")
+
+
+@pytest.mark.parametrize("format", ["jpeg", "png", "tiff"])
+def test_resolution_is_kept(format: str) -> None:
+    image = Image.open(io.BytesIO(answer(write("tiff"), format)))
+    assert tuple(round(float(value)) for value in image.info["dpi"]) == (600, 600)
+
+
+@pytest.mark.parametrize("format", ["jpeg", "png", "tiff"])
+@pytest.mark.parametrize("source", ["jpeg", "tiff"])
+def test_iptc_is_kept(source: str, format: str) -> None:
+    photograph = images.open_image(answer(write(source), format), **LIMITS)
+    assert IPTC_RECORD in build_metadata(photograph, 1, 1, "keep", "rehue/1").iptc
+
+
+def test_a_profiled_photograph_gets_the_profile_of_the_answer() -> None:
+    image = Image.open(io.BytesIO(answer(write("jpeg"), "jpeg")))
+    profile = ImageCms.getOpenProfile(io.BytesIO(image.info["icc_profile"]))
+    assert "sRGB" in ImageCms.getProfileDescription(profile)
+
+
+@pytest.mark.parametrize("format", ["png", "tiff"])
+def test_sixteen_bits_come_back(format: str) -> None:
+    out = io.BytesIO()
+    Image.fromarray(np.full((9, 9), 12345, np.uint16)).save(out, "PNG")
+    data = answer(out.getvalue(), format)
+    if format == "tiff":
+        assert tifffile.imread(io.BytesIO(data)).dtype == np.uint16
+    else:
+        assert data[24] == 16  # IHDR's bit depth
+    assert Image.open(io.BytesIO(answer(out.getvalue(), "jpeg"))).mode == "RGB"
+
+
+def test_a_thumbnail_of_the_gray_photograph_is_dropped() -> None:
+    thumbnail = b"\xff\xd8thumbnail of the gray photograph\xff\xd9"
+    block = build_exif().tobytes().removeprefix(b"Exif\0\0")
+    order = "<" if block[:2] == b"II" else ">"
+    main = struct.unpack_from(order + "I", block, 4)[0]
+    pointer = main + 2 + 12 * struct.unpack_from(order + "H", block, main)[0]
+    place = len(block)
+    entries = [(0x0201, 4, 1, place + 30), (0x0202, 4, 1, len(thumbnail))]
+    directory = struct.pack(order + "H", 2)
+    directory += b"".join(struct.pack(order + "HHII", *entry) for entry in entries)
+    block = bytearray(block + directory.ljust(30, b"\0") + thumbnail)
+    struct.pack_into(order + "I", block, pointer, place)
+    updated = update_exif(bytes(block), 48, 32)
+    assert b"thumbnail" not in updated
+    assert parse_exif(updated)[0x010E] == CAPTION
+
+
+@pytest.mark.parametrize("cut", range(0, 200, 7))
+def test_broken_exif_never_costs_the_picture(cut: int) -> None:
+    block = build_exif().tobytes()
+    update_exif(block[:cut], 48, 32)
+    update_exif(block[:cut] + b"\xff" * 40 + block[cut + 40 :], 48, 32)
+    out = io.BytesIO()
+    Image.new("L", (48, 32)).save(out, "JPEG", exif=block[: max(cut, 8)])
+    answer(out.getvalue(), "jpeg")
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        b"not xml",
+        b"<rdf/>",
+        XMP[:200],
+        b'<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;">]>' + XMP,
+        ('<!DOCTYPE x [<!ENTITY a "b">]>' + XMP.decode()).encode("utf-16"),
+        b"<a>" * 100_000,
+    ],
+)  # fmt: skip
+def test_a_broken_or_hostile_packet_is_replaced(packet: bytes) -> None:
+    root = ElementTree.fromstring(update_packet(packet, "Rehue 1", "rehue/1"))
+    assert find_property(root, "DigitalSourceType") == SOURCE_TYPE
+
+
+def test_a_mark_is_not_added_twice() -> None:
+    once = update_packet(XMP, "Rehue 1", "rehue/1")
+    twice = update_packet(once, "Rehue 1", "rehue/2")
+    assert twice.count(b"DigitalSourceType>") == 2  # one element: its begin and its end
+
+
+@pytest.mark.skipif(not shutil.which("exiftool"), reason="exiftool is not installed")
+@pytest.mark.parametrize("format", WRITTEN)
+def test_exiftool_reads_the_same_without_a_warning(tmp_path: Path, format: str) -> None:
+    path = tmp_path / f"answer.{format}"
+    path.write_bytes(answer(answer(write("jpeg"), "tiff"), format))
+    done = subprocess.run(
+        ["exiftool", "-validate", "-warning", "-error", "-a", "-ImageDescription", "-Title",
+         "-DigitalSourceType", "-GPSLatitudeRef", path],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    for words in (CAPTION, "Market", SOURCE_TYPE, "North"):
+        assert words in done.stdout
+    assert "Error" not in done.stdout
+
+
+def test_a_real_photograph_pays_a_copy_of_its_file_alone() -> None:
+    """The mark adds its packet and nothing else to a photograph without metadata."""
+    data = (PHOTOS / "skimage_coffee.jpg").read_bytes()
+    photograph = images.open_image(data, **LIMITS)
+    picture = np.full((40, 60, 3), 90, np.uint8)
+    bare = images.encode_pictures([picture], "jpeg", 92)
+    marked = images.encode_pictures(
+        [picture], "jpeg", 92, build_metadata(photograph, 60, 40, "none", "rehue/1")
+    )
+    assert 0 < len(marked) - len(bare) < 1500
