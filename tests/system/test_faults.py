@@ -79,9 +79,9 @@ def frozen(system: System, which: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def unloaded(system: System, which: int) -> Iterator[None]:
-    system.tritons[which].unload()
+    system.tritons[which].unload_model()
     yield
-    system.tritons[which].load()
+    system.tritons[which].load_model()
 
 
 @contextlib.contextmanager
