@@ -19,8 +19,8 @@ from urllib.parse import parse_qs, urlsplit
 import kubernetes_validate
 import yaml
 from admission import breaches
+from manifest_schemas import KUBERNETES_VERSION, list_problems
 from rendered import Object
-from test_k8s_schemas import KUBERNETES, problems
 
 # Plural of each kind, by its API; a kind that is not here is not installed in this cluster.
 KINDS: dict[str, dict[str, str]] = {
@@ -101,7 +101,7 @@ class Cluster:
             if other != manager:
                 owners[other] = {p: v for p, v in held.items() if wanted.get(p, v) == v}
         fresh = key not in self.objects
-        _refuse(one, [*problems(one), *breaches(one), *self._changed(key, one)])
+        _refuse(one, [*list_problems(one), *breaches(one), *self._changed(key, one)])
         owners[manager] = wanted
         self.objects[key] = one
         return one, fresh
@@ -137,7 +137,7 @@ def _refuse(one: Object, found: list[str]) -> None:
 @cache
 def _definitions() -> dict[str, Any]:
     package = Path(kubernetes_validate.__file__).parent
-    folder = package / "kubernetes-json-schema" / f"v{KUBERNETES}.0-local"
+    folder = package / "kubernetes-json-schema" / f"v{KUBERNETES_VERSION}.0-local"
     found: dict[str, Any] = json.loads((folder / "_definitions.json").read_text())["$defs"]
     return found
 
@@ -236,7 +236,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = urlsplit(self.path).path
         fixed: dict[str, Object] = {
-            "/version": {"major": "1", "minor": "37", "gitVersion": f"v{KUBERNETES}.0"},
+            "/version": {"major": "1", "minor": "37", "gitVersion": f"v{KUBERNETES_VERSION}.0"},
             "/api": {"kind": "APIVersions", "versions": ["v1"]},
             "/apis": {"kind": "APIGroupList", "apiVersion": "v1", "groups": _groups()},
             "/openapi/v3": {

@@ -63,3 +63,13 @@ def settings(overlay: str) -> dict[str, str]:
     """The ConfigMap that the application's settings come from."""
     data: dict[str, str] = only(overlay, "ConfigMap", "rehue-settings")["data"]
     return data
+
+
+def matches_selector(selector: Object, labels: dict[str, str]) -> bool:
+    """Return whether a label selector selects a pod with these labels."""
+    for expression in selector.get("matchExpressions", []):
+        value = labels.get(expression["key"])
+        if value is None or (expression["operator"] == "In" and value not in expression["values"]):
+            return False
+    required: dict[str, str] = selector.get("matchLabels", {})
+    return required.items() <= labels.items()

@@ -19,8 +19,16 @@ import pytest
 import yaml
 from paths import PHOTOS
 from prometheus_client.parser import text_string_to_metric_families
+from promql import (
+    GPU_SERIES,
+    OTHER_SERIES,
+    Selectors,
+    list_exported_metrics,
+    list_expressions,
+    list_queries,
+    list_rules,
+)
 from rendered import ROOT, only
-from test_k8s_watching import GPU, OTHERS, Selectors, exported, expressions, queries, rules
 
 from rehue_serve.embedded import EmbeddedTriton
 from rehue_serve.testing.servers import Server
@@ -50,7 +58,7 @@ def tried(promtool: str, folder: Path, tests: str) -> None:
 
 
 def test_every_alert_is_in_the_runbook_and_tried() -> None:
-    alerts = {rule["alert"] for rule in rules() if "alert" in rule}
+    alerts = {rule["alert"] for rule in list_rules() if "alert" in rule}
     guide = (ROOT / "docs" / "kubernetes.md").read_text()
     assert set(re.findall(r"^### (Rehue\w+)", guide, re.MULTILINE)) == alerts
     cases = [case for test in made_up() for case in test["alert_rule_test"]]
@@ -94,7 +102,7 @@ def samples(text: str, job: str, *, honor: bool) -> Iterator[Sample]:
     """What the PodMonitor of this name makes of a scrape; its own labels last where it honors."""
     added = TARGET | {"job": f"rehue/{job}", "instance": "10.0.0.2:8002"}
     yield Sample("up", added, 1)
-    names = asked() | exported().keys()
+    names = asked() | list_exported_metrics().keys()
     for family in text_string_to_metric_families(text):
         for one in family.samples:
             # The parser calls every counter _total, as OpenMetrics does; Prometheus does not.
@@ -110,8 +118,8 @@ def recorded(server: Server, triton: EmbeddedTriton) -> list[Sample]:
     photo = (PHOTOS / "skimage_astronaut.jpg").read_bytes()
     url = f"{server.http_url}/v1/colorize"
     assert httpx.post(url, content=photo, timeout=60).status_code == 200
-    wanted = [s for one in queries() for s in Selectors(one) if str(s.name).startswith("ray_")]
-    wanted += [s for name in exported() for s in Selectors(name)]
+    wanted = [s for one in list_queries() for s in Selectors(one) if str(s.name).startswith("ray_")]
+    wanted += [s for name in list_exported_metrics() for s in Selectors(name)]
     found: list[Sample] = []
     deadline = time.monotonic() + 60  # Ray gathers every 10 s
     while missing := [one for one in wanted if not any(map(functools.partial(chosen, one), found))]:
@@ -139,13 +147,13 @@ def chosen(selector: promql_parser.VectorSelector, one: Sample) -> bool:
 
 def asked() -> set[str]:
     """Every metric that an expression names."""
-    return {str(selector.name) for one in expressions() for selector in Selectors(one)}
+    return {str(selector.name) for one in list_expressions() for selector in Selectors(one)}
 
 
 def test_every_metric_exists(recorded: list[Sample]) -> None:
-    named = {rule["record"] for rule in rules() if "record" in rule}
+    named = {rule["record"] for rule in list_rules() if "record" in rule}
     assert len(asked()) > 16
-    assert asked() - GPU - OTHERS - named <= {one.name for one in recorded}
+    assert asked() - GPU_SERIES - OTHER_SERIES - named <= {one.name for one in recorded}
 
 
 def test_made_up_series_are_like_recorded_ones(recorded: list[Sample]) -> None:
@@ -172,9 +180,9 @@ def asks(expression: str, value: float) -> dict[str, Any]:
 
 
 def shown() -> Iterator[dict[str, Any]]:
-    """Every panel and trigger gives something, but for a GPU's."""
-    for one in queries():
-        if not {selector.name for selector in Selectors(one)} & GPU:
+    """Every panel and trigger gives something, but for a GPU_SERIES's."""
+    for one in list_queries():
+        if not {selector.name for selector in Selectors(one)} & GPU_SERIES:
             yield asks(f"count({one.replace('$namespace', 'rehue')}) > bool 0", 1)
 
 

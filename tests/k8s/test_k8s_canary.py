@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import rendered
 from apiserver import Cluster
+from manifest_schemas import list_problems
+from pod_security import list_violations
 from rendered import K8S, Object, every, only, pods
-from test_k8s_schemas import problems
-from test_k8s_security import violations
 
 from rehue_serve.settings import Settings
 
@@ -30,10 +30,10 @@ def routes(overlay: str) -> list[Object]:
 
 def test_the_second_installation_is_valid_and_apart() -> None:
     for one in rendered.objects("canary"):
-        assert problems(one) == []
+        assert list_problems(one) == []
         where = one["metadata"]["name" if one["kind"] == "Namespace" else "namespace"]
         assert where == "rehue-canary"
-    assert {role: list(violations(pod)) for role, pod in pods("canary").items()} == {
+    assert {role: list_violations(pod) for role, pod in pods("canary").items()} == {
         role: [] for role in ("ray-head", "ray-worker", "triton")
     }
     # The alerts are the first installation's, and its dashboard shows this one too.

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from admission import quantity
 from grpc_health.v1 import health_pb2
+from pod_security import list_violations
 from ray.serve.schema import ServeDeploySchema
 from rendered import (
     K8S,
@@ -27,7 +28,6 @@ from rendered import (
     pods,
 )
 from rendered import settings as variables
-from test_k8s_security import violations
 
 from rehue_client.v1 import rehue_pb2
 from rehue_serve import app, endpoints, http, local_ray, triton
@@ -289,7 +289,7 @@ def test_models_come_from_elsewhere_than_the_image(component: str, tmp_path: Pat
         assert {one["mountPath"]: one["name"] for one in container["volumeMounts"]}[source]
         assert container["args"][-1] == source
     assert bool(download) is (component == "model-bucket")
-    assert not list(violations(deployment["spec"]["template"]))
+    assert not list_violations(deployment["spec"]["template"])
 
 
 def render_with(component: str, folder: Path) -> list[Object]:

@@ -4,53 +4,12 @@ An unknown kind is a failure, and so is an unknown field anywhere.
 """
 
 import copy
-import json
 from collections.abc import Callable
 from typing import Any
 
-import jsonschema
-import kubernetes_validate
 import pytest
-from rendered import K8S, OVERLAYS, Object, objects, only
-
-KUBERNETES = "1.37"
-
-
-def problems(one: Object) -> list[str]:
-    """What an API server would refuse."""
-    try:
-        kubernetes_validate.validate(one, KUBERNETES, strict=True)
-    except kubernetes_validate.SchemaNotFoundError:
-        return _custom(one)
-    except kubernetes_validate.ValidationError as error:
-        return [f"{list(error.path)}: {error.message}"]
-    return []
-
-
-def _custom(one: Object) -> list[str]:
-    schema = K8S / "schemas" / f"{one['kind'].lower()}.json"
-    if not schema.is_file():
-        return [f"unknown kind {one['apiVersion']} {one['kind']}"]
-    checker = jsonschema.Draft7Validator(json.loads(schema.read_text()))
-    found = [f"{list(error.path)}: {error.message}" for error in checker.iter_errors(one)]
-    found += problems({"apiVersion": "v1", "kind": "ConfigMap", "metadata": one["metadata"]})
-    if not found and one["kind"] == "RayService":
-        found += _ray_pods(one["spec"]["rayClusterConfig"])
-    return found
-
-
-def _ray_pods(cluster: Object) -> list[str]:
-    """The schema of a RayService leaves pods and containers to Kubernetes' own."""
-    templates = [cluster["headGroupSpec"]["template"]]
-    templates += [group["template"] for group in cluster["workerGroupSpecs"]]
-    autoscaler = cluster.get("autoscalerOptions", {})
-    known = ("resources", "securityContext", "env", "envFrom", "volumeMounts")
-    container = {key: autoscaler[key] for key in known if key in autoscaler}
-    templates.append(
-        {"metadata": {}, "spec": {"containers": [{"name": "autoscaler", **container}]}}
-    )
-    pods = [{"apiVersion": "v1", "kind": "Pod", **template} for template in templates]
-    return [problem for pod in pods for problem in problems(pod)]
+from manifest_schemas import list_problems
+from rendered import OVERLAYS, objects, only
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -58,7 +17,7 @@ def test_every_object_is_valid(overlay: str) -> None:
     found = {
         f"{one['kind']} {one['metadata']['name']}": told
         for one in objects(overlay)
-        if (told := problems(one))
+        if (told := list_problems(one))
     }
     assert found == {}
 
@@ -119,6 +78,6 @@ def test_what_is_broken_is_found(what: str) -> None:
     kind, broken = BROKEN[what]
     name = {"PodMonitor": "rehue-ray", "BackendTrafficPolicy": "rehue-http"}.get(kind, "")
     one = copy.deepcopy(only("production", kind, name))
-    assert problems(one) == []
+    assert list_problems(one) == []
     broken(one)
-    assert problems(one)
+    assert list_problems(one)

@@ -1,58 +1,30 @@
 """Who may do what: Pod Security "restricted" for every pod, and who reaches whom."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from rendered import OVERLAYS, Object, containers, every, objects, only, pods, settings
+from pod_security import list_violations
+from rendered import (
+    OVERLAYS,
+    Object,
+    containers,
+    every,
+    matches_selector,
+    objects,
+    only,
+    pods,
+    settings,
+)
 
-# kubernetes.io, "Pod Security Standards", the profile "restricted" with "baseline" in it.
-VOLUMES = {
-    "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "image", "persistentVolumeClaim",
-    "projected", "secret",
-}  # fmt: skip
 # The autoscaler beside Ray's head is the only one that talks to the Kubernetes API.
 TOKENS = {("production", "ray-head")}
 
 
-def violations(pod: Object) -> Iterator[str]:
-    """The rules that a pod breaks, by Kubernetes' own names for them."""
-    spec = pod["spec"]
-    for shared in ("hostNetwork", "hostPID", "hostIPC"):
-        if spec.get(shared):
-            yield f"host namespaces: {shared}"
-    for volume in spec.get("volumes", []):
-        if not set(volume) - {"name"} <= VOLUMES:
-            yield f"volume types: {volume['name']}"
-    for container in containers(pod):
-        for rule in _broken(spec.get("securityContext", {}), container):
-            yield f"{rule}: {container['name']}"
-
-
-def _broken(pod: Object, container: Object) -> Iterator[str]:
-    own = container.get("securityContext", {})
-    both = pod | own
-    if own.get("privileged"):
-        yield "privileged containers"
-    if own.get("allowPrivilegeEscalation") is not False:
-        yield "privilege escalation"
-    if both.get("runAsNonRoot") is not True or both.get("runAsUser", 1) == 0:
-        yield "running as non-root"
-    if both.get("seccompProfile", {}).get("type") not in ("RuntimeDefault", "Localhost"):
-        yield "seccomp"
-    capabilities = own.get("capabilities", {})
-    if capabilities.get("drop") != ["ALL"] or set(capabilities.get("add", [])) - {
-        "NET_BIND_SERVICE"
-    }:
-        yield "capabilities"
-    if any("hostPort" in port for port in container.get("ports", [])):
-        yield "host ports"
-
-
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_pod_is_restricted(overlay: str) -> None:
-    assert {role: list(violations(pod)) for role, pod in pods(overlay).items()} == {
+    assert {role: list_violations(pod) for role, pod in pods(overlay).items()} == {
         role: [] for role in pods(overlay)
     }
     labels = only(overlay, "Namespace")["metadata"]["labels"]
@@ -64,12 +36,12 @@ def test_the_autoscaler_is_restricted_too() -> None:
     cluster = copy.deepcopy(only("production", "RayService")["spec"]["rayClusterConfig"])
     head, own = cluster["headGroupSpec"]["template"], cluster["autoscalerOptions"]
     pod = head | {"spec": head["spec"] | {"containers": [own | {"name": "autoscaler"}]}}
-    assert list(violations(pod)) == []
+    assert list_violations(pod) == []
     assert own["securityContext"]["readOnlyRootFilesystem"] is True
     volumes = {one["name"] for one in head["spec"]["volumes"]}
     assert {one["name"] for one in own["volumeMounts"]} <= volumes
     own["securityContext"].pop("capabilities")
-    assert list(violations(pod)) == ["capabilities: autoscaler"]
+    assert list_violations(pod) == ["capabilities: autoscaler"]
 
 
 Break = Callable[[Any], Any]
@@ -94,7 +66,7 @@ def _security(pod: Object) -> Object:
 def test_what_would_not_be_restricted_is_named(rule: str) -> None:
     pod = copy.deepcopy(pods("gpu")["triton"])
     BROKEN[rule](pod)
-    assert {broken.split(":")[0] for broken in violations(pod)} == {rule}
+    assert {broken.split(":")[0] for broken in list_violations(pod)} == {rule}
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -218,7 +190,7 @@ def _side(
         one["spec"]
         for one in every(overlay, "NetworkPolicy")
         if way.capitalize() in one["spec"]["policyTypes"]
-        and chosen(one["spec"]["podSelector"], own)
+        and matches_selector(one["spec"]["podSelector"], own)
     ]
     assert policies, "the policy for all pods is missing"
     peers = "to" if way == "egress" else "from"
@@ -232,18 +204,8 @@ def _side(
 
 def _peer(peer: Object, labels: dict[str, str], namespace: dict[str, str] | None) -> bool:
     where = peer.get("namespaceSelector")
-    there = namespace is None if where is None else chosen(where, namespace or {})
-    return there and chosen(peer.get("podSelector", {}), labels)
-
-
-def chosen(selector: Object, labels: dict[str, str]) -> bool:
-    """Whether a label selector chooses a pod with these labels."""
-    for one in selector.get("matchExpressions", []):
-        held = labels.get(one["key"])
-        if held is None or (one["operator"] == "In" and held not in one["values"]):
-            return False
-    wanted: dict[str, str] = selector.get("matchLabels", {})
-    return wanted.items() <= labels.items()
+    there = namespace is None if where is None else matches_selector(where, namespace or {})
+    return there and matches_selector(peer.get("podSelector", {}), labels)
 
 
 @pytest.mark.parametrize(("source", "target", "port", "where"), REACHED)
@@ -265,4 +227,4 @@ def test_every_selector_chooses_a_pod(overlay: str) -> None:
             selector = spec["podSelector"]
         else:
             continue
-        assert any(chosen(selector, each) for each in labels), one["metadata"]
+        assert any(matches_selector(selector, each) for each in labels), one["metadata"]

@@ -1,87 +1,25 @@
 """Alerts, dashboard, scaling and traces: what they name exists."""
 
-import json
 import shutil
 import subprocess
-from collections.abc import Iterator
-from typing import Any
 
-import promql_parser
 import pytest
 import yaml
-from ray.util.metrics import Histogram, Metric
-from rendered import K8S, KUBECTL, every, main, only, pods
-from test_k8s_security import chosen
+from promql import Selectors, list_exported_metrics, list_expressions, list_rules
+from rendered import K8S, KUBECTL, every, main, matches_selector, only, pods
 
-from rehue_serve import metrics, tracing
+from rehue_serve import tracing
 from rehue_serve.errors import get_reason_name
 from rehue_serve.http_errors import HTTP_STATUS
 from rehue_serve.settings import Settings
 
-# Triton's on a GPU alone (its user guide, "Metrics"); kube-state-metrics' and Prometheus' own.
-GPU = {"nv_gpu_utilization", "nv_gpu_memory_used_bytes", "nv_gpu_memory_total_bytes"}
-OTHERS = {
-    "up", "kube_pod_container_status_waiting_reason",
-    "kube_pod_init_container_status_waiting_reason", "kube_pod_container_status_restarts_total",
-}  # fmt: skip
 OUTCOMES = {"ok", "ABANDONED", *map(get_reason_name, HTTP_STATUS)}
 
 
-def rules() -> list[dict[str, Any]]:
-    return [
-        rule for group in only("gpu", "PrometheusRule")["spec"]["groups"] for rule in group["rules"]
-    ]
-
-
-def expressions() -> Iterator[str]:
-    yield from (rule["expr"] for rule in rules())
-    yield from queries()
-
-
-def queries() -> Iterator[str]:
-    """The dashboard's, and those that Tritons are counted by."""
-    dashboard = json.loads(only("gpu", "ConfigMap", "rehue-dashboard")["data"]["rehue.json"])
-    for panel in dashboard["panels"]:
-        yield from (target["expr"] for target in panel["targets"])
-    for scaled in every("production", "ScaledObject"):
-        yield from (trigger["metadata"]["query"] for trigger in scaled["spec"]["triggers"])
-
-
-class Selectors(list[promql_parser.VectorSelector]):
-    """Every series that an expression asks for."""
-
-    def __init__(self, expression: str) -> None:
-        super().__init__()
-        self._walk(promql_parser.parse(expression))
-
-    def _walk(self, node: Any) -> None:
-        if isinstance(node, promql_parser.VectorSelector):
-            self.append(node)
-        for name in ("expr", "lhs", "rhs", "param", "vector_selector"):
-            below = getattr(node, name, None)
-            if below is not None:
-                self._walk(below)
-        for below in getattr(node, "args", None) or []:
-            self._walk(below)
-
-
-def exported() -> dict[str, set[str]]:
-    """The application's metrics as Ray serves them, with their labels."""
-    found = {}
-    for metric in vars(metrics).values():
-        if isinstance(metric, Metric):
-            names = [metric.info["name"]]
-            if isinstance(metric, Histogram):
-                names = [f"{names[0]}_{part}" for part in ("bucket", "sum", "count")]
-            found |= {f"ray_{name}": set(metric.info["tag_keys"]) for name in names}
-    assert len(found) >= 5
-    return found
-
-
 def test_every_label_exists() -> None:
-    for expression in expressions():
+    for expression in list_expressions():
         for selector in Selectors(expression):
-            labels = exported().get(selector.name)
+            labels = list_exported_metrics().get(selector.name)
             for matcher in selector.matchers.matchers if labels is not None else []:
                 assert matcher.name in labels | {"namespace"}, expression
                 if matcher.name == "outcome":
@@ -91,7 +29,7 @@ def test_every_label_exists() -> None:
 def test_the_applications_labels_win() -> None:
     """Prometheus renames a series' label that the operator gives to its target too."""
     targets = {"container", "endpoint", "instance", "job", "namespace", "pod"}
-    if set.union(*exported().values()) & targets:
+    if set.union(*list_exported_metrics().values()) & targets:
         (entry,) = only("gpu", "PodMonitor", "rehue-ray")["spec"]["podMetricsEndpoints"]
         assert entry["honorLabels"] is True
 
@@ -102,7 +40,7 @@ def test_monitors_read_ports_that_are_there() -> None:
         for one in every(overlay, "PodMonitor"):
             (entry,) = one["spec"]["podMetricsEndpoints"]
             for role, pod in pods(overlay).items():
-                if chosen(one["spec"]["selector"], pod["metadata"]["labels"]):
+                if matches_selector(one["spec"]["selector"], pod["metadata"]["labels"]):
                     assert entry["port"] in [port["name"] for port in main(pod)["ports"]], role
                     read.add(role)
         assert read == {"ray-head", "ray-worker", "triton"}
@@ -119,7 +57,7 @@ def test_jobs_are_the_monitors() -> None:
     monitors = {f"rehue/{one['metadata']['name']}" for one in every("gpu", "PodMonitor")}
     asked = {
         matcher.value
-        for one in expressions()
+        for one in list_expressions()
         for selector in Selectors(one)
         for matcher in selector.matchers.matchers
         if matcher.name == "job"
@@ -129,7 +67,7 @@ def test_jobs_are_the_monitors() -> None:
 
 def test_every_series_is_of_one_installation() -> None:
     """A canary's photographs are not the first installation's; a job's name says it too."""
-    for expression in expressions():
+    for expression in list_expressions():
         for selector in Selectors(expression):
             given = {matcher.name: matcher.value for matcher in selector.matchers.matchers}
             whose = given.get("namespace") or given.get("job", "").partition("/")[0]
@@ -137,7 +75,7 @@ def test_every_series_is_of_one_installation() -> None:
 
 
 def test_the_plans_alert_names_the_containers() -> None:
-    (alert,) = [rule for rule in rules() if rule.get("alert") == "RehuePlanNotBuilt"]
+    (alert,) = [rule for rule in list_rules() if rule.get("alert") == "RehuePlanNotBuilt"]
     pod = only("gpu", "Deployment")["spec"]["template"]["spec"]
     held = {f"kube_pod_{kind}container_status_waiting_reason": {one["name"] for one in pod[where]}
             for kind, where in (("init_", "initContainers"), ("", "containers"))}  # fmt: skip

@@ -5,8 +5,8 @@ import subprocess
 import sys
 
 import psutil
+from serve_command import run_serve
 from systems import System
-from test_serve_command import run
 
 from rehue_serve import ports
 from rehue_serve.testing.servers import Server
@@ -56,7 +56,7 @@ def test_port_of_a_server_that_starts_is_refused() -> None:
     claimed = ports.claim_name(f"serves 127.0.0.1:{port}")
     assert claimed
     with claimed:
-        result = run(http_port=str(port))
+        result = run_serve(http_port=str(port))
     assert result.returncode == 1
     assert f"127.0.0.1:{port} cannot be used (another rehue serve" in result.stderr
     assert "Traceback" not in result.stderr

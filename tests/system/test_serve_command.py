@@ -6,7 +6,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import grpc
@@ -15,18 +14,10 @@ import psutil
 import pytest
 from PIL import Image
 from ray_node import call_ray
+from serve_command import run_serve
 
 from rehue_serve.embedded import EmbeddedTriton
 from rehue_serve.testing.servers import Server, start_server
-
-REHUE = str(Path(sys.executable).parent / "rehue")
-
-
-def run(**settings: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {f"REHUE_{name.upper()}": value for name, value in settings.items()}
-    return subprocess.run(
-        [REHUE, "serve"], env=environment, capture_output=True, text=True, timeout=60, check=False
-    )
 
 
 def test_line_to_try_works_as_printed(server: Server, tmp_path: Path) -> None:
@@ -110,7 +101,7 @@ def test_taken_port_is_named() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        result = run(http_port=port)
+        result = run_serve(http_port=port)
     assert result.returncode == 1
     assert f"127.0.0.1:{port} cannot be used" in result.stderr
     assert "REHUE_HTTP_PORT=" in result.stderr
@@ -126,7 +117,7 @@ def test_taken_port_is_named() -> None:
     ],
 )
 def test_wrong_setting_stops_the_start(name: str, value: str, words: str) -> None:
-    result = run(**{name.lower(): value})
+    result = run_serve(**{name.lower(): value})
     assert result.returncode == 1
     assert f"REHUE_{name}={value}" in result.stderr
     assert words in result.stderr
@@ -139,7 +130,7 @@ def test_models_that_do_not_load_are_explained(tmp_path: Path) -> None:
         zip(("http_port", "grpc_port", "metrics_port"), map(str, claim_free_ports(3)), strict=True)
     )
     (tmp_path / "rehue" / "1").mkdir(parents=True)
-    result = run(model_repository=str(tmp_path), **ports)
+    result = run_serve(model_repository=str(tmp_path), **ports)
     assert result.returncode == 1
     assert "Triton did not start" in result.stderr
     assert "rehue" in result.stderr

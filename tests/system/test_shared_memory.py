@@ -11,7 +11,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-from test_triton import client, colours
+from triton_calls import infer_random, open_client
 from tritonclient.grpc import service_pb2
 
 from rehue_serve import shared_memory
@@ -24,11 +24,11 @@ from rehue_serve.triton import TritonClient
 # Shares memory with the Triton at argv[1], says so, and waits to be killed.
 CRASHES = """
 import asyncio, sys
-from test_triton import client, colours
+from triton_calls import open_client, infer_random
 
 async def main():
-    async with client(sys.argv[1], shared_memory=True) as there:
-        await colours(there)
+    async with open_client(sys.argv[1], shared_memory=True) as there:
+        await infer_random(there)
         print("shared", flush=True)
         await asyncio.sleep(600)
 
@@ -49,8 +49,11 @@ async def regions(there: TritonClient) -> set[str]:
 
 async def test_nothing_is_left_at_the_end(triton: EmbeddedTriton) -> None:
     before = files()
-    async with client(triton.url, shared_memory=True) as there, client(triton.url) as other:
-        await asyncio.gather(*(colours(there, seed) for seed in range(20)))
+    async with (
+        open_client(triton.url, shared_memory=True) as there,
+        open_client(triton.url) as other,
+    ):
+        await asyncio.gather(*(infer_random(there, seed) for seed in range(20)))
         mine = files() - before
         assert 1 <= len(mine) <= 2  # one for each call under way
         assert mine <= await regions(there)
@@ -79,15 +82,15 @@ async def test_a_crash_leaves_nothing(triton: EmbeddedTriton) -> None:
     await asyncio.to_thread(crash, triton.url)
     left = files() - before
     assert left
-    async with client(triton.url, shared_memory=True) as there:
-        await colours(there)
+    async with open_client(triton.url, shared_memory=True) as there:
+        await infer_random(there)
         assert not left & (files() | await regions(there))
 
 
 async def test_triton_that_was_started_again_shares_again(tmp_path: Path) -> None:
     with SleepingTriton(tmp_path) as triton:
-        async with client(triton.url, shared_memory=True) as there:
-            await colours(there)
+        async with open_client(triton.url, shared_memory=True) as there:
+            await infer_random(there)
             before = await regions(there)
             # What a Triton knows after a start: none of the files.
             stub = there.endpoints.list_all()[0].stub
@@ -95,7 +98,7 @@ async def test_triton_that_was_started_again_shares_again(tmp_path: Path) -> Non
             while await regions(there):  # refused while Triton still holds what it just answered
                 with contextlib.suppress(grpc.RpcError):
                     await stub.SystemSharedMemoryUnregister(request)
-            await asyncio.gather(*(colours(there, seed) for seed in range(30)))
+            await asyncio.gather(*(infer_random(there, seed) for seed in range(30)))
             assert there.ready
             assert await regions(there)
             assert not before & await regions(there)
@@ -103,7 +106,7 @@ async def test_triton_that_was_started_again_shares_again(tmp_path: Path) -> Non
             await asyncio.to_thread(triton.start)
             while not there.ready:
                 await asyncio.sleep(0.05)
-            await asyncio.gather(*(colours(there, seed) for seed in range(30)))
+            await asyncio.gather(*(infer_random(there, seed) for seed in range(30)))
             assert await regions(there)
 
 
@@ -111,31 +114,31 @@ async def test_files_that_another_call_forgets_meanwhile_are_made_anew(
     triton: EmbeddedTriton, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     look = shared_memory._list_stale_regions
-    async with client(triton.url, shared_memory=True) as there:
+    async with open_client(triton.url, shared_memory=True) as there:
 
         async def forgotten(endpoint: Endpoint) -> list[str]:
             there._memory.forget(endpoint)
             return await look(endpoint)
 
         monkeypatch.setattr(shared_memory, "_list_stale_regions", forgotten)
-        assert isinstance(await colours(there, seconds=5), np.ndarray)
+        assert isinstance(await infer_random(there, seconds=5), np.ndarray)
         assert await regions(there)
 
 
 async def test_file_that_triton_may_still_write_into_is_not_used_again(tmp_path: Path) -> None:
     with SleepingTriton(tmp_path) as triton:
-        async with client(triton.url, shared_memory=True) as there:
-            await colours(there)
+        async with open_client(triton.url, shared_memory=True) as there:
+            await infer_random(there)
             before = await regions(there)
             triton.set_batch_seconds(1.0)
             with pytest.raises(DeadlineExceeded):
-                await colours(there, seconds=0.3)
+                await infer_random(there, seconds=0.3)
             triton.set_batch_seconds()
-            assert isinstance(await colours(there), np.ndarray)
+            assert isinstance(await infer_random(there), np.ndarray)
             assert not before & files()
             while before & await regions(there):  # until Triton is done with it
                 await asyncio.sleep(0.1)
-                await colours(there)
+                await infer_random(there)
 
 
 async def test_nothing_is_shared_across_hosts() -> None:

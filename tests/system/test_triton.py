@@ -1,13 +1,11 @@
 """The embedded Triton, and the way to it: real servers, killed and frozen where it matters."""
 
 import asyncio
-import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -17,40 +15,14 @@ import psutil
 import pytest
 from google.protobuf import text_format
 from paths import MODELS
+from triton_calls import create_input, get_deadline, infer_random, open_client
 from tritonclient.grpc import model_config_pb2
 
 from rehue_serve.embedded import SHARED_MEMORY, EmbeddedTriton, TritonFailed
-from rehue_serve.endpoints import Endpoints
 from rehue_serve.errors import DeadlineExceeded, Unavailable, UnknownModel
 from rehue_serve.testing.tritons import SleepingTriton
-from rehue_serve.triton import TritonClient
 
 NAMES = ["rehue", "rehue-free", "seed"]
-
-
-@contextlib.asynccontextmanager
-async def client(*urls: str, shared_memory: bool = False) -> AsyncIterator[TritonClient]:
-    endpoints = Endpoints(urls, model="rehue", limit=2)
-    triton = TritonClient(endpoints, default_model="rehue", shared_memory=shared_memory)
-    await triton.start()
-    try:
-        yield triton
-    finally:
-        await triton.close()
-
-
-def soon(seconds: float) -> float:
-    return asyncio.get_running_loop().time() + seconds
-
-
-def picture(spec: object, seed: int) -> np.ndarray:
-    shape = (1, spec.height, spec.width)
-    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
-
-
-async def colours(triton: TritonClient, seed: int = 0, seconds: float = 60.0) -> np.ndarray:
-    spec = await triton.models.get_spec("rehue")
-    return (await triton.infer(spec, picture(spec, seed), soon(seconds)))[0]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -60,10 +32,12 @@ async def test_output_is_the_onnx_files(
 ) -> None:
     """Photographs that share calls each get their own colours, as ONNX Runtime alone has them."""
     session = onnxruntime.InferenceSession(MODELS / name / "1" / "model.onnx")
-    async with client(triton.url, shared_memory=shared_memory) as there:
+    async with open_client(triton.url, shared_memory=shared_memory) as there:
         spec = await there.models.get_spec(name)
-        inputs = [picture(spec, seed) for seed in range(11)]
-        answers = await asyncio.gather(*(there.infer(spec, one, soon(60)) for one in inputs))
+        inputs = [create_input(spec, seed) for seed in range(11)]
+        answers = await asyncio.gather(
+            *(there.infer(spec, one, get_deadline(60)) for one in inputs)
+        )
     for input, (output, version) in zip(inputs, answers, strict=True):
         (expected,) = session.run(["ab"], {"lightness": input[None]})
         assert version == "1"
@@ -90,26 +64,26 @@ def test_configurations_agree(name: str) -> None:
 
 
 async def test_unknown_model(triton: EmbeddedTriton) -> None:
-    async with client(triton.url) as there:
+    async with open_client(triton.url) as there:
         with pytest.raises(UnknownModel, match="nothing"):
             await there.models.get_spec("nothing")
 
 
 async def test_models_are_listed(triton: EmbeddedTriton) -> None:
-    async with client(triton.url) as there:
+    async with open_client(triton.url) as there:
         models = await there.models.list_models()
     assert [(one["name"], one["state"]) for one in models] == [(name, "READY") for name in NAMES]
 
 
 async def test_deadline_ends_the_wait(triton: EmbeddedTriton) -> None:
-    async with client(triton.url) as there:
+    async with open_client(triton.url) as there:
         await there.models.get_spec("rehue")
         with pytest.raises(DeadlineExceeded):
-            await colours(there, seconds=0.002)
+            await infer_random(there, seconds=0.002)
 
 
 async def test_nobody_there_is_said_at_once() -> None:
-    async with client("127.0.0.1:9") as there:
+    async with open_client("127.0.0.1:9") as there:
         assert not there.ready
         with pytest.raises(Unavailable) as caught:
             await there.models.get_spec("rehue")
@@ -118,9 +92,9 @@ async def test_nobody_there_is_said_at_once() -> None:
 
 async def test_killed_triton_costs_no_photograph(triton: EmbeddedTriton) -> None:
     with EmbeddedTriton(MODELS, models=("rehue",)) as other:
-        async with client(triton.url, other.url) as there:
-            await colours(there)
-            work = [asyncio.create_task(colours(there, seed)) for seed in range(60)]
+        async with open_client(triton.url, other.url) as there:
+            await infer_random(there)
+            work = [asyncio.create_task(infer_random(there, seed)) for seed in range(60)]
             await asyncio.sleep(0.3)
             os.kill(other.pid, signal.SIGKILL)
             assert all(isinstance(one, np.ndarray) for one in await asyncio.gather(*work))
@@ -128,11 +102,11 @@ async def test_killed_triton_costs_no_photograph(triton: EmbeddedTriton) -> None
 
 async def test_frozen_triton_costs_no_photograph(triton: EmbeddedTriton) -> None:
     with EmbeddedTriton(MODELS, models=("rehue",)) as other:
-        async with client(triton.url, other.url) as there:
-            await colours(there)
+        async with open_client(triton.url, other.url) as there:
+            await infer_random(there)
             os.kill(other.pid, signal.SIGSTOP)
             try:
-                await asyncio.gather(*(colours(there, seed) for seed in range(20)))
+                await asyncio.gather(*(infer_random(there, seed) for seed in range(20)))
             finally:
                 os.kill(other.pid, signal.SIGCONT)
 
@@ -140,20 +114,20 @@ async def test_frozen_triton_costs_no_photograph(triton: EmbeddedTriton) -> None
 async def test_single_triton_is_found_again() -> None:
     first = EmbeddedTriton(MODELS, models=("rehue",))
     with first:
-        async with client(first.url) as there:
-            await colours(there)
+        async with open_client(first.url) as there:
+            await infer_random(there)
             os.kill(first.pid, signal.SIGKILL)
             while there.ready:
                 await asyncio.sleep(0.05)
             with pytest.raises(Unavailable):
-                await colours(there)
+                await infer_random(there)
             first.stop()
             await asyncio.to_thread(first.start)
             began = time.monotonic()
             while not there.ready:
                 await asyncio.sleep(0.05)
             assert time.monotonic() - began < 5
-            await colours(there)
+            await infer_random(there)
 
 
 def test_killed_triton_leaves_no_shared_memory(tmp_path: Path) -> None:
@@ -202,11 +176,11 @@ async def test_triton_does_not_work_for_nobody(triton: EmbeddedTriton) -> None:
         return sum(float(one.split()[-1]) for one in text.splitlines() if one.startswith(start))
 
     names = ("exec_count", "compute_infer_duration_us", "queue_duration_us")
-    async with client(triton.url) as there:
-        await colours(there)
+    async with open_client(triton.url) as there:
+        await infer_random(there)
         before = {name: metric(name) for name in names}
         # The first call keeps Triton busy, so that the second waits in its queue.
-        work = [asyncio.create_task(colours(there, seed)) for seed in range(16)]
+        work = [asyncio.create_task(infer_random(there, seed)) for seed in range(16)]
         await asyncio.sleep(0.05)
         for one in work:
             one.cancel()

@@ -1,7 +1,6 @@
 """Plans: built, compared, kept, refused; with a stand-in for TensorRT's builder only."""
 
 import ctypes
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,16 +10,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
-from paths import MODELS, PHOTOS
+from plan_models import FAST_OPTIONS, copy_model, scale_output
 from standin import H100, HostCuda, tensorrt
 
 import rehue_training.plan.tensorrt
-from rehue_core.lab import UInt8
 from rehue_training.plan import identity, parity, plans, precision
 from rehue_training.plan.gpu_runners import product_onnx
 from rehue_training.plan.identity import PlanRefused
-from rehue_training.plan.plans import Options
 from rehue_training.plan.tensorrt import load_on_first_gpu
 from rehue_training.plan.tensorrt_package import (
     BuildFailed,
@@ -29,35 +25,16 @@ from rehue_training.plan.tensorrt_package import (
     refuse_other_release,
 )  # fmt: skip
 
-CHEAP = Options(photographs=lambda: [a_face()])
-
-
-def a_face() -> UInt8:
-    """A part of a photograph: CIEDE2000 of the whole would take most of these tests' time."""
-    (whole,) = parity.photographs([PHOTOS / "mpl_grace_hopper.jpg"])
-    return np.ascontiguousarray(whole[40:168, 120:248])
-
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """The folder of a model as it is committed, but quick: of one greatest batch of 2."""
-    return committed(tmp_path / "repository")
-
-
-def committed(repository: Path, name: str = "rehue") -> Path:
-    folder = repository / name
-    shutil.copytree(MODELS / name / "configs", folder / "configs")
-    (folder / "1").mkdir()
-    shutil.copy(MODELS / name / "1" / "model.onnx", folder / "1")
-    config = folder / "configs" / "gpu.pbtxt"
-    text = config.read_text().replace("max_batch_size: 32", "max_batch_size: 2")
-    config.write_text(text.replace("\n    batch_size: 32", "\n    batch_size: 2"))
-    return folder
+    return copy_model(tmp_path / "repository")
 
 
 def test_a_plan_is_built_once(model: Path) -> None:
     engine = tensorrt()
-    first, second = (plans.ensure(model, engine, CHEAP) for _ in range(2))
+    first, second = (plans.ensure(model, engine, FAST_OPTIONS) for _ in range(2))
     assert (first.built, second.built, len(engine.module.builds)) == (True, False, 1)
     assert "does not exist" in str(first.refused)
     assert second.refused is None
@@ -75,8 +52,8 @@ def test_a_plan_is_built_once(model: Path) -> None:
 
 @pytest.mark.parametrize("part", ["driver", "gpu", "tensorrt", "onnx", "precision", "max batch"])
 def test_what_changed_is_said_and_built_again(model: Path, part: str) -> None:
-    plans.ensure(model, tensorrt(), CHEAP)
-    engine, options = tensorrt(), CHEAP
+    plans.ensure(model, tensorrt(), FAST_OPTIONS)
+    engine, options = tensorrt(), FAST_OPTIONS
     if part == "driver":
         engine = tensorrt(replace(H100, driver="600.1"))
     elif part == "gpu":
@@ -84,7 +61,7 @@ def test_what_changed_is_said_and_built_again(model: Path, part: str) -> None:
     elif part == "tensorrt":
         engine = tensorrt(version="10.16.1.11")
     elif part == "precision":
-        options = replace(CHEAP, precision="fp32")
+        options = replace(FAST_OPTIONS, precision="fp32")
     elif part == "onnx":
         rescale(model / "1" / "model.onnx", 0.9)
     else:
@@ -100,34 +77,25 @@ def test_what_changed_is_said_and_built_again(model: Path, part: str) -> None:
 
 def rescale(path: Path, factor: float) -> None:
     """Another network: its chroma scaled."""
-    path.write_bytes(rescaled(path.read_bytes(), factor))
-
-
-def rescaled(model: bytes, factor: float) -> bytes:
-    proto = onnx.load_model_from_string(model)
-    for weight in proto.graph.initializer:
-        if weight.name.startswith("ab_unit"):
-            value = numpy_helper.to_array(weight) * np.float32(factor)
-            weight.CopyFrom(numpy_helper.from_array(np.asarray(value, np.float32), weight.name))
-    return bytes(proto.SerializeToString())
+    path.write_bytes(scale_output(path.read_bytes(), factor))
 
 
 def test_other_code_for_the_precision_makes_another_plan(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plans.ensure(model, tensorrt(), CHEAP)
+    plans.ensure(model, tensorrt(), FAST_OPTIONS)
     monkeypatch.setattr(precision, "code", lambda: "changed")
     with pytest.raises(PlanRefused, match=r"precision was fp16 as of .*, here it is fp16 as of"):
-        plans.check(model, tensorrt(), CHEAP)
+        plans.check(model, tensorrt(), FAST_OPTIONS)
 
 
 @pytest.mark.parametrize("factor", [1.5, np.nan])
 def test_a_plan_whose_colours_are_off_is_refused(model: Path, factor: float) -> None:
-    good = plans.ensure(model, tensorrt(), CHEAP)
-    other = tensorrt(replace(H100, driver="600.1"), change=lambda it: rescaled(it, factor))
+    good = plans.ensure(model, tensorrt(), FAST_OPTIONS)
+    other = tensorrt(replace(H100, driver="600.1"), change=lambda it: scale_output(it, factor))
     with pytest.raises(PlanRefused, match=r"rehue is refused: ab_mean is .* at most 0\.1 is all"):
-        plans.ensure(model, other, CHEAP)
-    assert plans.check(model, tensorrt(), CHEAP).record == good.record
+        plans.ensure(model, other, FAST_OPTIONS)
+    assert plans.check(model, tensorrt(), FAST_OPTIONS).record == good.record
 
 
 def test_a_plan_of_other_tensors_is_refused(model: Path) -> None:
@@ -140,7 +108,7 @@ def test_a_plan_of_other_tensors_is_refused(model: Path) -> None:
         return bytes(proto.SerializeToString())
 
     with pytest.raises(PlanRefused, match="ab is float32, its configuration says float16"):
-        plans.ensure(model, tensorrt(change=single), CHEAP)
+        plans.ensure(model, tensorrt(change=single), FAST_OPTIONS)
 
 
 def test_profiles_are_as_many_as_the_configuration_names(model: Path) -> None:
@@ -166,17 +134,17 @@ def test_profiles_are_as_many_as_the_configuration_names(model: Path) -> None:
 
 def test_a_plan_of_other_profiles_is_refused(model: Path) -> None:
     engine, config = tensorrt(), model / "configs" / "gpu.pbtxt"
-    plans.ensure(model, engine, CHEAP)
+    plans.ensure(model, engine, FAST_OPTIONS)
     config.write_text(config.read_text().replace('profile: [ "0", "1" ]', 'profile: [ "0" ]'))
     with pytest.raises(PlanRefused, match="it has 2 optimisation profiles instead of 1"):
-        plans.compare(model, engine, (model / "1" / "model.plan").read_bytes(), CHEAP)
+        plans.compare(model, engine, (model / "1" / "model.plan").read_bytes(), FAST_OPTIONS)
 
 
 def test_a_build_that_fails_leaves_the_old_plan(model: Path) -> None:
-    good = plans.ensure(model, tensorrt(), CHEAP)
+    good = plans.ensure(model, tensorrt(), FAST_OPTIONS)
     with pytest.raises(BuildFailed, match="could not build"):
-        plans.ensure(model, tensorrt(version="12", change=lambda it: None), CHEAP)
-    assert plans.check(model, tensorrt(), CHEAP).record == good.record
+        plans.ensure(model, tensorrt(version="12", change=lambda it: None), FAST_OPTIONS)
+    assert plans.check(model, tensorrt(), FAST_OPTIONS).record == good.record
 
 
 def test_an_onnx_file_that_tensorrt_does_not_take_is_said(model: Path) -> None:
@@ -185,20 +153,20 @@ def test_an_onnx_file_that_tensorrt_does_not_take_is_said(model: Path) -> None:
     proto.graph.node[-1].op_type = "Nonsense"
     path.write_bytes(proto.SerializeToString())
     with pytest.raises(BuildFailed, match="does not take the ONNX file"):
-        plans.ensure(model, tensorrt(), replace(CHEAP, precision="fp32"))
+        plans.ensure(model, tensorrt(), replace(FAST_OPTIONS, precision="fp32"))
 
 
 def test_a_file_that_is_no_onnx_file_is_said(model: Path) -> None:
     path = model / "1" / "model.onnx"
     path.write_bytes(path.read_bytes()[:100_000])
     with pytest.raises(ValueError, match="the ONNX file is cut short or is none"):
-        plans.ensure(model, tensorrt(), CHEAP)
+        plans.ensure(model, tensorrt(), FAST_OPTIONS)
 
 
 def test_a_configuration_that_is_none_is_said(model: Path) -> None:
     (model / "configs" / "gpu.pbtxt").write_text('name: "rehue" max_batch: 3')
     with pytest.raises(ValueError, match=r"gpu\.pbtxt is no model configuration: .*max_batch"):
-        plans.ensure(model, tensorrt(), CHEAP)
+        plans.ensure(model, tensorrt(), FAST_OPTIONS)
 
 
 @pytest.mark.parametrize(
@@ -211,16 +179,16 @@ def test_a_configuration_that_is_none_is_said(model: Path) -> None:
 )
 def test_what_tensorrt_does_not_give_is_said(model: Path, null: str, told: str) -> None:
     """A driver too old for the library's CUDA, and a GPU that is full."""
-    good = plans.ensure(model, tensorrt(), CHEAP)
+    good = plans.ensure(model, tensorrt(), FAST_OPTIONS)
     other = tensorrt(replace(H100, driver="580.82.07"), null=null)
     with pytest.raises(BuildFailed, match=told):
-        plans.ensure(model, other, replace(CHEAP, compatibility="ampere-plus"))
-    assert plans.check(model, tensorrt(), CHEAP).record == good.record
+        plans.ensure(model, other, replace(FAST_OPTIONS, compatibility="ampere-plus"))
+    assert plans.check(model, tensorrt(), FAST_OPTIONS).record == good.record
 
 
 def test_the_builder_is_told_everything(model: Path) -> None:
     engine = tensorrt()
-    plans.ensure(model, engine, replace(CHEAP, compatibility="ampere-plus", level=1))
+    plans.ensure(model, engine, replace(FAST_OPTIONS, compatibility="ampere-plus", level=1))
     ((network, config),) = engine.module.builds
     assert network.flags == 1 << engine.module.NetworkDefinitionCreationFlag.STRONGLY_TYPED
     assert network.onnx == precision.at((model / "1" / "model.onnx").read_bytes(), "fp16")
@@ -236,19 +204,19 @@ def test_the_builder_is_told_everything(model: Path) -> None:
 
 def test_tensorrt_8_is_told_what_its_onnx_cannot_say(model: Path) -> None:
     engine = tensorrt(version="8.6.0")
-    plans.ensure(model, engine, CHEAP)
+    plans.ensure(model, engine, FAST_OPTIONS)
     ((network, config),) = engine.module.builds
     assert network.flags == 1 << engine.module.NetworkDefinitionCreationFlag.EXPLICIT_BATCH
     assert config.flags == {"TF32", "FP16"}
     assert config.builder_optimization_level == 3
     assert config.tactic_sources == 0b11000
     with pytest.raises(BuildFailed, match=r"8\.6\.0 has no compatibility level same-compute"):
-        plans.ensure(model, engine, replace(CHEAP, compatibility="same-compute-capability"))
+        plans.ensure(model, engine, replace(FAST_OPTIONS, compatibility="same-compute-capability"))
 
 
 def test_fp32_is_not_tf32(model: Path) -> None:
     engine = tensorrt()
-    plans.ensure(model, engine, replace(CHEAP, precision="fp32"))
+    plans.ensure(model, engine, replace(FAST_OPTIONS, precision="fp32"))
     assert engine.module.builds[0][1].flags == set()
 
 
@@ -256,7 +224,7 @@ def test_fp32_is_not_tf32(model: Path) -> None:
 def test_what_was_timed_is_kept_for_other_weights(
     model: Path, tmp_path: Path, cache: str | None
 ) -> None:
-    options = replace(CHEAP, cache=cache and tmp_path / cache)
+    options = replace(FAST_OPTIONS, cache=cache and tmp_path / cache)
     plans.ensure(model, tensorrt(), options)
     rescale(model / "1" / "model.onnx", 0.9)
     plans.ensure(model, tensorrt(), options)
@@ -277,20 +245,20 @@ def test_an_onnx_file_replaced_while_another_builds_is_not_built(
 
     monkeypatch.setattr(plans, "locked", locked)
     with pytest.raises(PlanRefused, match="the ONNX file of rehue was replaced meanwhile"):
-        plans.ensure(model, tensorrt(), CHEAP)
+        plans.ensure(model, tensorrt(), FAST_OPTIONS)
     assert not (model / "1" / "model.plan").exists()
 
 
 def test_a_plan_beyond_todays_tolerance_is_built_again(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = plans.ensure(model, tensorrt(), CHEAP).record.parity["ab_largest"]
+    found = plans.ensure(model, tensorrt(), FAST_OPTIONS).record.parity["ab_largest"]
     stricter = replace(parity.TOLERANCE, ab_largest=found / 2)
     monkeypatch.setattr(plans, "TOLERANCE", stricter)
     with pytest.raises(PlanRefused, match="no longer near enough: ab_largest is"):
-        plans.check(model, tensorrt(), CHEAP)
+        plans.check(model, tensorrt(), FAST_OPTIONS)
     with pytest.raises(PlanRefused, match=r"the plan built from .* is refused: ab_largest is"):
-        plans.ensure(model, tensorrt(), CHEAP)
+        plans.ensure(model, tensorrt(), FAST_OPTIONS)
 
 
 @pytest.mark.parametrize("null", ["", "timing cache"])
@@ -304,8 +272,8 @@ def test_a_timing_cache_of_another_gpu_is_left(null: str) -> None:
 
 def test_nodes_with_unlike_gpus_share_a_cache(model: Path, tmp_path: Path) -> None:
     """Each node's own repository gets its own plan; the cache keeps both."""
-    options = replace(CHEAP, cache=tmp_path / "cache")
-    nodes = [committed(tmp_path / name) for name in ("one", "two", "three")]
+    options = replace(FAST_OPTIONS, cache=tmp_path / "cache")
+    nodes = [copy_model(tmp_path / name) for name in ("one", "two", "three")]
     a10 = replace(H100, name="NVIDIA A10", compute_capability="8.6")
     outcomes = [
         plans.ensure(node, tensorrt(gpu), options)
@@ -318,10 +286,10 @@ def test_nodes_with_unlike_gpus_share_a_cache(model: Path, tmp_path: Path) -> No
 
 
 def test_gpus_that_may_share_a_plan_share_the_caches(model: Path, tmp_path: Path) -> None:
-    options = replace(CHEAP, cache=tmp_path / "cache", compatibility="ampere-plus")
+    options = replace(FAST_OPTIONS, cache=tmp_path / "cache", compatibility="ampere-plus")
     a10 = tensorrt(replace(H100, name="NVIDIA A10", compute_capability="8.6"))
     assert plans.ensure(model, tensorrt(), options).built
-    other = committed(tmp_path / "other")
+    other = copy_model(tmp_path / "other")
     with pytest.raises(ValueError, match="at least one array"):  # compared there too, on none
         plans.ensure(other, a10, replace(options, photographs=list))
     assert not (other / "1" / "model.plan").exists()

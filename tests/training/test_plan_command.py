@@ -12,8 +12,8 @@ from typing import Any
 import cv2
 import onnx
 import pytest
+from plan_models import FAST_OPTIONS, copy_model, load_face, scale_output
 from standin import tensorrt
-from test_plan import CHEAP, a_face, committed, rescaled
 
 from rehue_training.plan import command as plan_command
 from rehue_training.plan import gpu_check
@@ -38,7 +38,7 @@ def rehue(*words: str, at: Path) -> "subprocess.CompletedProcess[str]":
 
 @pytest.mark.skipif(has_driver(), reason="for machines without a GPU")
 def test_without_a_gpu_each_command_says_what_it_needs(tmp_path: Path) -> None:
-    committed(tmp_path / "model_repository")
+    copy_model(tmp_path / "model_repository")
     plan, check = (rehue(word, at=tmp_path) for word in ("plan", "gpu-check"))
     assert (plan.returncode, check.returncode) == (4, 4)
     assert plan.stderr == (
@@ -50,7 +50,7 @@ def test_without_a_gpu_each_command_says_what_it_needs(tmp_path: Path) -> None:
 
 
 def test_a_model_that_is_not_there_is_said(tmp_path: Path) -> None:
-    committed(tmp_path / "model_repository")
+    copy_model(tmp_path / "model_repository")
     done = rehue("plan", "nothing", at=tmp_path)
     assert done.returncode == 1
     assert "no nothing with configs/gpu.pbtxt in model_repository" in done.stderr
@@ -68,9 +68,9 @@ QUICK = Effort(seconds=0, side=64, copied=1 << 20, runs=3, together=2)
 
 
 def test_the_check_measures_every_batch_beside_the_ceiling(tmp_path: Path) -> None:
-    model = committed(tmp_path)
+    model = copy_model(tmp_path)
     engine = tensorrt()
-    options = replace(CHEAP, level=2)
+    options = replace(FAST_OPTIONS, level=2)
     *_, result = gpu_check.check([model], options, on=TensorRTRunner(engine), effort=QUICK)
     assert json.loads(json.dumps(result)) == result
     best, found = result["ceiling"], result["models"]["rehue"]
@@ -101,7 +101,7 @@ def checked(
     parser = argparse.ArgumentParser()
     plan_command.add_commands(parser.add_subparsers())
     photo = repository / "face.png"
-    cv2.imwrite(str(photo), a_face()[..., ::-1])
+    cv2.imwrite(str(photo), load_face()[..., ::-1])
     words = ["--seconds", "0", "--photos", str(photo)]
     places = ["--repository", str(repository), "--out", str(repository / "check.json")]
     arguments = parser.parse_args(["gpu-check", *words, *places])
@@ -120,10 +120,10 @@ def test_a_model_that_is_not_measured_leaves_the_others(
     def change(plan: bytes) -> bytes | None:
         if onnx.load_model_from_string(plan).graph.name != "rehue":
             return plan
-        return rescaled(plan, 1.5) if reason == "refused" else None
+        return scale_output(plan, 1.5) if reason == "refused" else None
 
     for name in ("rehue", "seed"):
-        committed(tmp_path, name)
+        copy_model(tmp_path, name)
     ended, result = checked(tmp_path, tensorrt(change=change), monkeypatch)
     assert ended == code
     bad, good = result["models"]["rehue"], result["models"]["seed"]
@@ -139,7 +139,7 @@ def test_a_check_that_is_ended_leaves_what_it_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("rehue", "seed"):
-        committed(tmp_path, name)
+        copy_model(tmp_path, name)
     built = []
 
     def change(plan: bytes) -> bytes:

@@ -10,6 +10,7 @@ import pytest
 import tritonclient.grpc as grpc
 from google.protobuf import text_format
 from paths import MODELS
+from plan_models import infer, replace_backend
 from tritonclient.grpc import model_config_pb2
 
 from rehue_serve.embedded import EmbeddedTriton
@@ -21,17 +22,6 @@ ONNX_TYPES = {
     "tensor(float16)": model_config_pb2.TYPE_FP16,
 }
 # All that a Triton without a GPU cannot take as it stands.
-SWAPPED = {
-    'backend: "tensorrt"\nplatform: "tensorrt_plan"': 'backend: "onnxruntime"',
-    'kind: KIND_GPU count: 2 profile: [ "0", "1" ]': "kind: KIND_CPU count: 2",
-}
-
-
-def swap(text: str) -> str:
-    for there, here in SWAPPED.items():
-        assert text.count(there) == 1
-        text = text.replace(there, here)
-    return text
 
 
 def read(name: str, kind: str = "gpu") -> model_config_pb2.ModelConfig:
@@ -46,7 +36,7 @@ def swapped_repository(path: Path) -> Path:
         (path / name / "configs").mkdir()
         shutil.copy(MODELS / name / "1" / "model.onnx", path / name / "1" / "model.onnx")
         text = (MODELS / name / "configs" / "gpu.pbtxt").read_text()
-        (path / name / "configs" / "gpu.pbtxt").write_text(swap(text))
+        (path / name / "configs" / "gpu.pbtxt").write_text(replace_backend(text))
     return path
 
 
@@ -82,7 +72,8 @@ def test_triton_keeps_every_field(gpu_triton: EmbeddedTriton, name: str) -> None
     running.ClearField("platform")
     running.ClearField("runtime")
     written = text_format.Parse(
-        swap((MODELS / name / "configs" / "gpu.pbtxt").read_text()), model_config_pb2.ModelConfig()
+        replace_backend((MODELS / name / "configs" / "gpu.pbtxt").read_text()),
+        model_config_pb2.ModelConfig(),
     )
     for field in written.DESCRIPTOR.fields:
         if field.name == "instance_group":
@@ -171,11 +162,3 @@ def test_what_makes_triton_slow_or_wrong_is_refused(unsafe: str) -> None:
     text_format.Merge(unsafe, config)
     with pytest.raises(AssertionError):
         refuse_unsafe(config)
-
-
-def infer(url: str, name: str, counts: np.ndarray) -> list[np.ndarray]:
-    with grpc.InferenceServerClient(url) as client:
-        tensor = grpc.InferInput("lightness", counts.shape, "UINT8")
-        tensor.set_data_from_numpy(counts)
-        answer = client.infer(name, [tensor])
-        return [answer.as_numpy("ab")]

@@ -9,8 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper, shape_inference
 from paths import MODELS, PHOTOS
+from plan_models import copy_model
 from standin import H100, tensorrt
-from test_plan import committed
 
 from rehue_core import spec
 from rehue_training.plan import cost, parity, plans, precision, quantize
@@ -96,7 +96,7 @@ def test_int8_moves_fewer_bytes(quantized: tuple[str, str, bytes]) -> None:
 
 
 def test_a_plan_says_what_it_was_calibrated_on(tmp_path: Path) -> None:
-    model, engine = committed(tmp_path / "repository"), tensorrt()
+    model, engine = copy_model(tmp_path / "repository"), tensorrt()
     built = plans.ensure(model, engine, QUICK)
     assert " calibrated on 5 photographs (" in built.record.identity.precision
     assert engine.module.builds[0][1].flags == {"TF32"}  # the rest is in the graph
@@ -109,7 +109,7 @@ def test_colours_that_quantization_loses_are_refused(
 ) -> None:
     """The depthwise convolutions, which are left alone for this very reason."""
     monkeypatch.setattr(quantize, "_dense", lambda node: True)
-    model = committed(tmp_path / "repository")
+    model = copy_model(tmp_path / "repository")
     with pytest.raises(PlanRefused, match=r"ciede2000 is \d\.\d+, at most 0\.5 is allowed"):
         plans.ensure(model, tensorrt(), QUICK)
     assert not (model / "1" / "model.plan").exists()
@@ -117,7 +117,7 @@ def test_colours_that_quantization_loses_are_refused(
 
 def test_int8_needs_photographs(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="int8 needs photographs to calibrate on"):
-        plans.ensure(committed(tmp_path / "r"), tensorrt(), replace(OPTIONS, calibration=()))
+        plans.ensure(copy_model(tmp_path / "r"), tensorrt(), replace(OPTIONS, calibration=()))
 
 
 @pytest.mark.parametrize(
@@ -138,6 +138,6 @@ def test_what_cannot_run_is_refused_before_the_work(
     told: str,
 ) -> None:
     monkeypatch.delattr(precision, "at")  # which calibrates for minutes
-    model = committed(tmp_path / "repository")
+    model = copy_model(tmp_path / "repository")
     with pytest.raises(BuildFailed, match=told):
         plans.ensure(model, tensorrt(gpu, version=version), replace(QUICK, precision=kind))

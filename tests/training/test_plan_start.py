@@ -17,8 +17,7 @@ import onnxruntime
 import psutil
 import pytest
 from paths import MODELS, PHOTOS, ROOT
-from test_plan import a_face, committed
-from test_plan_config import infer, swap
+from plan_models import copy_model, infer, load_face, replace_backend
 
 from rehue_serve import embedded
 from rehue_serve.embedded import EmbeddedTriton
@@ -83,10 +82,10 @@ class Image:
 
 @pytest.fixture
 def image(tmp_path: Path) -> Image:
-    cv2.imwrite(str(tmp_path / "face.png"), a_face()[..., ::-1])
-    model = committed(tmp_path / "models")
+    cv2.imwrite(str(tmp_path / "face.png"), load_face()[..., ::-1])
+    model = copy_model(tmp_path / "models")
     config = model / "configs" / "gpu.pbtxt"
-    config.write_text(swap(config.read_text()))
+    config.write_text(replace_backend(config.read_text()))
     wheel, commands = embedded._find_wheel(), tmp_path / "commands"
     commands.mkdir()
     backends = embedded._copy_backends(wheel, tmp_path)
@@ -233,7 +232,7 @@ def test_only_the_models_asked_for_are_copied_built_and_served(image: Image) -> 
     code, told = image.run("serve", REHUE_MODELS="rehue", **places)
     assert code == 2
     assert told.endswith("/target holds rehue-free, which REHUE_MODELS does not name\n")
-    committed(image.path / "models", "seed")
+    copy_model(image.path / "models", "seed")
     assert image.run("prepare", REHUE_MODELS="rehue")[0] == 0
     built = (image.path / "models").glob("*/1/model.plan")
     assert [path.parts[-3] for path in built] == ["rehue"]
