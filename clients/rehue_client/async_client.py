@@ -48,10 +48,13 @@ class AsyncClient(Session[LoopKey, Transport]):
         strength: float = 1.0,
         format: str = "auto",
         quality: int | None = None,
+        metadata: str = "keep",
         timeout: float | None = None,
     ) -> Picture:
         """Colorize one photograph; see `Client.colorize`."""
-        options = Options(model=model, strength=strength, format=format, quality=quality)
+        options = Options(
+            model=model, strength=strength, format=format, quality=quality, metadata=metadata
+        )
         return await self._colorize_source(read_source, source, options, timeout)
 
     def colorize_many(
@@ -63,6 +66,7 @@ class AsyncClient(Session[LoopKey, Transport]):
         strength: float = 1.0,
         format: str = "auto",
         quality: int | None = None,
+        metadata: str = "keep",
         timeout: float | None = None,
     ) -> AsyncGenerator[Result, None]:
         """Colorize any number of photographs; see `Client.colorize_many`.
@@ -71,7 +75,9 @@ class AsyncClient(Session[LoopKey, Transport]):
         cancels the requests in flight.
         """
         check_many(sources, concurrency)
-        options = Options(model=model, strength=strength, format=format, quality=quality)
+        options = Options(
+            model=model, strength=strength, format=format, quality=quality, metadata=metadata
+        )
         return self._yield_results(sources, concurrency, options, timeout)
 
     async def models(self, *, timeout: float | None = None) -> list[Model]:

@@ -54,6 +54,7 @@ class Client(Session[Target, Transport]):
         strength: float = 1.0,
         format: str = "auto",
         quality: int | None = None,
+        metadata: str = "keep",
         timeout: float | None = None,
     ) -> Picture:
         """Colorize one photograph.
@@ -66,15 +67,18 @@ class Client(Session[Target, Transport]):
             model: name of the model; None for the server's default.
             strength: factor on chroma, 0 to 2.
             format: ``jpeg``, ``png``, ``webp``, ``tiff``, or ``auto``: that of the
-                source.
+                source, or one near it for formats that are only read.
             quality: of JPEG and WebP, 1 to 100; None for the server's default.
+            metadata: ``keep``, or ``none`` to strip EXIF, IPTC, XMP and resolution.
             timeout: seconds, retries included; None for the client's default.
 
         Raises:
             RehueError: a subclass listed in `rehue_client.errors`.
             TypeError: ``source`` has an unsupported type.
         """
-        options = Options(model=model, strength=strength, format=format, quality=quality)
+        options = Options(
+            model=model, strength=strength, format=format, quality=quality, metadata=metadata
+        )
         image = read_source(source, self._max_bytes)
         return self._colorize_bytes(image, options, timeout)
 
@@ -87,6 +91,7 @@ class Client(Session[Target, Transport]):
         strength: float = 1.0,
         format: str = "auto",
         quality: int | None = None,
+        metadata: str = "keep",
         timeout: float | None = None,
     ) -> Generator[Result, None, None]:
         """Colorize any number of photographs; yield results in order of completion.
@@ -103,7 +108,9 @@ class Client(Session[Target, Transport]):
         to one server and fails with it, but calls are spread over all servers and
         retried one by one.
         """
-        options = Options(model=model, strength=strength, format=format, quality=quality)
+        options = Options(
+            model=model, strength=strength, format=format, quality=quality, metadata=metadata
+        )
         check_many(sources, concurrency)
         return self._yield_results(sources, concurrency, options, timeout)
 

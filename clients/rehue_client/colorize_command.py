@@ -12,7 +12,7 @@ from rehue_client.batch import Batch
 from rehue_client.checks import check_writable, describe_error
 from rehue_client.errors import RehueError
 from rehue_client.outputs import STDIN, STDOUT, Search
-from rehue_client.picture import FORMATS, Options
+from rehue_client.picture import FORMATS, METADATA, Options
 from rehue_client.report import Report, describe_left_out
 from rehue_client.server_options import (
     add_server_options,
@@ -51,6 +51,8 @@ def add_colorize_command(parser: argparse.ArgumentParser) -> None:
     add("--format", choices=FORMATS, default="auto",
         help="image format of the outputs (default: that of the file name)")  # fmt: skip
     add("--quality", type=_parse_quality, metavar="1..100", help="of JPEG and WebP")
+    add("--metadata", choices=METADATA, default="keep",
+        help="keep EXIF, IPTC, XMP and resolution, or strip them (default: keep)")  # fmt: skip
     add("--concurrency", type=_parse_count, default=8, metavar="N",
         help="photographs in flight at a time (default: 8)")  # fmt: skip
     add("--max-bytes", type=_parse_count, default=DEFAULT_MAX_BYTES, metavar="N",
@@ -73,7 +75,7 @@ def run_colorize(namespace: argparse.Namespace) -> int:
         try:
             options = Options(
                 model=namespace.model, strength=namespace.strength,
-                format=namespace.format, quality=namespace.quality,
+                format=namespace.format, quality=namespace.quality, metadata=namespace.metadata,
             )  # fmt: skip
             out = STDOUT if namespace.out == "-" else Path(namespace.out)
             _check_standard_output(out, namespace)

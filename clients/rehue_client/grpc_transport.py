@@ -181,6 +181,7 @@ def _build_request(image: bytes, options: Options) -> rehue_pb2.ColorizeRequest:
         strength=options.strength,
         format=f"FORMAT_{options.format.upper()}",
         quality=options.quality,
+        metadata=f"METADATA_{options.metadata.upper()}",
     )
 
 
@@ -192,6 +193,8 @@ def _parse_picture(answer: rehue_pb2.ColorizeResponse) -> Picture:
         model=answer.model,
         request_id=answer.request_id,
         timings=Timings.from_stages(stages),
+        pages=answer.pages or 1,
+        frames=answer.frames or 1,
     )
 
 

@@ -174,6 +174,8 @@ def _build_colorize_request(
         query["model"] = options.model
     if options.quality is not None:
         query["quality"] = str(options.quality)
+    if options.metadata != "keep":
+        query["metadata"] = options.metadata
     headers = {"Content-Type": "application/octet-stream", **tracing.get_trace_headers()}
     if timeout is not None:
         headers["X-Request-Timeout"] = f"{timeout:.3f}"
@@ -199,13 +201,22 @@ def _parse_picture(answer: _Answer, route: str) -> Picture:
     media_type = answer.headers.get("Content-Type", "nothing")
     if not media_type.startswith("image/"):
         raise ProtocolError(f"{route} answered with {media_type} instead of an image")
+    pages, frames = _parse_pages(answer.headers.get("X-Rehue-Pages", ""))
     return Picture(
         data=answer.body,
         media_type=media_type,
         model=answer.headers.get("X-Rehue-Model", ""),
         request_id=answer.headers.get("X-Request-Id", ""),
         timings=Timings.from_stages(_parse_server_timing(answer.headers.get("Server-Timing", ""))),
+        pages=pages,
+        frames=frames,
     )
+
+
+def _parse_pages(header: str) -> tuple[int, int]:
+    """Return pages answered and frames in the file from ``1/12``."""
+    found = re.fullmatch(r"(\d+)/(\d+)", header)
+    return (int(found[1]), int(found[2])) if found else (1, 1)
 
 
 def _parse_server_timing(header: str) -> dict[str, float]:

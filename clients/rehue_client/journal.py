@@ -90,6 +90,7 @@ class Journal:
             "strength": self._options.strength,
             "format": job.format,
             "quality": self._options.quality,
+            "metadata": self._options.metadata,
         }
 
     def _get_key(self, job: Job) -> str:

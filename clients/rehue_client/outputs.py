@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rehue_client.picture import get_suffix_format
+from rehue_client.picture import READ_SUFFIXES, get_suffix_format
 
 OUTPUT_SUFFIXES = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "tiff": ".tif"}
 
@@ -91,6 +91,9 @@ class Search:
     def _create_job(self, source: Path, relative: Path) -> Job:
         output = self.out / relative
         if self.format == "auto":
+            answered = READ_SUFFIXES.get(output.suffix.lower())
+            if answered:
+                return Job(source, output.with_suffix(OUTPUT_SUFFIXES[answered]), answered)
             return Job(source, output, get_suffix_format(output) or "auto")
         return Job(source, output.with_suffix(OUTPUT_SUFFIXES[self.format]), self.format)
 
@@ -129,7 +132,7 @@ class Search:
         if is_folder:
             is_left_out = entry.is_symlink() and not self.follow_links
             return "linked folder (see --follow-links)" if is_left_out else "folder"
-        if get_suffix_format(path) is None:
+        if get_suffix_format(path) is None and path.suffix.lower() not in READ_SUFFIXES:
             return f"{path.suffix.lower()} file" if path.suffix else "file without suffix"
         try:
             mode = entry.stat().st_mode

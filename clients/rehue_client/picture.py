@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 FORMATS = ("auto", "jpeg", "png", "webp", "tiff")
 
+METADATA = ("keep", "none")
+
 # The image format that a file name stands for.
 SUFFIX_FORMATS = {
     ".jpg": "jpeg",
@@ -28,6 +30,17 @@ SUFFIX_FORMATS = {
     ".webp": "webp",
     ".tif": "tiff",
     ".tiff": "tiff",
+}
+
+
+# Formats that are read and not written, and the format of the answer.
+READ_SUFFIXES = {
+    ".heic": "jpeg",
+    ".heif": "jpeg",
+    ".avif": "jpeg",
+    ".jp2": "jpeg",
+    ".j2k": "jpeg",
+    ".gif": "png",
 }
 
 
@@ -66,6 +79,9 @@ class Picture:
         model: name and version, for example ``rehue/1``.
         request_id: the server's ID of the request.
         timings: time that the server spent on it.
+        pages: of a TIFF that are in ``data``; else 1.
+        frames: pages or frames of the photograph's file. Of an animation the first is
+            colorized.
     """
 
     data: bytes = field(repr=False)
@@ -73,6 +89,8 @@ class Picture:
     model: str
     request_id: str
     timings: Timings
+    pages: int = 1
+    frames: int = 1
 
     @property
     def format(self) -> str:
@@ -154,9 +172,14 @@ class Options:
     strength: float = 1.0
     format: str = "auto"
     quality: int | None = None
+    metadata: str = "keep"
 
     def __post_init__(self) -> None:
-        # The server checks the ranges. The format is checked because the proto's enum needs it.
+        # The server checks the ranges. What is an enum in the proto is checked here.
+        if self.metadata not in METADATA:
+            raise InvalidParameter(
+                f"metadata {self.metadata!r} is not one of {', '.join(METADATA)}"
+            )
         if self.format not in FORMATS:
             raise InvalidParameter(f"format {self.format!r} is not one of {', '.join(FORMATS)}")
 

@@ -9,6 +9,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
+import pillow_heif
 import pytest
 import tifffile
 from paths import PHOTOS
@@ -198,6 +199,14 @@ def test_broken_exif_never_costs_the_picture(cut: int) -> None:
 def test_a_broken_or_hostile_packet_is_replaced(packet: bytes) -> None:
     root = ElementTree.fromstring(update_packet(packet, "Rehue 1", "rehue/1"))
     assert find_property(root, "DigitalSourceType") == SOURCE_TYPE
+
+
+@pytest.mark.parametrize("format", ["HEIF", "AVIF", "JPEG2000", "GIF"])
+def test_formats_that_are_only_read_are_marked_too(format: str) -> None:
+    pillow_heif.register_heif_opener()
+    out = io.BytesIO()
+    Image.new("RGB", (32, 32), (90, 90, 90)).save(out, format)
+    assert find_property(read_xmp(answer(out.getvalue(), "jpeg"), "jpeg"), "DigitalSourceType")
 
 
 def test_a_mark_is_not_added_twice() -> None:

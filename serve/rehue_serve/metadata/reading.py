@@ -42,6 +42,10 @@ def read_metadata(data: bytes, image: Image.Image) -> Metadata:
         data: the file.
         image: the same, opened by Pillow; its pixels need not be decoded.
     """
+    return _attempt(lambda: _read_metadata(data, image)) or Metadata()
+
+
+def _read_metadata(data: bytes, image: Image.Image) -> Metadata:
     info = image.info
     dpi = _attempt(lambda: _read_dpi(image))
     if image.format == "TIFF":
@@ -54,9 +58,9 @@ def read_metadata(data: bytes, image: Image.Image) -> Metadata:
     if image.format in ("JPEG", "MPO"):
         exif, xmp, iptc = _attempt(lambda: _read_jpeg_segments(data)) or (b"", b"", b"")
         return Metadata(exif=exif, xmp=xmp, iptc=iptc, dpi=dpi)
-    xmp = info.get("xmp", b"")
+    xmp = info.get("xmp") or b""
     return Metadata(
-        exif=bytes(info.get("exif", b"")).removeprefix(b"Exif\0\0"),
+        exif=bytes(info.get("exif") or b"").removeprefix(b"Exif\0\0"),
         xmp=xmp.encode() if isinstance(xmp, str) else bytes(xmp),
         iptc=_attempt(lambda: _read_png_iptc(info)) or b"",
         dpi=dpi,
