@@ -1,8 +1,10 @@
 """What `rehue colorize` checks, reports and skips."""
 
+import contextlib
 import errno
 import json
 import os
+import pty
 import shutil
 import signal
 import subprocess
@@ -406,6 +408,30 @@ def test_progress_is_a_line_at_a_time_without_a_terminal(
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) >= 2
     assert all(f" of {COUNT} done, 0 failed, " in line and line.endswith("left") for line in lines)
+
+
+def test_terminal_shows_a_progress_bar(
+    scripted: ScriptedServer, photos: Path, tmp_path: Path
+) -> None:
+    scripted.always = lambda image: Delay(0.05)
+    master, slave = pty.openpty()
+    command_line = [
+        sys.executable, "-m", "rehue_client", "colorize", str(photos), "-o", str(tmp_path / "out"),
+        "--server", scripted.grpc_url,
+    ]  # fmt: skip
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
+    process = subprocess.Popen(
+        command_line, stdout=subprocess.DEVNULL, stderr=slave, env=environment
+    )
+    os.close(slave)
+    shown = bytearray()
+    with contextlib.suppress(OSError):  # Linux reports the end of a terminal as an error
+        while chunk := os.read(master, 65536):
+            shown += chunk
+    os.close(master)
+    assert process.wait(30) == 0
+    assert b"colorizing" in shown
+    assert b"%d/%d" % (COUNT, COUNT) in shown
 
 
 def test_help_documents_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
