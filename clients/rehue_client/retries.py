@@ -20,7 +20,7 @@ class Retries:
     """How long and how often a call is retried, and with which pauses.
 
     Calls are retried while the server is overloaded, cannot be reached, or is not
-    ready. The default outlasts a restart of the server.
+    ready. The default outlasts restarts of the server.
 
     Pauses double from ``first`` to ``longest`` seconds. Each is drawn at random
     between half and all of that, so that clients that failed together do not retry
@@ -37,7 +37,7 @@ class Retries:
         ValueError: a value is out of range.
     """
 
-    patience: float = 180.0
+    patience: float = 300.0
     attempts: int | None = None
     first: float = 0.1
     longest: float = 5.0

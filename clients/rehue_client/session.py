@@ -14,8 +14,9 @@ from rehue_client.target import Target, Tls, read_targets_from_environment
 K = TypeVar("K")  # identifies a connection
 T = TypeVar("T")  # a connection
 
-# Longer than a start of the server (20 to 60 s), so that a restart loses nothing.
-DEFAULT_TIMEOUT = 180.0  # seconds
+# Longer than two starts of the server, 90 s each on two overloaded cores, so that restarts
+# lose nothing.
+DEFAULT_TIMEOUT = 300.0  # seconds
 # A limit of the client's memory. Servers accept 32 MiB by default (REHUE_MAX_BYTES).
 DEFAULT_MAX_BYTES = 128 * 1024**2
 # A longer timeout counts as none: the protocols cannot express it.
