@@ -11,7 +11,7 @@ import contextlib
 import logging
 import random
 import socket
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +27,7 @@ PROBE_TIMEOUT = 2.0  # seconds; FAILED_PROBES of these find a frozen server
 FAILED_PROBES = 2  # in a row; a refused connection counts at once
 RESOLVE_INTERVAL = 5.0  # seconds between two look-ups of a name
 MAX_ERROR_PAUSE = 5.0  # seconds without calls to a server that answers with errors
+MAX_ERRORS = 5  # in a row; then the server is ejected until it computes again
 FULL_PAUSE = 0.05  # seconds without calls to a server whose queue is full
 
 CHANNEL_OPTIONS = [
@@ -47,7 +48,7 @@ class Endpoint:
     address: str
     limit: int  # calls in flight at most
     healthy: bool = False
-    errors: int = 0  # calls in a row that it answered with errors
+    errors: int = 0  # calls in a row that it answered with errors, up to MAX_ERRORS
     no_calls_before: float = 0.0  # loop time; after errors
     full_until: float = 0.0  # loop time; its queue is full
     calls: set[asyncio.Future[Any]] = field(default_factory=set)  # to cancel on ejection
@@ -74,6 +75,8 @@ class Endpoints:
         """
         self._urls = tuple(urls)
         self._model = model
+        # Whether an endpoint computes. A Triton with a broken CUDA context stays "ready".
+        self.check_inference: Callable[[Endpoint], Awaitable[bool]] = _assume_inference
         self._limit = limit
         self._all: dict[str, Endpoint] = {}
         self._probes: dict[str, asyncio.Task[None]] = {}
@@ -144,16 +147,23 @@ class Endpoints:
         """Stop calling an endpoint for a moment, because its queue is full."""
         endpoint.full_until = asyncio.get_running_loop().time() + FULL_PAUSE
 
-    def record_error(self, endpoint: Endpoint, reason: str) -> None:
-        """Stop calling an endpoint that answers with errors, longer after each one in a row."""
+    def record_error(self, endpoint: Endpoint, reason: str, *, ejects: bool) -> None:
+        """Stop calling an endpoint that answers with errors, longer after each one in a row.
+
+        Args:
+            ejects: MAX_ERRORS of them eject it. False for a model that is not the default: its
+                fault may be the model's own, and the endpoint still serves the others.
+        """
         if not endpoint.errors:
             log.error("triton %s answers with errors: %s", endpoint.address, reason)
-        endpoint.errors = min(endpoint.errors + 1, 16)
+        endpoint.errors = min(endpoint.errors + 1, MAX_ERRORS if ejects else MAX_ERRORS - 1)
         pause = min(MAX_ERROR_PAUSE, 0.1 * 2**endpoint.errors)
         endpoint.no_calls_before = asyncio.get_running_loop().time() + pause
+        if endpoint.errors == MAX_ERRORS:
+            self.eject(endpoint, f"{MAX_ERRORS} errors in a row: {reason}")
 
     def eject(self, endpoint: Endpoint, reason: str) -> None:
-        """Stop calling an endpoint that is gone, stopping or frozen, until a probe succeeds.
+        """Stop calling an endpoint that is gone, frozen or broken, until a probe succeeds.
 
         Calls in flight are cancelled, so that they can be retried elsewhere.
         """
@@ -214,6 +224,7 @@ class Endpoints:
         await old.close()
 
     async def _probe(self, endpoint: Endpoint) -> bool:
+        """Update an endpoint's health; return whether it answers at all."""
         request = service_pb2.ModelReadyRequest(name=self._model)
         try:
             response = await endpoint.stub.ModelReady(request, timeout=PROBE_TIMEOUT)
@@ -224,11 +235,19 @@ class Endpoints:
         if not response.ready:
             self.eject(endpoint, f"model {self._model} is not ready")
             return False
+        if endpoint.errors == MAX_ERRORS:
+            if not await self.check_inference(endpoint):
+                return True
+            self.record_success(endpoint)
         if not endpoint.healthy:
             log.info("triton %s is ready", endpoint.address)
             endpoint.healthy = True
             self._changed.set()
         return True
+
+
+async def _assume_inference(_: Endpoint) -> bool:
+    return True
 
 
 def _reserve_least_busy(endpoints: list[Endpoint]) -> Endpoint:

@@ -11,10 +11,11 @@ from collections import deque
 from dataclasses import dataclass, field
 
 import grpc
+import numpy as np
 
 from rehue_core.colorize import ModelSpec, Tensor
 from rehue_serve import metrics, tracing
-from rehue_serve.endpoints import Endpoint, Endpoints
+from rehue_serve.endpoints import PROBE_TIMEOUT, Endpoint, Endpoints
 from rehue_serve.errors import DeadlineExceeded, Internal, Overloaded, RehueError
 from rehue_serve.inference import InferenceResult, infer_batch
 from rehue_serve.models import ModelCatalog, no_endpoint_available
@@ -65,6 +66,7 @@ class TritonClient:
             shared_memory: pass tensors in shared memory to Tritons on this host.
         """
         self.endpoints = endpoints
+        endpoints.check_inference = self._check_inference
         self._default_model = default_model
         self.models = ModelCatalog(endpoints, default_model=default_model)
         self._memory = SharedMemory() if shared_memory else None
@@ -230,8 +232,19 @@ class TritonClient:
         ):
             self.endpoints.eject(endpoint, details)
         else:
-            self.endpoints.record_error(endpoint, f"{code.name} {details}")
+            reason = f"{code.name} {details}"
+            self.endpoints.record_error(endpoint, reason, ejects=model == self._default_model)
         self._retry(photographs, error)
+
+    async def _check_inference(self, endpoint: Endpoint) -> bool:
+        """Whether an endpoint runs the default model on a black photograph."""
+        try:
+            spec = await self.models.get_spec(self._default_model)
+            black = np.zeros((1, spec.height, spec.width), spec.input_type)
+            await infer_batch(endpoint, spec, [black], timeout=PROBE_TIMEOUT)
+        except (RehueError, grpc.aio.AioRpcError, ValueError, IndexError):
+            return False
+        return True
 
     def _retry(self, photographs: list[QueuedPhotograph], error: RehueError) -> None:
         """Put photographs back into the queue; fail those without attempts or budget left."""

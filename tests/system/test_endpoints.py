@@ -107,8 +107,11 @@ async def test_busy_triton_is_asked_less(sleepers: list[SleepingTriton]) -> None
     assert by_quick > 3 * by_slow
 
 
-async def test_dying_cluster_is_not_stampeded(sleepers: list[SleepingTriton]) -> None:
+async def test_dying_cluster_is_not_stampeded(
+    sleepers: list[SleepingTriton], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where every call fails, calls made again end with the budget, far from four a photograph."""
+    monkeypatch.setattr(endpoints, "MAX_ERRORS", 10_000)  # nobody is ejected, all are called
     photographs = 60
     before = sum(triton.count_failed_calls() for triton in sleepers)
     for triton in sleepers:
@@ -124,6 +127,50 @@ async def test_dying_cluster_is_not_stampeded(sleepers: list[SleepingTriton]) ->
             triton.stop_failing()
     calls = sum(triton.count_failed_calls() for triton in sleepers) - before
     assert photographs < calls <= photographs + RETRY_RESERVE
+
+
+async def test_triton_that_computes_no_more_is_ejected_until_it_does(
+    sleepers: list[SleepingTriton],
+) -> None:
+    """A broken CUDA context answers INTERNAL for ever, while Triton says that it is ready."""
+    broken, good = sleepers
+    broken.start_failing()
+    try:
+        async with asking(broken.url, good.url) as (asked, infer):
+            (endpoint,) = (one for one in asked.list_all() if one.address == broken.url)
+            began = time.monotonic()
+            while endpoint.healthy:
+                assert time.monotonic() - began < 30
+                await infer()
+            failed, began = broken.count_failed_calls(), time.monotonic()
+            for _ in range(3 * endpoints.MAX_ERRORS):  # and no probe lets it back
+                await infer()
+                await asyncio.sleep(0.2)
+                assert not endpoint.healthy
+            # Its probes alone were answered with errors meanwhile.
+            probes = (time.monotonic() - began) / (0.8 * endpoints.PROBE_INTERVAL) + 1
+            assert 0 < broken.count_failed_calls() - failed <= probes
+            broken.stop_failing()
+            began = time.monotonic()
+            while not endpoint.healthy:
+                assert time.monotonic() - began < 5
+                await asyncio.sleep(0.05)
+            assert len(asked.list_available()) == 2
+            await infer()
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            broken.stop_failing()
+
+
+async def test_model_that_fails_ejects_no_triton(sleepers: list[SleepingTriton]) -> None:
+    """One model's fault leaves the Triton to the others: only the default model's counts."""
+    async with asking(sleepers[0].url) as (asked, infer):
+        (endpoint,) = asked.list_all()
+        for _ in range(3 * endpoints.MAX_ERRORS):
+            asked.record_error(endpoint, "INTERNAL", ejects=False)
+        assert endpoint.healthy
+        await infer()
+        assert endpoint.errors == 0
 
 
 async def test_frozen_triton_cancels_nobody(
