@@ -11,10 +11,12 @@ INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/pytho
 PROMTOOL := $(if $(shell command -v promtool),,$(if $(shell command -v apt-get),$(BIN)/promtool))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test lint bench test-faults soak fuzz loadtest openloop peers capacity train evaluate export plan gpu-check k8s lock stubs clean
+.PHONY: help dev demo serve test lint bench test-faults soak fuzz loadtest openloop peers capacity train evaluate export plan gpu-check k8s lock stubs clean
 
 help: ## list the commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+dev: $(STAMP)-dev ## set up .venv with everything: serving, training, tests
 
 demo: $(STAMP)-serve ## colorize the sample photographs through the whole system, into demo/
 	$(BIN)/python clients/demo.py

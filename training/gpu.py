@@ -27,6 +27,8 @@ PACKAGES = {
     "optree": "optree",
     "absl-py": "absl",
     "h5py": "h5py",
+    "llvmlite": "llvmlite",
+    "numba": "numba",
     "ml-dtypes": "ml_dtypes",
     "packaging": "packaging",
     "rich": "rich",

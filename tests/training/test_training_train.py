@@ -11,7 +11,8 @@ import onnx
 import pytest
 import skimage.color
 import skimage.data
-from paths import MODELS, PHOTOS, ROOT
+from paths import MODELS, ROOT
+from photo_trees import write_kaggle_tree
 from pydantic import ValidationError
 
 from rehue_core import colorize, lab
@@ -344,23 +345,6 @@ def test_the_checkpoint_is_plain_numbers(tmp_path: Path) -> None:
     with np.load(path, allow_pickle=False) as file:
         assert json.loads(str(file["meta"]))["step"] == 3
         assert np.array_equal(file["weights/0"], np.eye(2))
-
-
-def write_kaggle_tree(home: Path, count: int, *, side: int = 64) -> Path:
-    """Kaggle's four folders, with crops of the sample photographs."""
-    photos = sorted(PHOTOS.glob("*.jpg"))
-    for part in ("train", "test"):
-        for folder in ("color", "black"):
-            (home / f"{part}_{folder}").mkdir(parents=True)
-    for number in range(count + 4):
-        photo = cv2.resize(cv2.imread(str(photos[number % len(photos)])), (side + 40, side + 40))
-        top, left = number % 40, number * 7 % 40
-        crop = photo[top : top + side, left : left + side]
-        part = "train" if number < count else "test"
-        cv2.imwrite(str(home / f"{part}_color" / f"image{number:04}.jpg"), crop)
-        gray = cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY)
-        cv2.imwrite(str(home / f"{part}_black" / f"image{number:04}.jpg"), gray)
-    return home
 
 
 @pytest.mark.parametrize("count", [16, 116])

@@ -31,7 +31,7 @@ CODE_FOLDERS = ("clients", "serve", "training", "loadtest", "tests", "k8s", "req
 FOLDERS = (*CODE_FOLDERS, "docs", "model_repository")
 PACKAGE_ROOTS = ("", "clients", "serve", "training")
 # What a reader makes by following the text, and what a build leaves behind.
-NOT_COMMITTED = ("rehue-next", "overlays/mine", "model.plan")
+NOT_COMMITTED = ("rehue-next", "overlays/mine", "model.plan", "model_repository/mine")
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
