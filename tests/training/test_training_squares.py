@@ -66,6 +66,14 @@ def test_the_cache_is_read_again_and_a_part_of_it_is_not(folder: Path, tmp_path:
     np.testing.assert_array_equal(third[2].lightness, first[2].lightness)
 
 
+def test_a_changed_folder_is_fitted_again(folder: Path, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    shutil.copytree(folder, tree / "deep")
+    assert len(squares.load_squares([tree], cache=tmp_path / "cache")) == len(NAMES)
+    shutil.copy(PHOTOS / "skimage_rocket.jpg", tree / "deep" / "new.jpg")
+    assert len(squares.load_squares([tree], cache=tmp_path / "cache")) == len(NAMES) + 1
+
+
 def test_no_photographs_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no usable photographs"):

@@ -262,14 +262,14 @@ def load_dataset(paths: Iterable[Path], *, cache: Path, short_side: int = 200) -
         InputError: none of the pictures can be used; or see `read_files`.
     """
     paths = [path.resolve() for path in paths]
-    folder = cache / _compute_cache_key(paths, short_side)
+    folder = cache / compute_cache_key(paths, short_side)
     if not (folder / "index.json").is_file():
         folder.mkdir(parents=True, exist_ok=True)
         _fill_cache(folder, read_files(paths), short_side)
     return _open_cache(folder)
 
 
-def _compute_cache_key(paths: list[Path], short_side: int) -> str:
+def compute_cache_key(paths: list[Path], short_side: int) -> str:
     """Return a name for the cache that changes with any file's name, size or time."""
     files = [
         (str(file), file.stat().st_size, file.stat().st_mtime_ns)

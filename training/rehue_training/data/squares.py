@@ -89,8 +89,11 @@ def _map(path: Path, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
 
 
 def _fit_once(path: Path, cache: Path) -> Path:
-    facts = f"{path} {path.stat().st_size} {SIDE}"
-    home = cache / f"{path.stem}-{hashlib.sha256(facts.encode()).hexdigest()[:8]}"
+    if path.is_dir():
+        key = dataset.compute_cache_key([path], SIDE)
+    else:
+        key = hashlib.sha256(f"{path} {path.stat().st_size} {SIDE}".encode()).hexdigest()[:8]
+    home = cache / f"{path.stem}-{key}"
     if not home.is_dir():
         fresh = home.with_suffix(".new")
         fresh.mkdir(parents=True, exist_ok=True)
