@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import httpx
+import pytest
 from paths import MODELS, PHOTOS, ROOT
 from photo_trees import write_kaggle_tree
 
@@ -25,6 +26,7 @@ def read_commands() -> list[list[str]]:
     return [words for words in commands if words[0] not in SETUP]
 
 
+@pytest.mark.timeout(600)  # a minute and a half on an idle machine
 def test_the_commands_of_the_page_work(tmp_path: Path) -> None:
     write_kaggle_tree(tmp_path / "archive", 16, side=256)
     shutil.copytree(ROOT / "training" / "configs", tmp_path / "training" / "configs")
