@@ -61,7 +61,7 @@ soak: $(STAMP)-dev ## good and bad photographs at 80 % load for 20 minutes: ARGS
 fuzz: $(STAMP)-dev ## tens of thousands of malformed inputs, over HTTP, gRPC and raw sockets
 	$(BIN)/python -m pytest tests/system/test_fuzz.py --long -s $(ARGS)
 
-train: $(STAMP)-dev ## train: make train CONFIG=training/configs/rehue.py ARGS="--data photos"
+train: $(STAMP)-dev ## train: make train CONFIG=training/configs/yours.py ARGS="--data photos"
 	$(BIN)/rehue train $(CONFIG) $(ARGS)
 
 evaluate: $(STAMP)-dev ## measure the models: make evaluate ARGS="--data photos"

@@ -2,8 +2,11 @@
 
 import argparse
 import json
+import re
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import cv2
@@ -176,6 +179,41 @@ def test_a_bad_experiment_ends_the_command_with_its_reason(
     arguments = parser.parse_args(["train", str(path), "--data", str(tmp_path)])
     assert arguments.run(arguments) == 2
     assert "learning_rate" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "{seed}", "--data", "nowhere"], "there is nothing at .*nowhere"),
+        (["train", "nowhere.py", "--data", "."], "there is no experiment at nowhere.py"),
+        (["export", "{seed}"], "there is no checkpoint in runs/seed: train first"),
+        (["evaluate", "--data", ".", "--models", "mine"], "there is no model mine in"),
+    ],
+)
+def test_what_a_user_can_put_right_is_one_sentence(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    parser = argparse.ArgumentParser()
+    command.add_commands(parser.add_subparsers())
+    arguments = parser.parse_args([word.format(seed=CONFIGS / "seed.py") for word in words])
+    assert arguments.run(arguments) == 2
+    assert re.fullmatch(rf"rehue: {message}.*\n", capsys.readouterr().err)
+
+
+def test_the_first_signal_asks_to_stop_and_the_second_acts_as_usual() -> None:
+    stop = threading.Event()
+    before = signal.getsignal(signal.SIGINT)
+    with command._catch_stop_signals(stop):
+        signal.raise_signal(signal.SIGINT)
+        assert stop.is_set()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_listing_the_commands_loads_no_tensorflow() -> None:

@@ -63,8 +63,8 @@ def _add_export(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "export", help="write a trained network into the model repository"
     )
-    parser.add_argument("config", type=Path)
-    parser.add_argument("--runs", type=Path, default=RUNS)
+    parser.add_argument("config", type=Path, help="the experiment")
+    parser.add_argument("--runs", type=Path, default=RUNS, help="folder of the checkpoints")
     parser.add_argument("--repository", type=Path, default=REPOSITORY)
     parser.add_argument("--force", action="store_true", help="replace the model of another run")
     parser.set_defaults(run=_export)
@@ -72,9 +72,9 @@ def _add_export(subparsers: Any) -> None:
 
 def _add_gain(subparsers: Any) -> None:
     parser = subparsers.add_parser("gain", help="compare chroma curves for an exported network")
-    parser.add_argument("config", type=Path)
+    parser.add_argument("config", type=Path, help="the experiment")
     _add_data(parser)
-    parser.add_argument("--runs", type=Path, default=RUNS)
+    parser.add_argument("--runs", type=Path, default=RUNS, help="folder of the checkpoints")
     parser.add_argument("--repository", type=Path, default=REPOSITORY)
     _add_manifest(parser)
     parser.set_defaults(run=_compare_curves)
@@ -192,6 +192,7 @@ def _export(arguments: argparse.Namespace) -> int:
         return 0
     path, parity = export.export_model(experiment, **to)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; difference from Keras: {parity}")
+    print(f"serve it: REHUE_MODEL={experiment.served_name} rehue serve")
     return 0
 
 
