@@ -16,6 +16,7 @@ import skimage.data
 
 from rehue_core import lab
 from rehue_training import command
+from rehue_training.errors import InputError
 from rehue_training.evaluation import consistency, evaluate, figures, gain, metrics
 from rehue_training.evaluation.colorizer import Colorizer, GrayBaseline
 from rehue_training.learn import checkpoint, config
@@ -162,6 +163,11 @@ def test_loss_and_sheet_are_drawn(folder: Path, tmp_path: Path) -> None:
     history = [{"step": 1.0, "loss": 0.3}, {"step": 2.0, "loss": 0.2, "val_loss": 0.25}]
     checkpoint.save(tmp_path / "checkpoint.npz", checkpoint.Checkpoint(2, [], [], [], history))
     figures.draw_loss(tmp_path, tmp_path / "loss.png")
+    (tmp_path / "fresh").mkdir()
+    fresh = checkpoint.Checkpoint(0, [], [], [], [])
+    checkpoint.save(tmp_path / "fresh" / "checkpoint.npz", fresh)
+    with pytest.raises(InputError, match="has not logged a loss yet"):
+        figures.draw_loss(tmp_path / "fresh", tmp_path / "fresh.png")
     figures.draw_sheet([folder], [Colorizer(REPOSITORY, "rehue")], 3, tmp_path / "sheet.png")
     for name in ("loss", "sheet"):
         picture = cv2.imread(str(tmp_path / f"{name}.png"))

@@ -16,6 +16,7 @@ import numpy as np
 from rehue_core import lab
 from rehue_core.lab import Float32, UInt8
 from rehue_training.data import dataset
+from rehue_training.errors import InputError
 from rehue_training.evaluation import sheets
 from rehue_training.evaluation.colorizer import Colorizer, GrayBaseline
 from rehue_training.evaluation.evaluate import Method, save_picture
@@ -30,8 +31,14 @@ PAIR_HEIGHT, PAIR_WIDTH = 800, 600
 
 
 def draw_loss(run: Path, out: Path) -> None:
-    """Draw the training and validation loss of a run over its steps."""
+    """Draw the training and validation loss of a run over its steps.
+
+    Raises:
+        InputError: the run has not logged a loss yet.
+    """
     history = checkpoint.load(run / CHECKPOINT).history
+    if not history:
+        raise InputError(f"{run} has not logged a loss yet: train for more steps")
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
     for key, label in (("loss", "training loss"), ("val_loss", "validation loss")):
         points = [(record["step"], record[key]) for record in history if key in record]
