@@ -76,6 +76,7 @@ class Search:
 
     def _create_single_job(self, source: Path) -> Job:
         expected = get_suffix_format(self.out)
+        _check_written(self.out)
         if self.format != "auto" and expected not in (None, self.format):
             raise ValueError(
                 f"the suffix of {self.out} stands for {expected}, but the format is {self.format}"
@@ -142,7 +143,13 @@ class Search:
 
 
 def _is_file_name(out: Path) -> bool:
-    return get_suffix_format(out) is not None and not out.is_dir()
+    is_image = get_suffix_format(out) is not None or out.suffix.lower() in READ_SUFFIXES
+    return is_image and not out.is_dir()
+
+
+def _check_written(out: Path) -> None:
+    if out.suffix.lower() in READ_SUFFIXES:
+        raise ValueError(f"the suffix of {out} stands for a format that is not written")
 
 
 def _resolve_conflicts(jobs: Iterable[Job]) -> Iterator[Job]:
@@ -151,11 +158,17 @@ def _resolve_conflicts(jobs: Iterable[Job]) -> Iterator[Job]:
     for job in jobs:
         unique.setdefault(job.source, job)
     sources = {source.resolve() for source in unique}
+    # Pictures that keep their source's name have it before those that change it.
+    same_name = {
+        job.output.resolve(): job.source
+        for job in unique.values()
+        if job.output.name == job.source.name
+    }
     used: dict[Path, Path] = {}
     for job in unique.values():
         resolved = job.output.resolve()
-        other = used.get(resolved)
-        if other is not None and other.with_suffix("") == job.source.with_suffix(""):
+        other = used.get(resolved) or same_name.get(resolved)
+        if other != job.source and _have_same_stem(other, job.source):
             # a.jpg and a.png in one folder, with --format webp: a.webp and a.png.webp
             name = job.source.name + job.output.suffix
             job = replace(job, output=job.output.with_name(name))
@@ -167,3 +180,7 @@ def _resolve_conflicts(jobs: Iterable[Job]) -> Iterator[Job]:
         elif job.problem is None:
             used[resolved] = job.source
         yield job
+
+
+def _have_same_stem(first: Path | None, second: Path) -> bool:
+    return first is not None and first.with_suffix("") == second.with_suffix("")

@@ -103,6 +103,17 @@ def test_all_suffixes_of_photographs_are_found(scripted: ScriptedServer, tmp_pat
     }  # fmt: skip
 
 
+def test_formats_that_are_only_read_get_the_suffix_of_the_answer(
+    scripted: ScriptedServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.heic", "a.jpg", "b.GIF"):
+        (tmp_path / name).write_bytes(name.encode())
+    assert run_colorize(scripted, tmp_path, "-o", tmp_path / "out") == 0
+    assert list_outputs(tmp_path / "out") == ["a.heic.jpg", "a.jpg", "b.png"]
+    assert run_colorize(scripted, tmp_path / "a.jpg", "-o", tmp_path / "x.heic") == 2
+    assert "x.heic stands for a format that is not written" in capsys.readouterr().err
+
+
 def test_equal_names_with_different_suffixes_get_names_of_their_own(
     scripted: ScriptedServer, tmp_path: Path
 ) -> None:
@@ -117,7 +128,7 @@ def test_what_is_left_out_is_reported(
     scripted: ScriptedServer, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     os.mkfifo(photos / "pipe.png")
-    for name in ("a.heic", "b.HEIC", "notes", ".hidden.jpg"):
+    for name in ("a.psd", "b.PSD", "notes", ".hidden.jpg"):
         (photos / name).write_bytes(b"x")
     (photos / "gone.png").symlink_to("nowhere.png")
     (tmp_path / "elsewhere").mkdir()
@@ -126,7 +137,7 @@ def test_what_is_left_out_is_reported(
     assert run_colorize(scripted, photos, "-o", tmp_path / "out") == 0
     assert len(scripted.requests) == COUNT
     assert capsys.readouterr().out.splitlines()[1] == (
-        "left out: 2 .heic file, 1 broken link, 1 file without suffix, 1 hidden file, "
+        "left out: 2 .psd file, 1 broken link, 1 file without suffix, 1 hidden file, "
         "1 linked folder (see --follow-links), 1 pipe"
     )
     (photos / "link" / "loop").symlink_to(photos)
