@@ -3,15 +3,11 @@
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 from rehue_serve.errors import DeadlineExceeded, Overloaded, Unavailable
 from rehue_serve.keys import Caller
 from rehue_serve.settings import Settings
-
-# Each photograph in flight holds its lightness and an 8-bit picture; so many of the largest
-# allowed may be decoded at the same time.
-LARGEST_PICTURES_IN_MEMORY = 4
 
 STOP_RETRY_AFTER = 5.0  # seconds; by then another server, or this one's successor, answers
 
@@ -21,37 +17,43 @@ class Admission:
 
     def __init__(self, settings: Settings) -> None:
         self._max_requests = settings.max_requests
-        self._max_pixels = LARGEST_PICTURES_IN_MEMORY * settings.max_pixels
         self._key_limit = settings.key_limit
         self._timeout = settings.timeout
         self._requests_of_keys: Counter[bytes] = Counter()
-        self._pixels = 0
         self._mean_seconds = 0.1  # running mean of the time that a photograph takes
         self.requests_in_flight = 0
         self.draining = False
 
-    @contextlib.asynccontextmanager
-    async def admit(self, caller: Caller, timeout: float | None = None) -> AsyncIterator[float]:
-        """Hold a place for one photograph, from before its body is read until it is answered.
-
-        Args:
-            caller: who sends it.
-            timeout: seconds that the caller waits; None: the server's own limit.
-
-        Yields:
-            The loop time at which the block is cancelled.
+    def check_open(self, caller: Caller) -> None:
+        """Refuse a request before its body is read.
 
         Raises:
-            Unavailable, Overloaded, DeadlineExceeded: see `rehue_serve.errors`.
+            Unavailable: the server is stopping.
+            Overloaded: there is no place at the moment.
         """
         if self.draining:
             raise build_stopping_error()
-        if self.requests_in_flight >= self._max_requests:
-            raise self._build_overload_error("Too many photographs are in flight.")
-        if caller.key and self._requests_of_keys[caller.key] >= self._key_limit:
-            raise self._build_overload_error("Too many photographs of this API key are in flight.")
-        timeout = min(self._timeout, timeout or self._timeout)
-        deadline = asyncio.get_running_loop().time() + timeout
+        self._check_places(caller)
+
+    @contextlib.asynccontextmanager
+    async def admit(self, caller: Caller, deadline: float | None = None) -> AsyncIterator[float]:
+        """Hold a place for one photograph, from when its bytes are received until it is answered.
+
+        Args:
+            caller: who sends it.
+            deadline: loop time at which the caller stops waiting.
+
+        Yields:
+            The loop time at which the block is cancelled: the caller's deadline or the
+            server's own limit.
+
+        Raises:
+            Overloaded: there is no place.
+            DeadlineExceeded: the block took too long.
+        """
+        self._check_places(caller)
+        limit = asyncio.get_running_loop().time() + self._timeout
+        deadline = limit if deadline is None else min(limit, deadline)
         self.requests_in_flight += 1
         self._requests_of_keys[caller.key] += 1
         try:
@@ -65,30 +67,15 @@ class Admission:
             if not self._requests_of_keys[caller.key]:
                 del self._requests_of_keys[caller.key]
 
-    @contextlib.contextmanager
-    def reserve_pixels(self, pixels: int) -> Iterator[None]:
-        """Reserve memory for a picture of this size.
-
-        Raises:
-            Overloaded: other pictures take the memory.
-        """
-        if self._pixels and self._pixels + pixels > self._max_pixels:
-            raise self._build_overload_error("Too many large photographs are in flight.")
-        self._pixels += pixels
-        try:
-            yield
-        finally:
-            self._pixels -= pixels
-
     def record_duration(self, seconds: float) -> None:
         """Record the time that a photograph took, on which ``Retry-After`` is based."""
         self._mean_seconds += 0.25 * (seconds - self._mean_seconds)
 
-    async def drain(self) -> None:
-        """Refuse new photographs, and return when those in flight are answered."""
-        self.draining = True
-        while self.requests_in_flight:
-            await asyncio.sleep(0.02)
+    def _check_places(self, caller: Caller) -> None:
+        if self.requests_in_flight >= self._max_requests:
+            raise self._build_overload_error("Too many photographs are in flight.")
+        if caller.key and self._requests_of_keys[caller.key] >= self._key_limit:
+            raise self._build_overload_error("Too many photographs of this API key are in flight.")
 
     def _build_overload_error(self, detail: str) -> Overloaded:
         # By then the photographs in flight are done, at the current pace.

@@ -34,6 +34,7 @@ class Colorizer:
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Ray awaits it
         logs.configure_logging(settings)
         tracing.configure_tracing(settings)
+        rpc.limit_message_size(settings.max_bytes)
         endpoints = Endpoints(
             settings.triton_urls, model=settings.model, limit=settings.triton_calls
         )
@@ -51,7 +52,7 @@ class Colorizer:
 
     async def drain(self) -> None:
         """Called on every replica when the server is told to stop."""
-        await self._service.admission.drain()
+        await self._service.drain()
 
     async def Colorize(
         self, request: rehue_pb2.ColorizeRequest, grpc_context: RayServegRPCContext
@@ -83,8 +84,8 @@ def build_application(settings: Settings) -> Application:
     """Build the application with these settings, for ``serve.run``."""
     options = Colorizer.options(  # type: ignore[attr-defined]  # the decorator adds it
         num_replicas=settings.replicas,
-        # `rehue_serve.admission` refuses first, with a better answer; Ray's limit is a backstop.
-        max_ongoing_requests=settings.max_requests * 2,
+        # The application refuses first, with a better answer; Ray's limit is a backstop.
+        max_ongoing_requests=settings.max_uploads + settings.max_requests,
         max_queued_requests=settings.max_requests,
         backpressure_config=BackpressureConfig(status_code=429, retry_after_s=1),
         # A new replica is ready before an old one stops.

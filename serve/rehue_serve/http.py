@@ -1,5 +1,6 @@
 """HTTP routes. Images and colours are handled by `rehue_serve.pipeline`."""
 
+import asyncio
 from importlib import resources
 from typing import Annotated, Literal
 
@@ -7,13 +8,13 @@ from fastapi import FastAPI, Query, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 from fastapi_offline import FastAPIOffline
 
+from rehue_serve.bodies import read_photograph
 from rehue_serve.errors import InvalidParameter
 from rehue_serve.http_errors import add_error_handlers, get_request_id
 from rehue_serve.observation import observe_request
 from rehue_serve.openapi import PHOTOGRAPH_BODY, PICTURE_RESPONSE, PROBLEM_RESPONSES
 from rehue_serve.pipeline import DEFAULT_QUALITY, STAGES, Colorized, Parameters
 from rehue_serve.service import Service
-from rehue_serve.uploads import read_photograph
 
 Format = Literal["auto", "jpeg", "png", "webp", "tiff"]
 MetadataChoice = Literal["keep", "none"]
@@ -60,11 +61,15 @@ def _add_colorize_route(app: FastAPI, service: Service) -> None:
             "http", "POST /v1/colorize", request_id, lambda: request.headers
         ) as record:
             caller = service.keys.authenticate(request.headers.get("authorization"))
-            async with service.admission.admit(caller, _parse_timeout(request)) as deadline:
-                data = await read_photograph(request, service.settings.max_bytes)
+            deadline = _parse_deadline(request)
+            parameters = Parameters(model, strength, format, quality, metadata)
+            service.admission.check_open(caller)
+            with service.uploads.hold() as upload:
+                async with upload.receive(deadline):
+                    data = await read_photograph(request, upload, service.settings.max_bytes)
                 record.bytes_in = len(data)
-                parameters = Parameters(model, strength, format, quality, metadata)
-                picture = await service.pipeline.colorize(data, parameters, deadline)
+                async with service.admission.admit(caller, deadline) as end:
+                    picture = await service.pipeline.colorize(data, parameters, end)
             record.picture = picture
         return _build_picture_response(picture)
 
@@ -97,7 +102,8 @@ def _add_page(app: FastAPI) -> None:
         return HTMLResponse(page)
 
 
-def _parse_timeout(request: Request) -> float | None:
+def _parse_deadline(request: Request) -> float | None:
+    """Return the loop time at which the caller stops waiting, if it says so."""
     value = request.headers.get("x-request-timeout")
     if value is None:
         return None
@@ -107,7 +113,7 @@ def _parse_timeout(request: Request) -> float | None:
         timeout = 0.0
     if not 0 < timeout < float("inf"):
         raise InvalidParameter("X-Request-Timeout must be a number of seconds above 0.")
-    return timeout
+    return asyncio.get_running_loop().time() + timeout
 
 
 def _build_picture_response(picture: Colorized) -> Response:

@@ -21,6 +21,7 @@ from rehue_core.colorize import ModelSpec
 from rehue_serve import images, metrics, tracing
 from rehue_serve.admission import Admission
 from rehue_serve.errors import InvalidParameter
+from rehue_serve.memory import MemoryBudget
 from rehue_serve.metadata.answer import build_metadata
 from rehue_serve.settings import Settings
 from rehue_serve.triton import TritonClient
@@ -78,6 +79,7 @@ class Pipeline:
         self._settings = settings
         self._triton = triton
         self._admission = admission
+        self._memory = MemoryBudget(settings.work_memory)
         _warm_up()
         self._pool = ThreadPoolExecutor(settings.work_threads, thread_name_prefix="picture")
 
@@ -104,7 +106,7 @@ class Pipeline:
         header = photograph.header
         format = _choose_format(header, parameters)
         timings = dict.fromkeys(STAGES, 0.0)
-        with self._admission.reserve_pixels(header.pixels):
+        async with self._memory.reserve(images.estimate_memory(photograph, format)):
             pictures = []
             for page in range(header.pages):
                 picture, version = await self._colorize_page(

@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
+from ray.serve._private.constants import DEFAULT_GRPC_SERVER_OPTIONS
 from ray.serve.grpc_util import RayServegRPCContext, gRPCInputStream
 
 from rehue_client.v1 import rehue_pb2
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 HEALTH_SERVICES = ("", "rehue.v1.Colorizer")  # for which grpc.health.v1 answers
 HEALTH_WATCH_INTERVAL = 0.5  # seconds
 STREAM_WINDOW = 16  # photographs of one stream in flight
+MESSAGE_OVERHEAD = 64 * 1024  # bytes that a message may have besides the photograph
 MALFORMED = -1  # format of the request that stands for bytes that cannot be parsed
 
 _FORMATS = {
@@ -39,6 +41,22 @@ _FORMATS = {
     rehue_pb2.FORMAT_TIFF: "tiff",
 }
 _METADATA = {rehue_pb2.METADATA_KEEP: "keep", rehue_pb2.METADATA_NONE: "none"}
+
+
+def limit_message_size(max_bytes: int) -> None:
+    """Limit the messages that the gRPC servers of this process accept; those it sends stay free.
+
+    Call it before Ray starts its server. gRPC refuses a larger message by its length, before
+    it is read, and a compressed one while it is decompressed. Ray's own setting,
+    RAY_SERVE_GRPC_MAX_MESSAGE_SIZE, limits answers too, and those may be larger: the largest
+    photograph as TIFF takes 150 MB.
+
+    Args:
+        max_bytes: limit of the encoded photograph.
+    """
+    limit = ("grpc.max_receive_message_length", max_bytes + MESSAGE_OVERHEAD)
+    others = [option for option in DEFAULT_GRPC_SERVER_OPTIONS if option[0] != limit[0]]
+    DEFAULT_GRPC_SERVER_OPTIONS[:] = [*others, limit]
 
 
 def add_colorizer(servicer: Any, server: grpc.aio.Server) -> None:
@@ -177,8 +195,11 @@ async def _answer(
         quality=request.quality if request.HasField("quality") else DEFAULT_QUALITY,
         metadata=_METADATA.get(request.metadata, str(request.metadata)),
     )
-    async with service.admission.admit(caller) as deadline:
-        picture = await service.pipeline.colorize(request.image, parameters, deadline)
+    service.admission.check_open(caller)
+    with service.uploads.hold() as upload:
+        upload.add(len(request.image))
+        async with service.admission.admit(caller) as deadline:
+            picture = await service.pipeline.colorize(request.image, parameters, deadline)
     record.picture = picture
     return rehue_pb2.ColorizeResponse(
         id=request.id,

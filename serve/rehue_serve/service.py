@@ -1,4 +1,4 @@
-"""The parts of one replica that both protocols share: keys, admission, pipeline, Triton."""
+"""The parts of one replica that both protocols share, from API keys to Triton."""
 
 import asyncio
 
@@ -9,6 +9,7 @@ from rehue_serve.keys import ApiKeys
 from rehue_serve.pipeline import Pipeline
 from rehue_serve.settings import Settings
 from rehue_serve.triton import TritonClient
+from rehue_serve.uploads import Uploads
 
 
 class Service:
@@ -19,6 +20,7 @@ class Service:
         self.triton = triton
         self.keys = ApiKeys(settings.api_keys_file)
         self.admission = Admission(settings)
+        self.uploads = Uploads(settings)
         self.pipeline = Pipeline(settings, triton, self.admission)
 
     async def start(self) -> None:
@@ -42,6 +44,12 @@ class Service:
         if self.admission.draining:
             return build_stopping_error()
         return Unavailable("No Triton serves the default model.", retry_after=1.0)
+
+    async def drain(self) -> None:
+        """Refuse new photographs, and return when those in flight are answered."""
+        self.admission.draining = True
+        while self.admission.requests_in_flight or self.uploads.in_progress:
+            await asyncio.sleep(0.02)
 
     async def _report_requests(self) -> None:
         while True:

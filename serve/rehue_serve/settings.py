@@ -78,6 +78,31 @@ class Settings(BaseSettings):
         le=3600,
         description="Time to finish photographs in flight when stopping, in seconds.",
     )
+    upload_rate: int = Field(
+        4096, ge=1, description="Lowest rate of an upload over HTTP, in bytes per second."
+    )
+    upload_timeout: float = Field(
+        600.0,
+        gt=0,
+        le=3600,
+        description="Time limit for the upload of one photograph over HTTP, in seconds; "
+        "`REHUE_TIMEOUT` counts from its end.",
+    )
+    upload_memory: int = Field(
+        512 * 2**20,
+        ge=1,
+        description="Memory for the encoded photographs that one replica receives and holds, in "
+        "bytes; when it is used up, slow uploads are ended.",
+    )
+    max_uploads: int = Field(
+        1024, ge=1, description="Requests with bodies in progress in one replica; more are refused."
+    )
+    work_memory: int = Field(
+        2**30,
+        ge=1,
+        description="Memory for decoding and encoding photographs in one replica, in bytes, by "
+        "their headers; photographs that do not fit wait for others.",
+    )
     replicas: int = Field(1, ge=1, description="Colorizer processes to start.")
     threads: int = Field(
         0, ge=0, description="Threads of one replica for codecs and Lab; 0: one per core."

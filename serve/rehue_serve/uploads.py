@@ -1,69 +1,156 @@
-"""Read the photograph from the body of an HTTP request."""
+"""Limits on the bodies that one replica receives and holds.
 
-from collections.abc import MutableMapping
-from typing import Any
+A slow upload takes no place from other photographs: places are given when the body is
+complete. So a body has limits of its own: a lowest rate, a time limit, and memory that all
+bodies share. When that memory is used up, the upload that holds most of it for the longest
+time, at its recent rate, is ended.
+"""
 
-from fastapi import Request
-from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException
+import asyncio
+import contextlib
+import math
+from collections.abc import AsyncIterator, Iterator
 
-from rehue_serve import images
-from rehue_serve.errors import InvalidImage
+from rehue_serve.errors import DeadlineExceeded, Overloaded, RehueError
+from rehue_serve.settings import Settings
 
-FORM_OVERHEAD = 64 * 1024  # bytes that a form may have besides the photograph
-
-
-async def read_photograph(request: Request, max_bytes: int) -> bytes:
-    """Read the encoded photograph; stop reading at the limit.
-
-    Args:
-        request: its body is the file itself, or a form with the file in field ``image``.
-        max_bytes: limit of the file.
-
-    Raises:
-        InvalidImage: the form is malformed or has no file.
-        ImageTooLarge: the file is over the limit.
-        ClientDisconnect: the caller disconnected.
-    """
-    declared = request.headers.get("content-length", "")
-    content_type = request.headers.get("content-type", "").lower()
-    is_form = content_type.startswith("multipart/form-data")
-    limit = max_bytes + (FORM_OVERHEAD if is_form else 0)
-    if declared.isdigit():
-        images.check_byte_limit(int(declared), limit)
-    if is_form:
-        return await _read_form(request, limit, max_bytes)
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        images.check_byte_limit(len(body), limit)
-    return bytes(body)
+GRACE = 10.0  # seconds that an upload may lag behind the lowest rate
+MAX_PAUSE = 30.0  # seconds without a byte
+RATE_WINDOW = 5.0  # seconds, time constant of the recent rate
 
 
-async def _read_form(request: Request, limit: int, max_bytes: int) -> bytes:
-    received = 0
-    receive = request.receive
+class Upload:
+    """The body of one request, from its first byte until the request is answered."""
 
-    async def receive_within_limit() -> MutableMapping[str, Any]:
-        nonlocal received
-        message = await receive()
-        received += len(message.get("body", b""))
-        images.check_byte_limit(received, limit)
-        return message
+    def __init__(self, uploads: "Uploads") -> None:
+        self._uploads = uploads
+        self._started = self._last = uploads.get_time()
+        self._rate = 0.0  # bytes per second, recently
+        self._timeout: asyncio.Timeout | None = None  # while the body is being received
+        self._end = math.inf  # the caller's deadline
+        self._evicted = False
+        self.size = 0  # bytes held
 
-    limited = Request(request.scope, receive_within_limit)
-    try:
-        async with limited.form(max_files=1, max_fields=10) as form:
-            image = form.get("image")
-            data = await image.read() if isinstance(image, UploadFile) else b""
-    except (MultiPartException, HTTPException) as error:
-        raise InvalidImage(f"The form cannot be read: {_get_detail(error)}") from None
-    if not data:
-        raise InvalidImage("The form has no file in its field 'image'.")
-    images.check_byte_limit(len(data), max_bytes)
-    return data
+    @contextlib.asynccontextmanager
+    async def receive(self, deadline: float | None = None) -> AsyncIterator[None]:
+        """Receive the body in this block, and call `add` for each part of it.
+
+        Args:
+            deadline: loop time at which the caller stops waiting.
+
+        Raises:
+            DeadlineExceeded: the upload is too slow or takes too long.
+            Overloaded: the upload was ended because the memory for bodies is used up.
+        """
+        self._end = math.inf if deadline is None else deadline
+        try:
+            async with asyncio.timeout_at(self._compute_deadline()) as self._timeout:
+                yield
+        except TimeoutError:
+            raise self._build_error() from None
+        finally:
+            self._timeout = None
+
+    def add(self, size: int) -> None:
+        """Count received bytes.
+
+        Raises:
+            Overloaded: the memory for bodies is used up.
+        """
+        now = self._uploads.get_time()
+        self._rate = self._compute_rate(now) + size / RATE_WINDOW
+        self._last = now
+        self.size += size
+        self._uploads.take_memory(self, size)
+        if self._timeout is not None and not self._evicted:
+            self._timeout.reschedule(self._compute_deadline())
+
+    @property
+    def receiving(self) -> bool:
+        return self._timeout is not None and not self._evicted
+
+    def evict(self) -> None:
+        """End the upload with Overloaded."""
+        self._evicted = True
+        if self._timeout is not None:
+            self._timeout.reschedule(self._uploads.get_time())
+
+    def compute_cost(self) -> float:
+        """Return the seconds in which the upload receives, at its rate, what it holds."""
+        return self.size / max(1.0, self._compute_rate(self._uploads.get_time()))
+
+    def _compute_rate(self, now: float) -> float:
+        return self._rate * math.exp((self._last - now) / RATE_WINDOW)
+
+    def _compute_deadline(self) -> float:
+        lowest_rate = self._started + GRACE + self.size / self._uploads.lowest_rate
+        end = self._started + self._uploads.timeout
+        return min(self._end, end, lowest_rate, self._last + MAX_PAUSE)
+
+    def _build_error(self) -> RehueError:
+        if self._evicted:
+            return build_memory_error()
+        if self._uploads.get_time() >= self._end:
+            return DeadlineExceeded("The time for this photograph is over.")
+        return DeadlineExceeded(
+            f"The upload is too slow: the limits are {self._uploads.lowest_rate:,} bytes a second "
+            f"and {self._uploads.timeout:g} seconds."
+        )
 
 
-def _get_detail(error: MultiPartException | HTTPException) -> str:
-    return str(error.detail if isinstance(error, HTTPException) else error.message)
+class Uploads:
+    """The bodies of one replica's requests. Belongs to one event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.timeout = settings.upload_timeout
+        self.lowest_rate = settings.upload_rate
+        self._max_uploads = settings.max_uploads
+        self._max_memory = settings.upload_memory
+        self._uploads: set[Upload] = set()
+        self._memory = 0
+
+    @property
+    def in_progress(self) -> int:
+        """Number of requests whose bodies are held."""
+        return len(self._uploads)
+
+    def get_time(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[Upload]:
+        """Hold a body for the block: while it is received, and until its request is answered.
+
+        Raises:
+            Overloaded: too many bodies are held.
+        """
+        if len(self._uploads) >= self._max_uploads:
+            raise Overloaded("Too many uploads are in progress.", retry_after=1.0)
+        upload = Upload(self)
+        self._uploads.add(upload)
+        try:
+            yield upload
+        finally:
+            self._uploads.remove(upload)
+            self._memory -= upload.size
+
+    def take_memory(self, upload: Upload, size: int) -> None:
+        """Count bytes of an upload, and end the costliest upload where the memory is used up.
+
+        Raises:
+            Overloaded: the costliest is this upload, or no other can be ended.
+        """
+        self._memory += size
+        while self._memory > self._max_memory:
+            others = [other for other in self._uploads if other.receiving and other.size]
+            costliest = max([*others, upload], key=Upload.compute_cost)
+            if costliest is upload:
+                raise build_memory_error()
+            costliest.evict()
+            self._memory -= costliest.size
+            costliest.size = 0
+
+
+def build_memory_error() -> Overloaded:
+    """Build the error of an upload for which there is no memory."""
+    return Overloaded("Too many bytes of uploads are in progress.", retry_after=1.0)

@@ -5,6 +5,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -165,3 +166,49 @@ def test_memory_of_a_photograph_is_under_three_pictures() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert max(map(float, done.stdout.split())) < 3
+
+
+@pytest.mark.parametrize(
+    ("mode", "format", "answer"),
+    [
+        ("L", "JPEG", "jpeg"),
+        ("RGB", "WEBP", "jpeg"),
+        ("RGBA", "PNG", "png"),
+        ("CMYK", "JPEG", "jpeg"),
+        ("I;16", "TIFF", "tiff"),
+        ("I;16", "PNG", "png"),
+    ],
+)
+def test_memory_is_not_underestimated(tmp_path: Path, mode: str, format: str, answer: str) -> None:
+    """In a process of its own, so that the peak is this photograph's."""
+    noise = np.random.default_rng(0).integers(0, 65536, (1500, 1500), np.uint16)
+    picture = Image.fromarray(noise)
+    if mode != "I;16":
+        picture = Image.fromarray((noise >> 8).astype(np.uint8)).convert(mode)
+    path = tmp_path / "photograph"
+    picture.save(path, format)
+    code = (
+        "import pathlib, resource, sys\n"
+        "import numpy as np\n"
+        "from rehue_core import lab\n"
+        "from rehue_serve import images\n"
+        "def peak(): return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "def work(data, answer):\n"
+        "    photograph = images.open_image(data, max_bytes=1 << 30, max_pixels=1 << 30)\n"
+        "    lightness = images.decode_lightness(photograph)\n"
+        "    dtype = images.choose_depth(photograph.header, answer)\n"
+        "    ab = np.full((2, 2, 2), 20, np.float32)\n"
+        "    rgb = lab.convert_to_rgb(lightness, ab, dtype=dtype)\n"
+        "    images.encode_pictures([rgb], answer, 92)\n"
+        "    return images.estimate_memory(photograph, answer)\n"
+        "before = peak()\n"
+        "estimate = work(pathlib.Path(sys.argv[1]).read_bytes(), sys.argv[2])\n"
+        "print(estimate, peak() - before)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, path, answer], capture_output=True, text=True, check=True
+    )
+    estimate, peak = map(int, done.stdout.split())
+    # Tables, machine code and libraries come on top once.
+    assert peak < estimate + 60_000_000
+    assert estimate < 32 * 1500 * 1500 + 1
