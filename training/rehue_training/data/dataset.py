@@ -135,7 +135,7 @@ def split_names(
     validation = sorted(set(held + rest) - set(train))
     if not train or not validation:
         raise InputError(
-            f"{len(names)} photographs, {len(held)} of them held out, are too few: training and "
+            f"too few photographs: {len(names)}, {len(held)} of them held out; training and "
             "validation need at least one each"
         )
     return train, validation
