@@ -1,6 +1,7 @@
 """Colorize many photographs from the command line."""
 
 import asyncio
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -79,6 +80,10 @@ class Batch:
                         group.create_task(self._work(client, queue))
             except* Stopped as stopped:
                 self.report.stopped = str(stopped.exceptions[0])
+            except* BrokenPipeError:
+                self.report.stopped = "standard output was closed (--json)"
+                # So that Python's own flush at the exit does not fail again.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def _filter_jobs(self, model: str | None) -> Iterator[Job]:
         for job in self.jobs:
@@ -111,6 +116,8 @@ class Batch:
             self.report.add_failed(job, message)
             if isinstance(error, OSError) and is_output_lost(error, self.folder):
                 raise Stopped(message) from error
+        else:
+            self.report.add_colorized(job, picture)
 
     async def _save_in_thread(
         self, job: Job, picture: Picture, description: dict[str, Any]
@@ -126,7 +133,6 @@ class Batch:
             if saved.done() and saved.exception() is None:
                 self.report.add_colorized(job, picture)
             raise
-        self.report.add_colorized(job, picture)
 
     def _save(self, job: Job, picture: Picture, description: dict[str, Any]) -> None:
         if job.output == STDOUT:

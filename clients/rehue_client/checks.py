@@ -8,7 +8,6 @@ from rehue_client.async_client import AsyncClient
 from rehue_client.errors import (
     InvalidParameter,
     NotServing,
-    ProtocolError,
     RehueError,
     Unauthenticated,
     Unavailable,
@@ -22,7 +21,7 @@ from rehue_client.sources import encode_png
 PROBE = encode_png(memoryview(bytes(range(0, 256, 8)) * 32).cast("B", (32, 32)))
 
 # Errors that every other photograph would get as well.
-FATAL_ERRORS = (Unauthenticated, UnknownModel, Unavailable, ProtocolError, NotServing)
+FATAL_ERRORS = (Unauthenticated, UnknownModel, Unavailable, NotServing)
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 

@@ -3,9 +3,11 @@
 import argparse
 import asyncio
 import contextlib
+import io
 import signal
 import sys
 from pathlib import Path
+from typing import TextIO
 
 from rehue_client.async_client import AsyncClient
 from rehue_client.batch import Batch
@@ -88,7 +90,7 @@ def run_colorize(namespace: argparse.Namespace) -> int:
                 )
             failures = None
             if namespace.failures is not None:
-                failures = stack.enter_context(namespace.failures.open("w", encoding="utf-8"))
+                failures = stack.enter_context(_open_failures(namespace.failures))
             report = Report(
                 json_lines=namespace.json, quiet=namespace.quiet, failures=failures,
                 summary=sys.stderr if namespace.json or out == STDOUT else sys.stdout,
@@ -97,6 +99,8 @@ def run_colorize(namespace: argparse.Namespace) -> int:
                 jobs, search.folder, options, report,
                 concurrency=namespace.concurrency, resume=namespace.resume,
             )  # fmt: skip
+            if isinstance(sys.stdout, io.TextIOWrapper):
+                sys.stdout.reconfigure(errors="surrogateescape")  # file names not in UTF-8
             if namespace.dry_run:
                 return _list_jobs(batch, search)
             if out != STDOUT:
@@ -136,6 +140,11 @@ async def _run_batch(batch: Batch, client: AsyncClient, search: Search, servers:
         finally:
             batch.report.print_summary(search.left_out)
     return 1 if batch.report.failed or batch.report.stopped else 0
+
+
+def _open_failures(path: Path) -> TextIO:
+    # File names are bytes; those that are not UTF-8 are written as they are.
+    return path.open("w", encoding="utf-8", errors="surrogateescape")
 
 
 def _list_jobs(batch: Batch, search: Search) -> int:

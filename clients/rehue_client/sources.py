@@ -112,8 +112,11 @@ def _describe(error: OSError | ValueError) -> str:
 
 def _encode_pillow_image(image: PillowImage) -> bytes:
     buffer = io.BytesIO()
-    storable = image if image.mode in PNG_MODES else image.convert("RGB")
-    storable.save(buffer, "PNG", compress_level=1)
+    try:  # Pillow reads files lazily, so that a broken one is noticed here
+        storable = image if image.mode in PNG_MODES else image.convert("RGB")
+        storable.save(buffer, "PNG", compress_level=1)
+    except (OSError, ValueError) as error:
+        raise SourceError(f"cannot read the Pillow image: {_describe(error)}") from error
     return buffer.getvalue()
 
 

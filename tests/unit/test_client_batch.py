@@ -386,6 +386,41 @@ def test_json_lines_describe_every_photograph(
     assert f"{COUNT - 2} colorized, 1 already there, 1 failed" in output.err
 
 
+def test_closed_output_of_json_lines_stops_the_run(
+    scripted: ScriptedServer, photos: Path, tmp_path: Path
+) -> None:
+    scripted.always = lambda image: Delay(0.1)
+    process = start_colorize(scripted, photos, "-o", tmp_path / "out", "--json", "--concurrency", 1)
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(20) == 1
+    error = process.stderr.read()
+    assert b"stopped: standard output was closed" in error
+    assert b"Traceback" not in error
+    assert b"ignored" not in error
+    assert len(scripted.requests) < COUNT
+    process.stdin.close()
+    process.stderr.close()
+
+
+def test_file_names_that_are_not_utf8_are_no_obstacle(
+    scripted: ScriptedServer, tmp_path: Path
+) -> None:
+    folder, out, failures = tmp_path / "photos", tmp_path / "out", tmp_path / "failures"
+    folder.mkdir()
+    for name in (b"gr\xfc\xdfe.jpg", b"bad \xfc.jpg"):
+        Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_bytes(name[:3])
+    scripted.always = lambda image: Refusal("INVALID_IMAGE") if image == b"bad" else None
+    dry = start_colorize(scripted, folder, "-o", out, "--dry-run")
+    assert b"gr\xfc\xdfe.jpg -> " in dry.communicate(timeout=20)[0]
+    process = start_colorize(scripted, folder, "-o", out, "--failures", failures)
+    _, error = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert b"Traceback" not in error
+    assert b"gr\xfc\xdfe.jpg" in [os.fsencode(path.name) for path in out.iterdir()]
+    assert b"bad \xfc.jpg\t" in failures.read_bytes()
+
+
 def test_quiet_prints_failures_only(
     scripted: ScriptedServer, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

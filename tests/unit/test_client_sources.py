@@ -120,6 +120,12 @@ def test_single_photograph_for_colorize_many_is_a_type_error(scripted: ScriptedS
             client.colorize_many("photo.jpg")
 
 
+def test_truncated_pillow_image_is_a_source_error(client: Client) -> None:
+    image = Image.open(io.BytesIO(DATA[: len(DATA) // 2]))
+    with pytest.raises(SourceError, match="truncated"):
+        client.colorize(image)
+
+
 def test_text_file_is_a_type_error(client: Client, tmp_path: Path) -> None:
     with PHOTO.open(errors="replace") as file, pytest.raises(TypeError, match="binary mode"):
         client.colorize(file)
