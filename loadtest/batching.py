@@ -51,13 +51,13 @@ def send_unbatched(triton: TritonClient, spec: ModelSpec) -> Infer:
 def batch_in_ray(endpoint: Endpoint, spec: ModelSpec, wait: float) -> Infer:
     """Batch with Ray's `@serve.batch`: until the batch is full or its first input waited."""
 
-    @serve.batch(
+    @serve.batch(  # type: ignore[untyped-decorator]
         max_batch_size=spec.max_batch, batch_wait_timeout_s=wait, max_concurrent_batches=CALLS
     )
     async def infer(inputs: list[Tensor]) -> list[Tensor]:
         return list((await infer_batch(endpoint, spec, inputs, timeout=60)).outputs)
 
-    return infer
+    return infer  # type: ignore[no-any-return]
 
 
 @serve.deployment(ray_actor_options={"num_cpus": 0}, max_ongoing_requests=2 * CONCURRENCY)
@@ -135,7 +135,7 @@ def run_replica() -> Iterator[serve.handle.DeploymentHandle]:
         )
         serve.start(http_options=HTTPOptions(location="NoServer"))
         try:
-            yield serve.run(Comparison.bind(), name="batching", route_prefix=None)
+            yield serve.run(Comparison.bind(), name="batching", route_prefix=None)  # type: ignore[attr-defined]
         finally:
             serve.shutdown()
             ray.shutdown()

@@ -29,9 +29,11 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 
 from loadtest import batching, breakdown, chain, scaling
 from loadtest.report import describe_machine
@@ -127,7 +129,7 @@ def open_session(model: str, threads: int) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def create_batch(network: onnxruntime.InferenceSession, count: int) -> dict[str, np.ndarray]:
+def create_batch(network: onnxruntime.InferenceSession, count: int) -> dict[str, NDArray[Any]]:
     side = network.get_inputs()[0].shape[-1]
     return {
         "lightness": np.random.default_rng(0).integers(0, 256, (count, 1, side, side), np.uint8)

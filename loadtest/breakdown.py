@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable
 
 import psutil
@@ -91,10 +91,10 @@ async def _measure_processes(
     return {name: (after[name] - before[name]) / count * 1000 for name in after}
 
 
-def _read_cpu_by_process(pids: Iterable[int]) -> Counter[str]:
+def _read_cpu_by_process(pids: Iterable[int]) -> defaultdict[str, float]:
     """Return the seconds of CPU used so far, by name of the process."""
-    found: Counter[str] = Counter()
-    found["load generator"] += time.process_time()  # type: ignore[assignment]
+    found: defaultdict[str, float] = defaultdict(float)
+    found["load generator"] = time.process_time()
     for process in list_process_tree(pids):
         with contextlib.suppress(psutil.Error):
             line, times = " ".join(process.cmdline()), process.cpu_times()

@@ -57,7 +57,7 @@ def colorize_with_skimage(photograph: bytes) -> bytes:
     ab = skimage.transform.resize(OUTPUT.transpose(1, 2, 0).astype(float), lightness.shape)
     picture = skimage.color.lab2rgb(np.dstack([lightness, ab]))
     out = io.BytesIO()
-    Image.fromarray(skimage.img_as_ubyte(picture)).save(out, "jpeg", quality=92)
+    Image.fromarray(skimage.util.img_as_ubyte(picture)).save(out, "jpeg", quality=92)  # type: ignore[attr-defined]
     return out.getvalue()
 
 

@@ -34,7 +34,7 @@ def breaches(one: Object) -> Iterator[str]:
         chosen = one["spec"]["selector"]["matchLabels"]
         if not chosen.items() <= one["spec"]["template"]["metadata"]["labels"].items():
             yield "spec.selector does not match the template's labels"
-    yield from RULES.get(one["kind"], lambda _: iter(()))(one.get("spec", {}))
+    yield from RULES.get(one["kind"], lambda _: iter(()))(one.get("spec", {}))  # type: ignore[no-untyped-call]
 
 
 def templates(one: Object) -> list[Object]:

@@ -73,8 +73,9 @@ def system(
     environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     with contextlib.closing(Proxy(sleepers[1].grpc_port)) as proxy:
         urls = f"{sleepers[0].url},{proxy.url}"
-        settings = {"triton_urls": urls, "replicas": "2", "max_requests": "32"}
-        with run_server(log, environment=environment, **settings) as server:
+        with run_server(
+            log, environment=environment, triton_urls=urls, replicas="2", max_requests="32"
+        ) as server:
             yield System(server, sleepers, proxy, environment | {"REHUE_TRITON_URLS": urls})
 
 

@@ -2,9 +2,11 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import numpy_helper
 from paths import MODELS, PHOTOS
 from tritonclient import grpc
@@ -57,7 +59,7 @@ def replace_backend(text: str) -> str:
     return text
 
 
-def infer(url: str, name: str, counts: np.ndarray) -> list[np.ndarray]:
+def infer(url: str, name: str, counts: NDArray[Any]) -> list[NDArray[Any]]:
     """Return the outputs of one call to a Triton."""
     with grpc.InferenceServerClient(url) as client:
         tensor = grpc.InferInput("lightness", counts.shape, "UINT8")

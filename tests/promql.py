@@ -61,7 +61,7 @@ class Selectors(list[promql_parser.VectorSelector]):
 
 def list_exported_metrics() -> dict[str, set[str]]:
     """Return the application's metrics as Ray exports them, with their labels."""
-    found = {}
+    found: dict[str, set[str]] = {}
     for metric in vars(metrics).values():
         if isinstance(metric, Metric):
             names = [metric.info["name"]]

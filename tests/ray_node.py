@@ -23,7 +23,7 @@ def call_ray(address: str, method: str, request: bytes, token: str) -> bytes:
     Raises:
         grpc.RpcError: UNAUTHENTICATED if Ray requires another token.
     """
-    metadata = [("authorization", f"Bearer {token}")] if token else []
+    metadata = (("authorization", f"Bearer {token}"),) if token else ()
     with grpc.insecure_channel(address) as channel:
-        answer: bytes = channel.unary_unary(method)(request, metadata=metadata, timeout=30)
-    return answer
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
+        return call(request, metadata=metadata, timeout=30)

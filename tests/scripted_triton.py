@@ -11,21 +11,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-Answer = Callable[[np.ndarray], np.ndarray]  # N1HW lightness in counts to N2hw ab
+Answer = Callable[[NDArray[Any]], NDArray[Any]]  # N1HW lightness in counts to N2hw ab
 
 
 def load_network(path: Path) -> Answer:
     """Returns the network of an ONNX file, which computes each photograph only once."""
     session = onnxruntime.InferenceSession(path)
-    answers: dict[bytes, np.ndarray] = {}
+    answers: dict[bytes, NDArray[Any]] = {}
 
-    def infer(photograph: np.ndarray) -> np.ndarray:
+    def infer(photograph: NDArray[Any]) -> NDArray[Any]:
         key = photograph.tobytes()
         if key not in answers:
             answers[key] = session.run(["ab"], {"lightness": photograph[None]})[0][0]
@@ -36,9 +38,9 @@ def load_network(path: Path) -> Answer:
 
 def answer_late(network: Answer, calls: int) -> Answer:
     """Each answer is that of an earlier call, once there is one."""
-    made: list[np.ndarray] = []
+    made: list[NDArray[Any]] = []
 
-    def answer(counts: np.ndarray) -> np.ndarray:
+    def answer(counts: NDArray[Any]) -> NDArray[Any]:
         made.append(network(counts))
         return made[-1 - calls] if len(made) > calls else made[-1]
 
@@ -51,11 +53,11 @@ def answer_from_wrong_graphs(network: Answer, instances: int) -> Answer:
     A graph belongs to an event set (of 3) and reads and writes the buffer (of 2) that it was
     captured on; inputs are copied to, and answers taken from, another one half of the time.
     """
-    inputs: list[list[np.ndarray | None]] = [[None, None] for _ in range(instances)]
-    outputs: list[list[np.ndarray | None]] = [[None, None] for _ in range(instances)]
+    inputs: list[list[NDArray[Any] | None]] = [[None, None] for _ in range(instances)]
+    outputs: list[list[NDArray[Any] | None]] = [[None, None] for _ in range(instances)]
     executions = 0
 
-    def answer(counts: np.ndarray) -> np.ndarray:
+    def answer(counts: NDArray[Any]) -> NDArray[Any]:
         nonlocal executions
         instance, k = executions % instances, executions // instances
         executions += 1
@@ -71,7 +73,7 @@ def answer_from_wrong_graphs(network: Answer, instances: int) -> Answer:
 
 
 @dataclass
-class ScriptedTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
+class ScriptedTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
     """Triton's Infer alone: `answer` turns each call's lightness into ab."""
 
     answer: Answer

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+from numpy.typing import NDArray
 
 from rehue_training.plan.cuda import Gpu
 from rehue_training.plan.tensorrt import TensorRT
@@ -45,7 +46,7 @@ class HostCuda:
         yield ctypes.addressof(room)
         self.in_use -= 1
 
-    def upload(self, address: int, array: np.ndarray) -> None:
+    def upload(self, address: int, array: NDArray[Any]) -> None:
         ctypes.memmove(address, array.ctypes.data, array.nbytes)
 
     def copy(self, there: int, here: int, size: int) -> None:
@@ -62,7 +63,7 @@ class HostCuda:
         work()
         return time.perf_counter() - began
 
-    def download(self, array: np.ndarray, address: int) -> None:
+    def download(self, array: NDArray[Any], address: int) -> None:
         ctypes.memmove(array.ctypes.data, address, array.nbytes)
 
 
@@ -128,7 +129,8 @@ class Network:
 
 class Parser:
     def __init__(self, network: Network, logger: object) -> None:
-        self.network, self.errors = network, []
+        self.network = network
+        self.errors: list[str] = []
 
     def parse(self, model: bytes) -> bool:
         try:
@@ -193,14 +195,14 @@ class Engine:
         return None if full else Context(self.session, self.num_optimization_profiles)
 
     def get_tensor_name(self, index: int) -> str:
-        return self.tensors[index].name
+        return self.tensors[index].name  # type: ignore[no-any-return]
 
     def get_tensor_mode(self, name: str) -> IntEnum:
         inputs = [one.name for one in self.session.get_inputs()]
         return TensorRTModule.TensorIOMode["INPUT" if name in inputs else "OUTPUT"]
 
     def get_tensor_dtype(self, name: str) -> str:
-        return {one.name: one.type for one in self.tensors}[name]
+        return {one.name: one.type for one in self.tensors}[name]  # type: ignore[no-any-return]
 
 
 class TensorRTModule:
@@ -275,10 +277,10 @@ class TensorRTModule:
 
     @staticmethod
     def nptype(dtype: str) -> type[np.generic]:
-        return NUMPY[dtype]
+        return NUMPY[dtype]  # type: ignore[return-value]
 
 
 def tensorrt(gpu: Gpu = H100, **options: Any) -> TensorRT:
     """The stand-in, behind this project's own code for TensorRT."""
     module = TensorRTModule(**options)
-    return TensorRT(module, module.__version__, HostCuda(gpu))
+    return TensorRT(module, module.__version__, HostCuda(gpu))  # type: ignore[arg-type]

@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rehue_core.colorize import ModelSpec
 from rehue_serve.endpoints import Endpoints
@@ -28,13 +30,13 @@ def get_deadline(seconds: float) -> float:
     return asyncio.get_running_loop().time() + seconds
 
 
-def create_input(spec: ModelSpec, seed: int) -> np.ndarray:
+def create_input(spec: ModelSpec, seed: int) -> NDArray[Any]:
     """Return a random input of the network."""
     shape = (1, spec.height, spec.width)
     return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
 
 
-async def infer_random(triton: TritonClient, seed: int = 0, seconds: float = 60.0) -> np.ndarray:
+async def infer_random(triton: TritonClient, seed: int = 0, seconds: float = 60.0) -> NDArray[Any]:
     """Return the network's output for a random input."""
     spec = await triton.models.get_spec("rehue")
     return (await triton.infer(spec, create_input(spec, seed), get_deadline(seconds)))[0]

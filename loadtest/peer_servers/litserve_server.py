@@ -20,7 +20,7 @@ from loadtest.peer_servers.scikit import CORES, MODEL, compose_picture, prepare_
 Prepared = tuple[NDArray[np.float64], NDArray[np.uint8]]
 
 
-class Colorizer(litserve.LitAPI):
+class Colorizer(litserve.LitAPI):  # type: ignore[misc]
     def setup(self, device: str) -> None:  # noqa: ARG002 (LitServe prescribes it)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1

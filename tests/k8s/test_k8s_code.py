@@ -127,7 +127,7 @@ def test_ray_serves_what_rehue_serve_serves(overlay: str, settings: Settings) ->
                 "import_path": f"{app.build.__module__}:{app.build.__name__}",
                 "deployments": [
                     {
-                        "name": app.Colorizer.name,
+                        "name": app.Colorizer.name,  # type: ignore[attr-defined]
                         "max_replicas_per_node": 1,
                         "max_surge_percent": 0,
                         "ray_actor_options": {"num_cpus": settings.threads},
@@ -301,7 +301,7 @@ def render_with(component: str, folder: Path) -> list[Object]:
         f"resources: [../gpu]\ncomponents: [../../components/{component}]\n"
     )
     command = [KUBECTL, "kustomize", overlay]
-    made = subprocess.run(command, capture_output=True, text=True, check=True)
+    made = subprocess.run(command, capture_output=True, text=True, check=True)  # type: ignore[arg-type]
     return [one for one in yaml.safe_load_all(made.stdout) if one]
 
 
@@ -332,7 +332,7 @@ def test_routes_are_the_applications() -> None:
     matches = [(one["path"]["type"], one["path"]["value"]) for one in rule["matches"]]
     found = endpoints.Endpoints((), model="rehue", limit=1)
     service = Service(Settings(), triton.TritonClient(found, default_model="rehue"))
-    paths = {one.path for one in http.build_http_app(service).routes if "oauth2" not in one.path}
+    paths = {one.path for one in http.build_http_app(service).routes if "oauth2" not in one.path}  # type: ignore[attr-defined]
     covered = {
         path
         for path in paths

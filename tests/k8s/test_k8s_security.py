@@ -175,7 +175,7 @@ def allowed(overlay: str, source: str, target: str, port: int) -> bool:
 def _labels(role: str, pod: Object) -> dict[str, str]:
     """A pod's labels, with what KubeRay adds to its own."""
     extra = {"ray.io/cluster": "rehue-abc"} if role.startswith("ray-") else {}
-    return pod["metadata"]["labels"] | extra
+    return pod["metadata"]["labels"] | extra  # type: ignore[no-any-return]
 
 
 def _side(

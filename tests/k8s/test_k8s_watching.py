@@ -19,9 +19,9 @@ OUTCOMES = {"ok", "ABANDONED", *map(get_reason_name, HTTP_STATUS)}
 def test_every_label_exists() -> None:
     for expression in list_expressions():
         for selector in Selectors(expression):
-            labels = list_exported_metrics().get(selector.name)
+            labels = list_exported_metrics().get(selector.name)  # type: ignore[arg-type]
             for matcher in selector.matchers.matchers if labels is not None else []:
-                assert matcher.name in labels | {"namespace"}, expression
+                assert matcher.name in labels | {"namespace"}, expression  # type: ignore[operator]
                 if matcher.name == "outcome":
                     assert set(matcher.value.split("|")) <= OUTCOMES, expression
 
@@ -94,7 +94,7 @@ def test_the_component_traces_as_rehue_serve_does(
         "resources: [../gpu]\ncomponents: [../../components/tracing]\n"
     )
     command = [KUBECTL, "kustomize", overlay / "k8s" / "overlays" / "traced"]
-    made = subprocess.run(command, capture_output=True, text=True, check=True)
+    made = subprocess.run(command, capture_output=True, text=True, check=True)  # type: ignore[arg-type]
     rendered = [one for one in yaml.safe_load_all(made.stdout) if one]
     given = next(one["data"] for one in rendered if "OTEL_TRACES_EXPORTER" in one.get("data", {}))
     for name, value in given.items():

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 import httpx
@@ -17,7 +18,7 @@ from rehue_serve.triton import TritonClient
 
 
 @contextlib.asynccontextmanager
-async def start_service(url: str, **options: object) -> AsyncIterator[Service]:
+async def start_service(url: str, **options: Any) -> AsyncIterator[Service]:
     settings = Settings(triton_urls=(url,), **options)
     endpoints = Endpoints(settings.triton_urls, model=settings.model, limit=2)
     service = Service(settings, TritonClient(endpoints, default_model=settings.model))
@@ -41,13 +42,13 @@ class _Servicer(rehue_pb2_grpc.ColorizerServicer):
 
     service: Service
 
-    async def Colorize(self, request, context):
+    async def Colorize(self, request: Any, context: Any) -> Any:
         ray_context = RayServegRPCContext(context)
         answer = await rpc.colorize(self.service, request, ray_context)
         ray_context._set_on_grpc_context(context)
         return answer
 
-    async def ColorizeStream(self, requests, context):
+    async def ColorizeStream(self, requests: Any, context: Any) -> AsyncIterator[Any]:
         ray_context = RayServegRPCContext(context)
         async for answer in rpc.colorize_stream(self.service, requests, ray_context):
             yield answer
@@ -62,6 +63,6 @@ async def serve_grpc(service: Service) -> AsyncIterator[rehue_pb2_grpc.Colorizer
     await server.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield rehue_pb2_grpc.ColorizerStub(channel)
+            yield rehue_pb2_grpc.ColorizerStub(channel)  # type: ignore[no-untyped-call]
     finally:
         await server.stop(None)

@@ -31,9 +31,17 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run(
         [*uv, "venv", "--quiet", "--python", sys.executable, folder / "venv"], check=True
     )
-    pip = [*uv, "pip", "install", "--quiet", "--python", folder / "venv" / "bin" / "python"]
+    pip: list[str | Path] = [
+        *uv,
+        "pip",
+        "install",
+        "--quiet",
+        "--python",
+        folder / "venv" / "bin" / "python",
+    ]
     subprocess.run(
-        [*pip, "--require-hashes", "-r", ROOT / "requirements" / "client.lock"], check=True
+        [*pip, "--require-hashes", "-r", ROOT / "requirements" / "client.lock"],
+        check=True,
     )
     # A copy, because building writes into the source folder.
     source = shutil.copytree(ROOT, folder / "rehue", ignore=shutil.ignore_patterns(*LEFT_OUT))

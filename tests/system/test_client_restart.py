@@ -16,7 +16,7 @@ RESTARTS = 2
 
 def start_on_ports(ports: dict[str, int], triton: SleepingTriton, log: Path) -> Server:
     settings = {f"{name}_port": str(port) for name, port in ports.items()}
-    server = start_server(log, triton_urls=triton.url, **settings)
+    server = start_server(log, triton_urls=triton.url, **settings)  # type: ignore[arg-type]
     server.ports.update(ports)
     return server
 

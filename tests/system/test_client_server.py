@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -33,12 +34,12 @@ COFFEE = PHOTOS / "skimage_coffee.jpg"
 Colorize = Callable[..., Picture]
 
 
-def colorize_sync(url: str, source: object = COFFEE, **options: object) -> Picture:
+def colorize_sync(url: str, source: Any = COFFEE, **options: Any) -> Picture:
     with Client(url) as client:
         return client.colorize(source, **options)
 
 
-def colorize_async(url: str, source: object = COFFEE, **options: object) -> Picture:
+def colorize_async(url: str, source: Any = COFFEE, **options: Any) -> Picture:
     async def run() -> Picture:
         async with AsyncClient(url) as client:
             return await client.colorize(source, **options)
@@ -48,7 +49,8 @@ def colorize_async(url: str, source: object = COFFEE, **options: object) -> Pict
 
 @pytest.fixture(params=[colorize_sync, colorize_async])
 def colorize(request: pytest.FixtureRequest) -> Colorize:
-    return request.param
+    param: Colorize = request.param
+    return param
 
 
 @pytest.fixture(params=["http", "grpc"])
@@ -60,7 +62,7 @@ def open_picture(picture: Picture) -> Image.Image:
     return Image.open(io.BytesIO(picture.data))
 
 
-def encode_image(image: Image.Image, format: str, **options: object) -> bytes:
+def encode_image(image: Image.Image, format: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format, **options)
     return buffer.getvalue()

@@ -76,7 +76,7 @@ async def test_calls_under_way_stay_within_the_limit(sleepers: list[SleepingTrit
     most = 0
     try:
         async with asking(sleepers[0].url, limit=2) as (asked, infer):
-            work = [asyncio.create_task(infer()) for _ in range(40)]
+            work = [asyncio.create_task(infer()) for _ in range(40)]  # type: ignore[arg-type, var-annotated]
             while not all(one.done() for one in work):
                 most = max(most, *(one.in_flight for one in asked.list_all()))
                 await asyncio.sleep(0.01)
@@ -93,9 +93,9 @@ async def test_busy_triton_is_asked_less(sleepers: list[SleepingTriton]) -> None
     slow.set_batch_seconds(0.5)
     try:
         async with asking(slow.url, quick.url, limit=64) as (_, infer):
-            work = []
+            work: list[asyncio.Task[object]] = []
             for _ in range(80):
-                work.append(asyncio.create_task(infer()))
+                work.append(asyncio.create_task(infer()))  # type: ignore[arg-type]
                 await asyncio.sleep(0.025)
             await asyncio.gather(*work)
     finally:

@@ -175,7 +175,9 @@ def test_mutated_messages_are_refused_over_grpc(server: Server, count: int) -> N
     unclear: list[tuple[int, grpc.RpcError]] = []
     address = server.grpc_url.removeprefix("grpc://")
     with grpc.insecure_channel(address) as channel:
-        call = channel.unary_unary("/rehue.v1.Colorizer/Colorize")
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
+            "/rehue.v1.Colorizer/Colorize"
+        )
         for number in range(count):
             chance = random.Random(number)
             message = rehue_pb2.ColorizeRequest(
@@ -237,7 +239,7 @@ def test_garbage_on_the_ports_is_survived(server: Server, count: int) -> None:
     assert not [status for status in statuses if status.startswith(b"5") and status != b"501"]
 
 
-@schemathesis.serializer("image/*")
+@schemathesis.serializer("image/*")  # type: ignore[arg-type]
 def _as_it_is(context: schemathesis.SerializationContext, value: object) -> object:
     return value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass")
 
@@ -247,7 +249,8 @@ def test_server_keeps_to_its_description(server: Server, mode: GenerationMode, l
     """What the OpenAPI allows and what it forbids: statuses, types and bodies as it says."""
     schema = schemathesis.openapi.from_url(f"{server.http_url}/openapi.json")
     if mode is GenerationMode.NEGATIVE:
-        schema = schema.include(path="/v1/colorize")  # the others have nothing to get wrong
+        # The other paths have no parameters.
+        schema = schema.include(path="/v1/colorize")  # type: ignore[assignment]
     for found in schema.get_all_operations():
 
         @hypothesis.settings(
@@ -256,8 +259,8 @@ def test_server_keeps_to_its_description(server: Server, mode: GenerationMode, l
             derandomize=True,
             suppress_health_check=list(hypothesis.HealthCheck),
         )
-        @hypothesis.given(case=found.ok().as_strategy(generation_mode=mode))
-        def keeps(case: schemathesis.Case) -> None:
+        @hypothesis.given(case=found.ok().as_strategy(generation_mode=mode))  # type: ignore[union-attr]
+        def keeps(case: schemathesis.Case) -> None:  # type: ignore[type-arg]
             # A description cannot say which bytes are a photograph, so refusals are allowed.
             case.call_and_validate(timeout=60, excluded_checks=[positive_data_acceptance])
 
@@ -268,7 +271,9 @@ def test_server_keeps_to_its_description(server: Server, mode: GenerationMode, l
 def test_regressions(server: Server, path: Path) -> None:
     """Messages that once were answered wrongly; the file's suffix is the right answer."""
     with grpc.insecure_channel(server.grpc_url.removeprefix("grpc://")) as channel:
-        call = channel.unary_unary("/rehue.v1.Colorizer/Colorize")
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
+            "/rehue.v1.Colorizer/Colorize"
+        )
         with pytest.raises(grpc.RpcError) as caught:
             call(path.read_bytes(), timeout=60)
     assert caught.value.code().name == path.suffix.removeprefix(".")

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import grpc
 import pytest
@@ -18,20 +18,19 @@ SECRET = "/secret/path"
 
 
 @pytest.fixture
-def fault(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def fault(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes every photograph fail in a way that no code foresees."""
 
     def fail(*_: object) -> bytes:
         raise MemoryError(SECRET)
 
     monkeypatch.setattr(images, "encode_pictures", fail)
-    return
 
 
 def outcomes(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
     """Level and outcome of each request's log line."""
     return [
-        (record.levelname, record.fields["outcome"])
+        (record.levelname, record.fields["outcome"])  # type: ignore[attr-defined]
         for record in caplog.records
         if record.getMessage() == "photograph"
     ]

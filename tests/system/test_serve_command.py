@@ -55,7 +55,7 @@ def test_stop_leaves_nothing(
 ) -> None:
     """With a Triton of its own, and with one that runs already and is left alone."""
     own = number != signal.SIGINT
-    server = start_server(tmp_path / "log", **({} if own else {"triton_urls": triton.url}))
+    server = start_server(tmp_path / "log", triton_urls="" if own else triton.url)
     try:
         server.wait_until_ready()
         started = psutil.Process(server.process.pid).children(recursive=True)

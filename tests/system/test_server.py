@@ -5,6 +5,7 @@ import io
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
@@ -12,9 +13,10 @@ import numpy as np
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (  # type: ignore[import-untyped]
     ProtoReflectionDescriptorDatabase,
 )
+from numpy.typing import NDArray
 from paths import PHOTOS
 from PIL import Image
 from skimage import color
@@ -44,15 +46,15 @@ def channel(server: Server) -> grpc.Channel:
 
 @pytest.fixture(scope="module")
 def stub(channel: grpc.Channel) -> rehue_pb2_grpc.ColorizerStub:
-    return rehue_pb2_grpc.ColorizerStub(channel)
+    return rehue_pb2_grpc.ColorizerStub(channel)  # type: ignore[no-untyped-call]
 
 
 def opened(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data))
 
 
-def lightness(picture: Image.Image) -> np.ndarray:
-    return color.rgb2lab(np.asarray(picture.convert("RGB")))[..., 0]
+def lightness(picture: Image.Image) -> NDArray[Any]:
+    return color.rgb2lab(np.asarray(picture.convert("RGB")))[..., 0]  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize(
@@ -82,8 +84,8 @@ def test_answer_says_what_was_done(http: httpx.Client, photo: bytes) -> None:
 
 
 def test_parameters_are_obeyed(http: httpx.Client, photo: bytes) -> None:
-    def pixels(**query: object) -> np.ndarray:
-        answer = http.post("/v1/colorize", content=photo, params={"format": "png", **query})
+    def pixels(**query: object) -> NDArray[Any]:
+        answer = http.post("/v1/colorize", content=photo, params={"format": "png", **query})  # type: ignore[dict-item]
         assert answer.status_code == 200, answer.text
         return np.asarray(opened(answer.content)).astype(int)
 
@@ -146,7 +148,7 @@ def reason(error: grpc.RpcError) -> str:
     status = status_pb2.Status.FromString(metadata["grpc-status-details-bin"])
     info = error_details_pb2.ErrorInfo()
     status.details[0].Unpack(info)
-    return info.reason
+    return info.reason  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,12 @@ import os
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 from serving import serve_http, start_service
 from skimage.color import lab2rgb, rgb2lab
@@ -137,11 +139,11 @@ async def test_work_that_nobody_waits_for_is_not_begun(
     decoded = 0
     decode = images.decode_lightness
 
-    def counted(*arguments: object) -> np.ndarray:
+    def counted(*arguments: object) -> NDArray[Any]:
         nonlocal decoded
         decoded += 1
         time.sleep(1)
-        return decode(*arguments)
+        return decode(*arguments)  # type: ignore[arg-type]
 
     async with served(triton.url, threads=1) as client:
         monkeypatch.setattr(images, "decode_lightness", counted)

@@ -71,7 +71,7 @@ def crash(url: str) -> None:
         text=True,
     )
     try:
-        assert process.stdout.readline() == "shared\n"
+        assert process.stdout.readline() == "shared\n"  # type: ignore[union-attr]
     finally:
         process.send_signal(signal.SIGKILL)
         process.communicate()
@@ -117,7 +117,7 @@ async def test_files_that_another_call_forgets_meanwhile_are_made_anew(
     async with open_client(triton.url, shared_memory=True) as there:
 
         async def forgotten(endpoint: Endpoint) -> list[str]:
-            there._memory.forget(endpoint)
+            there._memory.forget(endpoint)  # type: ignore[union-attr]
             return await look(endpoint)
 
         monkeypatch.setattr(shared_memory, "_list_stale_regions", forgotten)
@@ -145,7 +145,7 @@ async def test_nothing_is_shared_across_hosts() -> None:
     memory = shared_memory.SharedMemory()
     for address in ("192.0.2.1:8001", "triton:8001", "[2001:db8::1]:8001"):
         endpoint = Endpoint(address, 2)
-        assert await memory.acquire(endpoint, None) is None
+        assert await memory.acquire(endpoint, None) is None  # type: ignore[arg-type]
         await endpoint.channel.close()
 
 

@@ -139,7 +139,7 @@ def test_photographs_that_share_a_call_keep_their_traces(
     name = "ab" * 16
     metadata = [("authorization", f"Bearer {KEY}"), ("traceparent", f"00-{name}-{'cd' * 8}-01")]
     with grpc.insecure_channel(watched.grpc_url.removeprefix("grpc://")) as channel:
-        stub = rehue_pb2_grpc.ColorizerStub(channel)
+        stub = rehue_pb2_grpc.ColorizerStub(channel)  # type: ignore[no-untyped-call]
         requests = [rehue_pb2.ColorizeRequest(image=photo, id=str(one)) for one in range(12)]
         answers = list(stub.ColorizeStream(iter(requests), metadata=metadata))
     assert all(answer.image for answer in answers)

@@ -153,7 +153,7 @@ def test_triton_ends_when_its_server_is_killed(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         text=True,
     ) as server:
-        triton = psutil.Process(int(server.stdout.readline()))
+        triton = psutil.Process(int(server.stdout.readline()))  # type: ignore[union-attr]
         whole = [triton, *triton.children()]
         server.kill()
     deadline = time.monotonic() + 30

@@ -88,7 +88,7 @@ def test_timings_are_shared_by_builds_of_one_gpu_and_tensorrt(part: str) -> None
 def test_a_plan_without_its_identity_is_refused(tmp_path: Path, broken: str) -> None:
     identity.put(tmp_path, b"plan" * 1000, create_record(b"plan" * 1000))
     plan, records = tmp_path / "model.plan", tmp_path / "model.plan.json"
-    {
+    {  # type: ignore[no-untyped-call]
         "missing": records.unlink,
         "cut": lambda: os.truncate(plan, 17),
         "exchanged": lambda: plan.write_bytes(b"another"),

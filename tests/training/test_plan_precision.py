@@ -1,9 +1,12 @@
 """The ONNX that plans are built from: FP16 where it may be, the same colours, the same contract."""
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from numpy.typing import NDArray
 from onnx import TensorProto, shape_inference
 from paths import MODELS, PHOTOS
 
@@ -120,14 +123,14 @@ def test_the_distance_is_the_worst_photographs() -> None:
     three = parity.photographs([*SOME, PHOTOS / "sklearn_flower.jpg"])
     calls = []
 
-    def off(counts: np.ndarray) -> np.ndarray:
+    def off(counts: NDArray[Any]) -> NDArray[Any]:
         calls.append(len(counts))
         field = np.zeros((len(counts), 2, 224, 224), np.float16)
         if len(calls) == 2:
             field[0] = 40
         return field
 
-    def gray(counts: np.ndarray) -> np.ndarray:
+    def gray(counts: NDArray[Any]) -> NDArray[Any]:
         return np.zeros((len(counts), 2, 224, 224), np.float16)
 
     found = parity.measure(off, gray, three, contract, batch=2)

@@ -18,7 +18,7 @@ from rehue_training.plan.cuda import Gpu
 from rehue_training.plan.identity import PlanRefused
 from rehue_training.plan.plans import Options
 from rehue_training.plan.precision import Precision
-from rehue_training.plan.tensorrt import BuildFailed
+from rehue_training.plan.tensorrt_package import BuildFailed
 
 NAMES = ["rehue", "seed"]
 LARGEST = {"int8": 127, "fp8": 448}

@@ -14,7 +14,8 @@ from standin import HostCuda
 from rehue_training.plan import plans
 from rehue_training.plan.plans import Options
 from rehue_training.plan.precision import Precision
-from rehue_training.plan.tensorrt import BuildFailed, TensorRT
+from rehue_training.plan.tensorrt import TensorRT
+from rehue_training.plan.tensorrt_package import BuildFailed
 
 rtx = pytest.importorskip("tensorrt_rtx_bindings", reason="its wheels are for Linux")
 
@@ -22,13 +23,10 @@ ROOT = Path(__file__).parents[2]
 PHOTOS = tuple(sorted((ROOT / "tests" / "photos").glob("*.jpg"))[:8])
 
 
-class Rtx(TensorRT):
-    version = "10"  # whose API it has, whatever it calls itself
-
-
 @pytest.fixture(scope="module")
 def builder() -> TensorRT:
-    return Rtx(rtx, HostCuda())
+    # It has the API of TensorRT 10, whatever it calls itself.
+    return TensorRT(rtx, "10", HostCuda())  # type: ignore[arg-type]
 
 
 def options(precision: Precision) -> Options:

@@ -202,13 +202,13 @@ def test_a_triton_that_computes_no_more_is_not_alive(
     triton = sleepers[0]
     port = f"--http-port={triton.http_port}"
     assert image.run("live", port) == (0, "")
-    triton.broken.touch()
+    triton.start_failing()
     try:
         url = f"http://127.0.0.1:{triton.http_port}/v2/health/live"
         assert urllib.request.urlopen(url, timeout=5).status == 200
         assert image.run("live", port)[0] != 0
     finally:
-        triton.broken.unlink()
+        triton.stop_failing()
     assert image.run("live", port)[0] == 0
 
 

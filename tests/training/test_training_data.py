@@ -2,11 +2,13 @@
 
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import skimage.data
+from numpy.typing import NDArray
 
 from rehue_training.data import dataset
 from rehue_training.errors import InputError
@@ -31,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
     return tree
 
 
-def write(path: Path, rgb: np.ndarray) -> None:
+def write(path: Path, rgb: NDArray[Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
 

@@ -1,13 +1,15 @@
 """Ensembles: the mean of their members, colours that end where the lightness does."""
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import keras
 import numpy as np
 import onnxruntime
 import pytest
-from conftest import PHOTOS
+from numpy.typing import NDArray
+from paths import PHOTOS
 
 from rehue_core.lab import AB_RANGE
 from rehue_training.learn import checkpoint, config, export
@@ -18,11 +20,11 @@ from rehue_training.network.graph import Graph, Value
 ROOT = Path(__file__).parents[2]
 
 
-def run(graph: Graph, last: Value, counts: np.ndarray) -> np.ndarray:
+def run(graph: Graph, last: Value, counts: NDArray[Any]) -> NDArray[Any]:
     """The graph's answer (N2hw) to counts (NHW uint8)."""
     content = export.finish_graph(graph, last, counts.shape[-1], "test").SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    return session.run(["ab"], {"lightness": counts[:, None]})[0].astype(np.float32)
+    return session.run(["ab"], {"lightness": counts[:, None]})[0].astype(np.float32)  # type: ignore[no-any-return]
 
 
 def constant(ab: tuple[float, float]) -> keras.Model:
@@ -51,11 +53,11 @@ def test_the_answer_is_the_weighted_mean_of_the_looks() -> None:
     np.testing.assert_allclose(found[:, 1], 10, atol=0.1)
 
 
-def filtered(counts: np.ndarray, ab: np.ndarray, edges: ensemble.GuidedFilter) -> np.ndarray:
+def filtered(counts: NDArray[Any], ab: NDArray[Any], edges: ensemble.GuidedFilter) -> NDArray[Any]:
     """ab (hw) after the filter, by the graph."""
     graph, entry = export.begin_graph(len(counts))
     both = graph.add_constant("test/ab", np.stack([ab, -ab])[None].astype(np.float32))
-    return run(graph, edges.add_to_graph(graph, Value(both, *ab.shape), entry), counts[None])[0, 0]
+    return run(graph, edges.add_to_graph(graph, Value(both, *ab.shape), entry), counts[None])[0, 0]  # type: ignore[no-any-return]
 
 
 def test_the_filter_is_he_sun_and_tangs() -> None:
@@ -65,7 +67,7 @@ def test_the_filter_is_he_sun_and_tangs() -> None:
     edges = ensemble.GuidedFilter(radius=3, epsilon=20.0)
     lightness = counts * (100 / 255)
 
-    def mean(plane: np.ndarray) -> np.ndarray:
+    def mean(plane: NDArray[Any]) -> NDArray[Any]:
         return np.array([
             [plane[max(0, y - 3) : y + 4, max(0, x - 3) : x + 4].mean() for x in range(64)]
             for y in range(64)

@@ -8,11 +8,13 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import skimage.data
+from numpy.typing import NDArray
 
 from rehue_core import lab
 from rehue_training import command
@@ -38,13 +40,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def result(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, Path]:
+def result(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     out = tmp_path_factory.mktemp("evaluation")
     models = ["seed", "rehue"]
     return evaluate.evaluate([folder], repository=REPOSITORY, models=models, out=out), out
 
 
-def test_models_are_compared_with_gray(result: tuple[dict, Path]) -> None:
+def test_models_are_compared_with_gray(result: tuple[dict[str, Any], Path]) -> None:
     found, out = result
     assert found["photographs"] == 4  # the gray one has no true colours to compare with
     assert list(found["models"]) == ["gray", "seed", "rehue"]
@@ -60,7 +62,7 @@ def test_models_are_compared_with_gray(result: tuple[dict, Path]) -> None:
         assert model["frechet_efficientnet_lite0"] > 0
 
 
-def test_the_table_has_every_metric(result: tuple[dict, Path]) -> None:
+def test_the_table_has_every_metric(result: tuple[dict[str, Any], Path]) -> None:
     text = (result[1] / "evaluation.md").read_text()
     assert "| Measure | gray | seed | rehue |" in text
     for title, *_ in (*evaluate.COLUMNS, *evaluate.SUMMARY_ROWS):
@@ -68,7 +70,7 @@ def test_the_table_has_every_metric(result: tuple[dict, Path]) -> None:
     assert "no FID" in text
 
 
-def test_sheets_show_every_method(result: tuple[dict, Path]) -> None:
+def test_sheets_show_every_method(result: tuple[dict[str, Any], Path]) -> None:
     for part in ("best", "median", "worst"):
         sheet = cv2.imread(str(result[1] / f"{part}.png"))
         assert sheet.shape[1] == 2 * 4 * 220  # two photographs per line, four pictures of each
@@ -92,7 +94,7 @@ def test_a_colorizer_keeps_the_photographs_lightness_and_size() -> None:
 class Shaky:
     """Colours that depend on the scan: its mean lightness tints the whole picture."""
 
-    def colorize(self, lightness: np.ndarray) -> np.ndarray:
+    def colorize(self, lightness: NDArray[Any]) -> NDArray[Any]:
         tint = np.full((1, 1, 2), (lightness.mean() - 40) * 3, np.float32)
         return lab.convert_to_rgb(lightness, tint)
 
@@ -100,7 +102,7 @@ class Shaky:
 class Steady:
     """Colours that depend on the place alone."""
 
-    def colorize(self, lightness: np.ndarray) -> np.ndarray:
+    def colorize(self, lightness: NDArray[Any]) -> NDArray[Any]:
         ramp = np.linspace(-30, 30, 64, dtype=np.float32)
         return lab.convert_to_rgb(lightness, np.dstack(np.meshgrid(ramp, ramp)))
 
@@ -121,7 +123,7 @@ def test_a_turned_answer_is_turned_back() -> None:
     """What a scan moves is moved back: colours that hang on the things there stay."""
 
     class ByLightness:
-        def colorize(self, lightness: np.ndarray) -> np.ndarray:
+        def colorize(self, lightness: NDArray[Any]) -> NDArray[Any]:
             smooth = cv2.GaussianBlur(lightness, (0, 0), 6)
             return lab.convert_to_rgb(lightness, np.dstack([smooth - 50, 50 - smooth]) / 2)
 
@@ -147,7 +149,7 @@ def test_gains_are_measured_in_order() -> None:
     assert chosen[3] == pytest.approx(metrics.compute_colorfulness(served), abs=0.1)
     pairs = np.array([[10.0, 9.0, 40.0, 30.0], [10.0, 11.0, 40.0, 20.0]])
     found = gain._summarize_curve(experiment.curve, pairs)
-    assert found == gain.CurveResult(experiment.curve, pytest.approx(0), 0.5, pytest.approx(0.625))
+    assert found == gain.CurveResult(experiment.curve, pytest.approx(0), 0.5, pytest.approx(0.625))  # type: ignore[arg-type]
 
 
 def test_the_papers_pair_is_800_by_600(folder: Path, tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 import dataclasses
 import shutil
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from numpy.typing import NDArray
 from paths import MODELS
 
 from rehue_core import spec
@@ -140,7 +142,7 @@ def test_the_committed_file_fits_its_configuration(name: str, target: str) -> No
     assert result.shape[1:] == [2, contract.ab_height, contract.ab_width]
     assert contract.lightness_scale == export.LIGHTNESS_SCALE
     assert contract.ab_scale == 1.0
-    assert (contract.input_type, contract.output_type) == (np.uint8, np.float16)
+    assert (contract.input_type, contract.output_type) == (np.dtype("uint8"), np.dtype("float16"))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -153,9 +155,9 @@ def test_the_committed_file_takes_any_batch_and_treats_each_alone(name: str) -> 
     np.testing.assert_allclose(both[1:].astype(float), alone.astype(float), atol=0.1)
 
 
-def run(proto: onnx.ModelProto, counts: np.ndarray) -> np.ndarray:
+def run(proto: onnx.ModelProto, counts: NDArray[Any]) -> NDArray[Any]:
     session = onnxruntime.InferenceSession(proto.SerializeToString())
-    return session.run(["ab"], {"lightness": counts})[0]
+    return session.run(["ab"], {"lightness": counts})[0]  # type: ignore[no-any-return]
 
 
 @pytest.fixture
@@ -201,7 +203,7 @@ def test_the_model_of_another_run_is_kept_without_force(trained: Config, tmp_pat
         shutil.copy(MODELS / "seed" / "1" / "model.onnx", tmp_path / name / "1")
     before = (tmp_path / "seed" / "1" / "model.onnx").read_bytes()
     other = trained.with_changes(serves="seed")
-    options = {"runs": tmp_path / "runs", "repository": tmp_path}
+    options: dict[str, Any] = {"runs": tmp_path / "runs", "repository": tmp_path}
     with pytest.raises(InputError, match="holds the model of the run seed: choose another"):
         export.export_model(other, **options)
     assert (tmp_path / "seed" / "1" / "model.onnx").read_bytes() == before
@@ -216,7 +218,7 @@ def test_the_model_of_another_run_is_kept_without_force(trained: Config, tmp_pat
 def test_configurations_of_another_network_are_kept_without_force(
     trained: Config, tmp_path: Path
 ) -> None:
-    options = {"runs": tmp_path / "runs", "repository": tmp_path}
+    options: dict[str, Any] = {"runs": tmp_path / "runs", "repository": tmp_path}
     export.export_model(trained, **options)
     path = tmp_path / "mine" / "configs" / "cpu.pbtxt"
     path.write_text(path.read_text().replace("max_batch_size: 8", "max_batch_size: 4"))

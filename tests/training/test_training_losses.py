@@ -1,10 +1,13 @@
 """Losses against values by hand, scikit-image and Keras; classes of ab; the critic."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
 import skimage.color
 import skimage.data
+from numpy.typing import NDArray
 
 from rehue_training.data import batches
 from rehue_training.learn import export, losses, perception
@@ -13,7 +16,7 @@ from rehue_training.network import bins, models
 
 
 @pytest.fixture(scope="module")
-def cat() -> np.ndarray:
+def cat() -> NDArray[Any]:
     """1x128x128x3: a photograph's ab divided by 128 and L divided by 100."""
     return batches.make_target(np.ascontiguousarray(skimage.data.chelsea()[:128, :128]), 128)[None]
 
@@ -71,7 +74,7 @@ def test_hubers_distance_by_hand() -> None:
     assert far == pytest.approx(soft[1] - bend / 2, rel=1e-4)
 
 
-def test_accuracy_is_keras_own(cat: np.ndarray) -> None:
+def test_accuracy_is_keras_own(cat: NDArray[Any]) -> None:
     guess = np.random.default_rng(0).normal(0, 0.2, (*cat.shape[:3], 2)).astype(np.float32)
     metric = keras.metrics.CategoricalAccuracy()
     metric.update_state(cat[..., :2], guess)
@@ -79,14 +82,14 @@ def test_accuracy_is_keras_own(cat: np.ndarray) -> None:
     assert found == pytest.approx(float(metric.result()), abs=1e-6)
 
 
-def test_perception_converts_to_srgb_as_scikit_image_does(cat: np.ndarray) -> None:
+def test_perception_converts_to_srgb_as_scikit_image_does(cat: NDArray[Any]) -> None:
     made = np.asarray(perception.convert_to_srgb(cat[..., 2:] * 100, cat[..., :2] * 128))
     right = skimage.color.lab2rgb(np.concatenate([cat[..., 2:] * 100, cat[..., :2] * 128], -1))
     np.testing.assert_allclose(made, right, atol=2e-3)
 
 
 def test_the_perceptual_distance_grows_with_the_error(
-    cat: np.ndarray,
+    cat: NDArray[Any],
 ) -> None:
     truth = keras.ops.convert_to_tensor(cat)
     right, pale, wrong = (
@@ -101,7 +104,7 @@ def test_the_perceptual_distance_grows_with_the_error(
     assert float(loss(truth, guess)[0] - plain(truth, guess)[0]) == pytest.approx(2 * pale, 1e-4)
 
 
-def test_a_colour_is_encoded_by_the_bins_around_it(cat: np.ndarray) -> None:
+def test_a_colour_is_encoded_by_the_bins_around_it(cat: NDArray[Any]) -> None:
     found = np.asarray(bins.soft_encode(cat[..., :2]))
     assert found.shape == (1, 128, 128, len(bins.compute_centers()))
     np.testing.assert_allclose(found.sum(axis=-1), 1, atol=1e-5)
@@ -125,7 +128,7 @@ def test_the_annealed_mean_goes_from_the_mean_to_the_mode() -> None:
         np.testing.assert_allclose(ab, a * share + b * (1 - share), atol=0.02)
 
 
-def test_cross_entropy_is_smallest_for_the_truth(cat: np.ndarray) -> None:
+def test_cross_entropy_is_smallest_for_the_truth(cat: NDArray[Any]) -> None:
     loss = losses.ClassificationLoss(chroma=0)
     right = np.log(np.asarray(bins.soft_encode(cat[..., :2])) + 1e-9)
     other = np.roll(right, 50, axis=-1)
@@ -135,7 +138,7 @@ def test_cross_entropy_is_smallest_for_the_truth(cat: np.ndarray) -> None:
     assert ordered[1] == pytest.approx(np.log(len(bins.compute_centers())), rel=1e-4)
 
 
-def test_the_critic_learns_to_tell_predicted_colours(cat: np.ndarray) -> None:
+def test_the_critic_learns_to_tell_predicted_colours(cat: NDArray[Any]) -> None:
     adversary = Adversary(1)
     gray = np.zeros((1, 128, 128, 2), np.float32)
     for _ in range(60):

@@ -3,12 +3,14 @@
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import scipy.linalg
 import skimage.data
+from numpy.typing import NDArray
 from skimage.color import lab2rgb
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
@@ -17,7 +19,7 @@ from rehue_training.evaluation import lpips, metrics
 from rehue_training.evaluation.colorizer import GrayBaseline
 
 
-def flat(red: int, green: int, blue: int) -> np.ndarray:
+def flat(red: int, green: int, blue: int) -> NDArray[Any]:
     return np.full((16, 16, 3), (red, green, blue), np.uint8)
 
 
@@ -69,7 +71,7 @@ def test_frechet_against_its_definition() -> None:
     root = scipy.linalg.sqrtm(first @ second).real
     offset = truth.mean(axis=0) - guess.mean(axis=0)
     expected = offset @ offset + np.trace(first + second - 2 * root)
-    assert metrics.compute_frechet_distance(truth, guess) == pytest.approx(expected)
+    assert metrics.compute_frechet_distance(truth, guess) == pytest.approx(expected)  # type: ignore[arg-type]
     assert metrics.compute_frechet_distance(truth, truth) == pytest.approx(0, abs=1e-9)
 
 

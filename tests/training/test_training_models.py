@@ -2,12 +2,14 @@
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import cv2
 import keras
 import numpy as np
 import pytest
 import skimage.data
+from numpy.typing import NDArray
 
 from rehue_training.network import encoder, models, torchfile
 
@@ -48,12 +50,12 @@ TORCH_LOGITS = {
 }
 
 
-def gray(name: str) -> np.ndarray:
+def gray(name: str) -> NDArray[Any]:
     """1HW1 float32 -1..1 of one of skimage's pictures."""
     picture = getattr(skimage.data, name)()
     small = cv2.resize(picture, (224, 224), interpolation=cv2.INTER_AREA)
     counts = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
-    return (counts.astype(np.float32) / 127.5 - 1)[None, ..., None]
+    return (counts.astype(np.float32) / 127.5 - 1)[None, ..., None]  # type: ignore[no-any-return]
 
 
 def test_seed_is_the_papers_network_layer_by_layer() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import PHOTOS
+from paths import PHOTOS
 
 from rehue_core import colorize, lab
 from rehue_training.data import squares

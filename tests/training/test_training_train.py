@@ -3,6 +3,7 @@
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import keras
@@ -11,6 +12,7 @@ import onnx
 import pytest
 import skimage.color
 import skimage.data
+from numpy.typing import NDArray
 from paths import MODELS, ROOT
 from photo_trees import write_kaggle_tree
 from pydantic import ValidationError
@@ -45,7 +47,7 @@ def tiny(**changes: object) -> Config:
         "validate_every": 3,
         "log_every": 1,
     }
-    return Config(**{**values, **changes})  # type: ignore[arg-type]
+    return Config(**{**values, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +91,7 @@ def test_a_stopped_run_ends_with_the_same_weights(
         for first, second in zip(getattr(whole, part), getattr(parts, part), strict=True):
             np.testing.assert_allclose(first, second, rtol=1e-4, atol=1e-6)
     losses_of = [[entry["loss"] for entry in state.history] for state in (whole, parts)]
-    np.testing.assert_allclose(*losses_of, rtol=1e-4)
+    np.testing.assert_allclose(losses_of[0], losses_of[1], rtol=1e-4)
     assert [entry["step"] for entry in parts.history] == [1, 2, 3, 4]
     assert list((tmp_path / "whole" / "tiny" / "tensorboard").glob("events*"))
 
@@ -267,11 +269,11 @@ def test_a_whole_photograph_lies_in_the_square_as_the_server_fits_it(
     served, _ = colorize.prepare_input(lab.compute_lightness(rgb), maker._spec)
     difference = np.abs(lightness[..., 0] - served[0])  # counts of one L; resized before or after
     assert difference.mean() < 1
-    truth = batches.make_target(np.ascontiguousarray(maker._fit_whole(rgb)), 32)
+    truth = batches.make_target(np.ascontiguousarray(maker.fit_whole(rgb)), 32)
     np.testing.assert_array_equal(ab, truth)
 
 
-def _is_flipped(example: batches.Batch, rgb: np.ndarray) -> bool:
+def _is_flipped(example: batches.Batch, rgb: NDArray[Any]) -> bool:
     left, right = (half.mean() for half in np.array_split(example[0][..., 0], 2, axis=1))
     dark, light = (half.mean() for half in np.array_split(lab.compute_lightness(rgb), 2, axis=1))
     return bool((left - right) * (dark - light) < 0)
@@ -372,7 +374,11 @@ def test_a_small_tree_trains_validates_and_leaves_a_checkpoint(
     ],
 )
 def test_problems_are_found_before_the_first_step(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict, message: str
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    message: str,
 ) -> None:
     monkeypatch.setattr(run.Run, "__init__", lambda *_: pytest.fail("a network was built"))
     with pytest.raises(InputError, match=message):

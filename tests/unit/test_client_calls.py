@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -45,14 +46,18 @@ BUSY = ForeignError(503, grpc.StatusCode.UNAVAILABLE)
 Colorize = Callable[..., Picture]
 
 
-def colorize_sync(targets: str | list[str], source: object = PHOTO, **options: object) -> Picture:
-    client_options = {k: options.pop(k) for k in ("api_key", "retries") if k in options}
+def colorize_sync(targets: str | list[str], source: Any = PHOTO, **options: Any) -> Picture:
+    client_options: dict[str, Any] = {
+        k: options.pop(k) for k in ("api_key", "retries") if k in options
+    }
     with Client(targets, **client_options) as client:
         return client.colorize(source, **options)
 
 
-def colorize_async(targets: str | list[str], source: object = PHOTO, **options: object) -> Picture:
-    client_options = {k: options.pop(k) for k in ("api_key", "retries") if k in options}
+def colorize_async(targets: str | list[str], source: Any = PHOTO, **options: Any) -> Picture:
+    client_options: dict[str, Any] = {
+        k: options.pop(k) for k in ("api_key", "retries") if k in options
+    }
 
     async def run() -> Picture:
         async with AsyncClient(targets, **client_options) as client:
@@ -63,12 +68,14 @@ def colorize_async(targets: str | list[str], source: object = PHOTO, **options: 
 
 @pytest.fixture(params=[colorize_sync, colorize_async])
 def colorize(request: pytest.FixtureRequest) -> Colorize:
-    return request.param
+    param: Colorize = request.param
+    return param
 
 
 @pytest.fixture(params=["http", "grpc"])
 def protocol(request: pytest.FixtureRequest) -> str:
-    return request.param
+    param: str = request.param
+    return param
 
 
 @pytest.fixture
@@ -89,7 +96,7 @@ def get_url(scripted: ScriptedServer, protocol: str) -> str:
 def find_free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+        return listener.getsockname()[1]  # type: ignore[no-any-return]
 
 
 @contextlib.contextmanager
@@ -195,7 +202,7 @@ def test_retry_after_is_respected(
     first, second = scripted.requests
     assert 1 <= second.time - first.time < 1.5
     # The server learns what is left of the caller's time, not the whole again.
-    assert second.timeout <= first.timeout - 0.9
+    assert second.timeout <= first.timeout - 0.9  # type: ignore[operator]
 
 
 def test_retry_after_as_a_date_is_respected(colorize: Colorize, scripted: ScriptedServer) -> None:
@@ -400,7 +407,7 @@ def test_ready(protocol: str, url: str, scripted: ScriptedServer) -> None:
 def test_models(scripted: ScriptedServer) -> None:
     async def models() -> list[object]:
         async with AsyncClient([scripted.grpc_url, scripted.http_url]) as client:
-            return await client.models()
+            return await client.models()  # type: ignore[return-value]
 
     with Client([scripted.grpc_url, scripted.http_url]) as client:
         assert [(m.name, m.version, m.state) for m in client.models()] == [("rehue", "1", "READY")]

@@ -5,6 +5,7 @@ import contextlib
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -30,12 +31,12 @@ def url(scripted: ScriptedServer, request: pytest.FixtureRequest) -> str:
     return scripted.http_url if request.param == "http" else scripted.grpc_url
 
 
-def collect_sync(url: str, sources: object, **options: object) -> list[Result]:
+def collect_sync(url: str, sources: Any, **options: Any) -> list[Result]:
     with Client(url, retries=QUICK) as client:
         return list(client.colorize_many(sources, **options))
 
 
-def collect_async(url: str, sources: object, **options: object) -> list[Result]:
+def collect_async(url: str, sources: Any, **options: Any) -> list[Result]:
     async def run() -> list[Result]:
         async with AsyncClient(url, retries=QUICK) as client:
             return [result async for result in client.colorize_many(sources, **options)]
@@ -45,7 +46,8 @@ def collect_async(url: str, sources: object, **options: object) -> list[Result]:
 
 @pytest.fixture(params=[collect_sync, collect_async])
 def many(request: pytest.FixtureRequest) -> Callable[..., list[Result]]:
-    return request.param
+    param: Callable[..., list[Result]] = request.param
+    return param
 
 
 def make_photos(count: int) -> list[bytes]:
@@ -56,8 +58,8 @@ def test_every_photograph_comes_back_once(
     many: Callable[..., list[Result]], url: str, scripted: ScriptedServer
 ) -> None:
     results = many(url, make_photos(30), concurrency=5, strength=0.5)
-    assert sorted(result.source for result in results) == sorted(make_photos(30))
-    assert all(result.picture.data == result.source for result in results)
+    assert sorted(result.source for result in results) == sorted(make_photos(30))  # type: ignore[type-var]
+    assert all(result.picture.data == result.source for result in results)  # type: ignore[union-attr]
     assert scripted.most_at_once <= 5
     assert {request.options["strength"] for request in scripted.requests} == {"0.5"}
 

@@ -48,7 +48,7 @@ def test_suffix_of_another_format_is_refused(tmp_path: Path, format: str, suffix
 def test_picture_is_decoded(format: str) -> None:
     picture = create_picture(format)
     array = picture.array()
-    assert (array.dtype, array.shape) == (np.uint8, (5, 7, 3))
+    assert (array.dtype, array.shape) == (np.dtype("uint8"), (5, 7, 3))
     if format != "jpeg":
         np.testing.assert_array_equal(array, PIXELS)
     assert picture.image().size == (7, 5)

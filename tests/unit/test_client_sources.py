@@ -89,7 +89,7 @@ def test_pillow_images_are_sent_as_png(client: Client, mode: str) -> None:
         if mode == "I;16"
         else (gray.convert(mode))
     )
-    sent = Image.open(io.BytesIO(client.colorize(image).data))
+    sent = Image.open(io.BytesIO(client.colorize(image).data))  # type: ignore[arg-type]
     assert (sent.format, sent.size) == ("PNG", image.size)
     if mode != "1":
         reduced = (
@@ -128,7 +128,7 @@ def test_truncated_pillow_image_is_a_source_error(client: Client) -> None:
 
 def test_text_file_is_a_type_error(client: Client, tmp_path: Path) -> None:
     with PHOTO.open(errors="replace") as file, pytest.raises(TypeError, match="binary mode"):
-        client.colorize(file)
+        client.colorize(file)  # type: ignore[arg-type]
 
 
 class Broken:
@@ -227,7 +227,7 @@ def test_ctrl_c_ends_a_program_that_reads_a_pipe(
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        assert process.stdout.readline() == b"started\n"
+        assert process.stdout.readline() == b"started\n"  # type: ignore[union-attr]
         time.sleep(0.3)
         process.send_signal(2)
         assert process.wait(5) != 0

@@ -84,7 +84,7 @@ def test_batch_loses_nothing_when_the_server_restarts_twice(
         done.set()
         thread.join()
     assert [result.error for result in results] == [None] * len(PHOTOS)
-    assert sorted(result.picture.data for result in results) == sorted(PHOTOS)
+    assert sorted(result.picture.data for result in results) == sorted(PHOTOS)  # type: ignore[union-attr]
 
 
 def test_default_number_of_attempts_outlasts_a_start(url: str, scripted: ScriptedServer) -> None:
@@ -92,7 +92,7 @@ def test_default_number_of_attempts_outlasts_a_start(url: str, scripted: Scripte
     scripted.script = [ForeignError(503, grpc.StatusCode.UNAVAILABLE)] * 40
     with Client(url, retries=QUICK) as client:
         assert client.colorize(b"photo").data == b"photo"
-        assert client._timeout >= 120
+        assert client._timeout >= 120  # type: ignore[operator]
     assert Retries().patience >= 120
 
 
@@ -140,4 +140,4 @@ def test_patience_ends(
 )
 def test_invalid_retries_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="needs"):
-        Retries(**options)
+        Retries(**options)  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ import pillow_heif
 import pytest
 import pyvips
 import tifffile
+from numpy.typing import NDArray
 from PIL import Image, ImageCms
 from skimage.color import rgb2lab
 
@@ -28,30 +29,30 @@ DEEP = GRAY.astype(np.uint16) * 257
 VALUE = GRAY / 255  # as encoded, 0..1
 
 
-def compute_lightness(luminance: np.ndarray) -> np.ndarray:
+def compute_lightness(luminance: NDArray[Any]) -> NDArray[Any]:
     """CIE L* of linear luminance (0..1)."""
     return np.where(luminance > 0.008856, 116 * np.cbrt(luminance) - 16, 903.3 * luminance)
 
 
-def linearize(value: np.ndarray) -> np.ndarray:
+def linearize(value: NDArray[Any]) -> NDArray[Any]:
     return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
 
 
 EXPECTED = compute_lightness(linearize(VALUE))
 
 
-def read(data: bytes, page: int = 0) -> np.ndarray:
+def read(data: bytes, page: int = 0) -> NDArray[Any]:
     """L, 0..100, of a file as the server reads it."""
     return images.decode_lightness(images.open_image(data, **LIMITS), page) / 655.35
 
 
-def assert_reads(data: bytes, expected: np.ndarray = EXPECTED, tolerance: float = 0.3) -> None:
+def assert_reads(data: bytes, expected: NDArray[Any] = EXPECTED, tolerance: float = 0.3) -> None:
     got = read(data)
     assert got.shape == expected.shape
     assert np.abs(got - expected).mean() < tolerance
 
 
-def write_tiff(pixels: np.ndarray, tags: Iterable[Any] = (), **options: Any) -> bytes:
+def write_tiff(pixels: NDArray[Any], tags: Iterable[Any] = (), **options: Any) -> bytes:
     out = io.BytesIO()
     options = {"photometric": "minisblack", "metadata": None} | options
     tifffile.imwrite(out, pixels, extratags=list(tags), **options)
@@ -64,7 +65,7 @@ def save(picture: Image.Image, format: str, **options: Any) -> bytes:
     return out.getvalue()
 
 
-def write_png(pixels: np.ndarray, color_type: int, depth: int, **chunks: bytes) -> bytes:
+def write_png(pixels: NDArray[Any], color_type: int, depth: int, **chunks: bytes) -> bytes:
     """A PNG with chunks of one's own before the pixels."""
 
     def pack(name: bytes, content: bytes) -> bytes:
@@ -81,7 +82,7 @@ def write_png(pixels: np.ndarray, color_type: int, depth: int, **chunks: bytes) 
     )  # fmt: skip
 
 
-def build_gray_profile(curve: Callable[[np.ndarray], np.ndarray]) -> bytes:
+def build_gray_profile(curve: Callable[[NDArray[Any]], NDArray[Any]]) -> bytes:
     """An ICC profile for gray whose curve is a table (ICC.1:2001-04, 6.5.3)."""
     table = np.clip(curve(np.linspace(0, 1, 1024)), 0, 1)
     points = (table * 65535).round().astype(">u2").tobytes()
@@ -216,7 +217,7 @@ def test_gray_profiles_count() -> None:
     picture = Image.fromarray(GRAY)
     for curve in (lambda v: v, lambda v: v**1.8, lambda v: 1 - (1 - v) * (1 + 0.8 * v)):
         profile = build_gray_profile(curve)
-        expected = compute_lightness(np.clip(curve(VALUE), 0, 1))
+        expected = compute_lightness(np.clip(curve(VALUE), 0, 1))  # type: ignore[no-untyped-call]
         assert_reads(save(picture, "JPEG", quality=97, icc_profile=profile), expected)
         assert_reads(save(picture, "PNG", icc_profile=profile), expected)
         assert_reads(save(picture, "TIFF", icc_profile=profile), expected)

@@ -6,9 +6,11 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from paths import PHOTOS, ROOT
 from PIL import Image, ImageOps
 
@@ -19,12 +21,12 @@ from rehue_serve.errors import ImageTooLarge, InvalidImage, RehueError, Unsuppor
 LIMITS = {"max_bytes": 10_000_000, "max_pixels": 50_000_000}
 
 
-def read(data: bytes, **limits: int) -> np.ndarray:
+def read(data: bytes, **limits: int) -> NDArray[Any]:
     """Lightness as the server reads it, in counts of 100 / 65535."""
     return images.decode_lightness(images.open_image(data, **(LIMITS | limits)))
 
 
-def lightness_of(picture: Image.Image | np.ndarray) -> np.ndarray:
+def lightness_of(picture: Image.Image | NDArray[Any]) -> NDArray[Any]:
     return lab.compute_fine_lightness(np.asarray(picture)).astype(int)
 
 

@@ -168,7 +168,7 @@ def test_a_thumbnail_of_the_gray_photograph_is_dropped() -> None:
     entries = [(0x0201, 4, 1, place + 30), (0x0202, 4, 1, len(thumbnail))]
     directory = struct.pack(order + "H", 2)
     directory += b"".join(struct.pack(order + "HHII", *entry) for entry in entries)
-    block = bytearray(block + directory.ljust(30, b"\0") + thumbnail)
+    block = bytearray(block + directory.ljust(30, b"\0") + thumbnail)  # type: ignore[assignment]
     struct.pack_into(order + "I", block, pointer, place)
     updated = update_exif(bytes(block), 48, 32)
     assert b"thumbnail" not in updated

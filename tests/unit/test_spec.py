@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ def test_the_contract_is_what_the_file_says() -> None:
     found = spec.read_model_contract(MODELS / "rehue" / "configs" / "cpu.pbtxt")
     assert (found.name, found.max_batch) == ("rehue", 8)
     assert (found.height, found.width, found.ab_height, found.ab_width) == (256, 256, 128, 128)
-    assert (found.input_type, found.output_type) == (np.uint8, np.float16)
+    assert (found.input_type, found.output_type) == (np.dtype("uint8"), np.dtype("float16"))
     assert (found.lightness_scale, found.ab_scale) == (100 / 255, 1.0)
 
 
@@ -59,7 +60,7 @@ def test_a_tensor_must_hold_numbers(kind: str) -> None:
         spec.parse_model_contract(other)
 
 
-def test_what_is_no_configuration_is_named(tmp_path) -> None:
+def test_what_is_no_configuration_is_named(tmp_path: Path) -> None:
     path = tmp_path / "config.pbtxt"
     path.write_text("no configuration")
     with pytest.raises(ValueError, match=r"config\.pbtxt is not a model configuration"):
