@@ -24,8 +24,9 @@ demo: $(STAMP)-serve ## colorize the sample photographs through the whole system
 serve: $(STAMP)-serve ## start everything on this machine, in the foreground
 	@exec $(BIN)/rehue serve
 
-test: $(STAMP)-dev $(PROMTOOL) .venv/checkov/.stamp ## run the tests
-	$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP)-dev $(PROMTOOL) .venv/checkov/.stamp ## run the tests: ARGS="-m unit" for those without a server
+	$(BIN)/python -m pytest --cov --cov-report= $(ARGS)
+	@echo "coverage of the packages by these tests, without their subprocesses: $$($(BIN)/coverage report --format=total) %"
 
 lint: $(STAMP)-dev ## check style, types and the direction of imports
 	$(BIN)/ruff check .
@@ -101,7 +102,7 @@ stubs: $(STAMP)-dev ## generate the gRPC stubs from the proto
 	  --python_out=. --pyi_out=. --grpc_python_out=. rehue_client/v1/rehue.proto
 
 clean: ## remove what the commands made
-	rm -rf .venv .venv-peers demo results .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-peers .coverage demo results .mypy_cache .ruff_cache .pytest_cache
 
 .venv-peers/.stamp: loadtest/peer_servers/requirements.lock $(BIN)/uv
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-peers

@@ -1,14 +1,15 @@
-"""Real servers for the tests: an embedded Triton, and the whole of ``rehue serve``."""
+"""Markers by folder, options, and fixtures: real servers shared by all tests."""
 
 import contextlib
 import os
 import secrets
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
-from paths import MODELS, PHOTOS
+from paths import MODELS, PHOTOS, ROOT
 from proxy import Proxy
 from systems import System
 
@@ -16,32 +17,58 @@ from rehue_serve.embedded import EmbeddedTriton
 from rehue_serve.testing.servers import Server, run_server
 from rehue_serve.testing.tritons import SleepingTriton
 
+TESTS = ROOT / "tests"
+TIERS = ("unit", "system", "k8s", "training")  # folders of tests, and markers
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="faults, overload and fuzz in full length")
     parser.addoption("--soak-seconds", type=float, default=20.0, help="length of the soak")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    for tier in TIERS:
+        config.addinivalue_line("markers", f"{tier}: the tests of tests/{tier}")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Skip the other tiers' files with ``-m TIER``: importing them takes most of a minute."""
+    tier, chosen = _get_tier(collection_path), config.option.markexpr
+    return True if tier and chosen in TIERS and chosen != tier else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test with the name of its folder."""
+    for item in items:
+        if tier := _get_tier(item.path):
+            item.add_marker(tier)
+
+
+def _get_tier(path: Path) -> str:
+    parts = path.relative_to(TESTS).parts if path.is_relative_to(TESTS) else ()
+    return parts[0] if parts and parts[0] in TIERS else ""
+
+
 @pytest.fixture(scope="session")
 def long(request: pytest.FixtureRequest) -> bool:
-    """Whether the long forms of the tests are wanted."""
+    """Whether to run the long forms of the tests."""
     return bool(request.config.getoption("--long"))
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _nothing_left_running() -> Iterator[None]:
-    """No server outlives the tests, nor what a killed server leaves behind."""
-    # Every process that these tests start inherits the mark, orphans included.
+def _no_process_is_left() -> Iterator[None]:
+    """Fail if a process that the tests started is still running at the end."""
+    # Every process that the tests start inherits the mark, orphans included.
     mark = f"{os.getpid()}-{time.time()}"
     os.environ["REHUE_TESTS"] = mark
     yield
-    left = [process for process in psutil.process_iter() if _marked(process, mark)]
+    left = [process for process in psutil.process_iter() if _has_mark(process, mark)]
     for process in left:
         process.kill()
     assert not left
 
 
-def _marked(process: psutil.Process, mark: str) -> bool:
+def _has_mark(process: psutil.Process, mark: str) -> bool:
     try:
         return process.pid != os.getpid() and process.environ().get("REHUE_TESTS") == mark
     except psutil.Error:
@@ -50,7 +77,7 @@ def _marked(process: psutil.Process, mark: str) -> bool:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The whole system, with the committed models, for all tests together."""
+    """`rehue serve` with the committed models."""
     with run_server(tmp_path_factory.mktemp("server") / "log") as running:
         yield running
 
@@ -68,7 +95,7 @@ def sleepers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Sleeping
 def system(
     tmp_path_factory: pytest.TempPathFactory, sleepers: list[SleepingTriton]
 ) -> Iterator[System]:
-    """The whole system on Tritons that leave the cores to it; tests put back what they break."""
+    """`rehue serve` on Tritons whose networks sleep. Tests undo what they break."""
     log = tmp_path_factory.mktemp("system") / "log"
     environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     with contextlib.closing(Proxy(sleepers[1].grpc_port)) as proxy:
