@@ -21,30 +21,32 @@ RPC = re.compile(r"\.?[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)*", re.IGNORECASE)
 PATH = re.compile(r"/([A-Za-z0-9/\-._~!$&'()*+,;=:@]|%[0-9a-fA-F]{2})*")
 
 
-def breaches(one: Object) -> Iterator[str]:
+def breaches(manifest: Object) -> Iterator[str]:
     """What an API server refuses beyond the schema."""
-    name = one["metadata"]["name"]
-    if not (SERVICE if one["kind"] == "Service" else SUBDOMAIN).fullmatch(name):
+    name = manifest["metadata"]["name"]
+    if not (SERVICE if manifest["kind"] == "Service" else SUBDOMAIN).fullmatch(name):
         yield f"metadata.name: {name}"
-    yield from _labels(one["metadata"])
-    for pod in templates(one):
+    yield from _labels(manifest["metadata"])
+    for pod in templates(manifest):
         yield from _labels(pod["metadata"])
-        yield from _pod(one, pod)
-    if one["kind"] in ("Deployment", "StatefulSet"):
-        chosen = one["spec"]["selector"]["matchLabels"]
-        if not chosen.items() <= one["spec"]["template"]["metadata"]["labels"].items():
+        yield from _pod(manifest, pod)
+    if manifest["kind"] in ("Deployment", "StatefulSet"):
+        chosen = manifest["spec"]["selector"]["matchLabels"]
+        if not chosen.items() <= manifest["spec"]["template"]["metadata"]["labels"].items():
             yield "spec.selector does not match the template's labels"
-    yield from RULES.get(one["kind"], lambda _: iter(()))(one.get("spec", {}))  # type: ignore[no-untyped-call]
+    yield from RULES.get(manifest["kind"], lambda _: iter(()))(manifest.get("spec", {}))  # type: ignore[no-untyped-call]
 
 
-def templates(one: Object) -> list[Object]:
+def templates(manifest: Object) -> list[Object]:
     """The pod templates that an object holds."""
-    if one["kind"] == "RayService":
-        cluster = one["spec"]["rayClusterConfig"]
+    if manifest["kind"] == "RayService":
+        cluster = manifest["spec"]["rayClusterConfig"]
         return [
             group["template"] for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])
         ]
-    return [one["spec"]["template"]] if one["kind"] in ("Deployment", "StatefulSet") else []
+    return (
+        [manifest["spec"]["template"]] if manifest["kind"] in ("Deployment", "StatefulSet") else []
+    )
 
 
 def _labels(metadata: Object) -> Iterator[str]:
@@ -54,15 +56,15 @@ def _labels(metadata: Object) -> Iterator[str]:
 
 
 def _pod(owner: Object, pod: Object) -> Iterator[str]:
-    volumes = {one["name"] for one in pod["spec"].get("volumes", [])}
+    volumes = {volume["name"] for volume in pod["spec"].get("volumes", [])}
     claims = owner["spec"].get("volumeClaimTemplates", [])
-    volumes |= {one["metadata"]["name"] for one in claims}
-    names = [one["name"] for one in containers(pod)]
+    volumes |= {claim["metadata"]["name"] for claim in claims}
+    names = [found_container["name"] for found_container in containers(pod)]
     if len(set(names)) < len(names):
         yield f"containers: duplicate names {names}"
     for container in containers(pod):
         where = container["name"]
-        ports = [one["name"] for one in container.get("ports", [])]
+        ports = [found_port["name"] for found_port in container.get("ports", [])]
         if len(set(ports)) < len(ports) or not all(
             PORT.fullmatch(p) and len(p) < 16 for p in ports
         ):
@@ -108,7 +110,7 @@ def quantity(text: str | float) -> float:
 
 def _service(spec: Object) -> Iterator[str]:
     for what in ("name", "port"):
-        held = [one[what] for one in spec["ports"]]
+        held = [port[what] for port in spec["ports"]]
         if len(set(held)) < len(held):
             yield f"spec.ports: duplicate {what}"
 
@@ -121,21 +123,23 @@ def _budget(spec: Object) -> Iterator[str]:
 def _gateway(spec: Object) -> Iterator[str]:
     listeners = spec["listeners"]
     for keys in (("name",), ("port", "protocol", "hostname")):
-        held = [tuple(one.get(key) for key in keys) for one in listeners]
+        held = [tuple(listener.get(key) for key in keys) for listener in listeners]
         if len(set(held)) < len(held):
             yield f"spec.listeners: {' and '.join(keys)} must be unique"
-    for one in listeners:
-        if (one["protocol"] in ("HTTPS", "TLS")) is not ("tls" in one):
-            yield f"{one['name']}: tls goes with HTTPS and TLS alone"
-        tls = one.get("tls", {})
-        if one["protocol"] == "HTTPS" and tls.get("mode", "Terminate") != "Terminate":
-            yield f"{one['name']}: tls.mode must be Terminate for HTTPS"
+    for listener in listeners:
+        if (listener["protocol"] in ("HTTPS", "TLS")) is not ("tls" in listener):
+            yield f"{listener['name']}: tls goes with HTTPS and TLS alone"
+        tls = listener.get("tls", {})
+        if listener["protocol"] == "HTTPS" and tls.get("mode", "Terminate") != "Terminate":
+            yield f"{listener['name']}: tls.mode must be Terminate for HTTPS"
         if tls.get("mode", "Terminate") == "Terminate" and tls and not tls.get("certificateRefs"):
-            yield f"{one['name']}: Terminate needs certificateRefs"
+            yield f"{listener['name']}: Terminate needs certificateRefs"
 
 
 def _route(spec: Object) -> Iterator[str]:
-    parents = [(one["name"], one.get("sectionName")) for one in spec["parentRefs"]]
+    parents = [
+        (parent_ref["name"], parent_ref.get("sectionName")) for parent_ref in spec["parentRefs"]
+    ]
     names = {name for name, _ in parents}
     whole = any(section is None for _, section in parents)
     if len(set(parents)) < len(parents) or (whole and len(names) < len(parents)):
@@ -155,7 +159,7 @@ def _route(spec: Object) -> Iterator[str]:
 def _match(match: Object) -> Iterator[str]:
     path = match.get("path", {}).get("value", "/")
     forbidden = ("//", "/./", "/../", "%2f", "%2F", "#")
-    if not PATH.fullmatch(path) or any(one in path for one in forbidden):
+    if not PATH.fullmatch(path) or any(text in path for text in forbidden):
         yield f"matches: path {path}"
     if path.endswith(("/.", "/..")):
         yield f"matches: path {path}"
@@ -177,8 +181,8 @@ def _scaled(spec: Object) -> Iterator[str]:
     if fallback and min(fallback["failureThreshold"], fallback["replicas"]) < 0:
         yield "fallback: both must be greater than or equal to 0"
     # Value as well as AverageValue from KEDA 2.18 on; before it only the latter.
-    kinds = [one.get("metricType", "AverageValue") for one in spec["triggers"]
-             if one["type"] not in ("cpu", "memory")]  # fmt: skip
+    kinds = [trigger.get("metricType", "AverageValue") for trigger in spec["triggers"]
+             if trigger["type"] not in ("cpu", "memory")]  # fmt: skip
     if fallback and not {"Value", "AverageValue"} & set(kinds):
         yield "fallback: at least one trigger has to have the type Value or AverageValue"
 
@@ -194,7 +198,9 @@ def _ray(spec: Object) -> Iterator[str]:
         yield "authOptions.mode is 'token' but minimum Ray version is 2.52.0"
     if authentication.get("enableK8sTokenAuth"):
         yield "authOptions.enableK8sTokenAuth is not for a RayService"
-    groups = Counter(one["groupName"] for one in cluster["workerGroupSpecs"])
+    groups = Counter(
+        worker_group_spec["groupName"] for worker_group_spec in cluster["workerGroupSpecs"]
+    )
     if any(count > 1 for count in groups.values()):
         yield "workerGroupSpecs: groupName must be unique"
     for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
@@ -203,7 +209,10 @@ def _ray(spec: Object) -> Iterator[str]:
             yield "resource fields should not be set in both rayStartParams and resources"
         if "labels" in given:
             yield "rayStartParams: labels is not supported"
-        names = {one["name"] for one in group["template"]["spec"]["containers"][0].get("env", [])}
+        names = {
+            variable["name"]
+            for variable in group["template"]["spec"]["containers"][0].get("env", [])
+        }
         if "redis-password" in given or {"RAY_REDIS_ADDRESS", "REDIS_PASSWORD"} & names:
             yield "Redis is set by gcsFaultToleranceOptions alone"
         if group.get("minReplicas", 0) > group.get("maxReplicas", 2**31):
@@ -213,8 +222,8 @@ def _ray(spec: Object) -> Iterator[str]:
 def _shorter(request: str, backendRequest: str) -> bool:  # noqa: N803
     units = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3}
     asked, behind = (
-        sum(float(n) * units[unit] for n, unit in re.findall(r"(\d+)(ms|h|m|s)", one))
-        for one in (request, backendRequest)
+        sum(float(n) * units[unit] for n, unit in re.findall(r"(\d+)(ms|h|m|s)", duration))
+        for duration in (request, backendRequest)
     )
     return asked < behind
 

@@ -74,20 +74,20 @@ class Cluster:
         self.owned: dict[tuple[str, ...], dict[str, dict[FieldPath, Any]]] = {}
         self.lock = threading.Lock()
 
-    def apply(self, one: Object, manager: str, *, force: bool = False) -> tuple[Object, bool]:
+    def apply(self, manifest: Object, manager: str, *, force: bool = False) -> tuple[Object, bool]:
         """Merges what a manager wants into an object; whether it was made by it.
 
         Raises:
             Refused: with the code and the reason that Kubernetes gives.
         """
-        if one["kind"] not in KINDS.get(one["apiVersion"], {}):
-            raise Refused(404, "NotFound", f"no matches for kind {one['kind']}")
-        name = one["metadata"]["name"]
-        namespace = one["metadata"].get("namespace", "")
-        key = (one["apiVersion"], one["kind"], namespace, name)
+        if manifest["kind"] not in KINDS.get(manifest["apiVersion"], {}):
+            raise Refused(404, "NotFound", f"no matches for kind {manifest['kind']}")
+        name = manifest["metadata"]["name"]
+        namespace = manifest["metadata"].get("namespace", "")
+        key = (manifest["apiVersion"], manifest["kind"], namespace, name)
         if namespace and ("v1", "Namespace", "", namespace) not in self.objects:
             raise Refused(404, "NotFound", f'namespaces "{namespace}" not found')
-        wanted = dict(leaves(one, _schema(one)))
+        wanted = dict(leaves(manifest, _schema(manifest)))
         owners = self.owned.setdefault(key, {})
         clashes = [
             f'conflict with "{other}": {".".join(map(str, path))}'
@@ -101,33 +101,35 @@ class Cluster:
             if other != manager:
                 owners[other] = {p: v for p, v in held.items() if wanted.get(p, v) == v}
         fresh = key not in self.objects
-        _refuse(one, [*list_problems(one), *breaches(one), *self._changed(key, one)])
+        _refuse(
+            manifest, [*list_problems(manifest), *breaches(manifest), *self._changed(key, manifest)]
+        )
         owners[manager] = wanted
-        self.objects[key] = one
-        return one, fresh
+        self.objects[key] = manifest
+        return manifest, fresh
 
-    def _changed(self, key: tuple[str, ...], one: Object) -> Iterator[str]:
+    def _changed(self, key: tuple[str, ...], manifest: Object) -> Iterator[str]:
         """Fields that may not change once they are set."""
         before = self.objects.get(key)
-        for path in IMMUTABLE.get(one["kind"], ()) if before else ():
-            if _at(before, path) != _at(one, path):
+        for path in IMMUTABLE.get(manifest["kind"], ()) if before else ():
+            if _at(before, path) != _at(manifest, path):
                 yield f"{'.'.join(path)}: field is immutable"
 
     def fields(self, kind: str, name: str) -> dict[str, dict[FieldPath, Any]]:
         """Who owns what of one object."""
-        (key,) = [one for one in self.owned if (one[1], one[3]) == (kind, name)]
+        (key,) = [manifest for manifest in self.owned if (manifest[1], manifest[3]) == (kind, name)]
         return self.owned[key]
 
 
-def _at(one: Any, path: tuple[str, ...]) -> Any:
+def _at(manifest: Any, path: tuple[str, ...]) -> Any:
     for step in path:
-        one = (one or {}).get(step)
-    return one
+        manifest = (manifest or {}).get(step)
+    return manifest
 
 
-def _refuse(one: Object, found: list[str]) -> None:
+def _refuse(manifest: Object, found: list[str]) -> None:
     if found:
-        named = f'{one["kind"]} "{one["metadata"]["name"]}" is invalid: '
+        named = f'{manifest["kind"]} "{manifest["metadata"]["name"]}" is invalid: '
         raise Refused(422, "Invalid", named + "; ".join(found))
 
 
@@ -146,14 +148,17 @@ def _definitions() -> dict[str, Any]:
 def _kinds() -> dict[tuple[str, str], Any]:
     """Kubernetes' own kinds; a custom resource's lists count as whole."""
     return {
-        (f"{one['group']}/{one['version']}".lstrip("/"), one["kind"]): schema
+        (
+            f"{version_kind['group']}/{version_kind['version']}".lstrip("/"),
+            version_kind["kind"],
+        ): schema
         for schema in _definitions().values()
-        for one in schema.get("x-kubernetes-group-version-kind", [])
+        for version_kind in schema.get("x-kubernetes-group-version-kind", [])
     }
 
 
-def _schema(one: Object) -> Any:
-    return _kinds().get((one["apiVersion"], one["kind"]), {})
+def _schema(manifest: Object) -> Any:
+    return _kinds().get((manifest["apiVersion"], manifest["kind"]), {})
 
 
 def leaves(value: Any, schema: Any, path: FieldPath = ()) -> Iterator[tuple[FieldPath, Any]]:
@@ -284,7 +289,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _key(path: str) -> tuple[str, ...]:
     """The object that a URL names."""
-    api = next((one for one in KINDS if path.startswith(f"{_root(one)}/")), "v1")
+    api = next(
+        (found_kind for found_kind in KINDS if path.startswith(f"{_root(found_kind)}/")), "v1"
+    )
     rest = path.removeprefix(f"{_root(api)}/").split("/")
     namespace = rest[1] if len(rest) == 4 else ""
     kinds = {plural: kind for kind, plural in KINDS[api].items()}

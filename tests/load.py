@@ -101,5 +101,5 @@ def offered(
         since = time.monotonic()
         time.sleep(seconds)
         until = time.monotonic()
-    ends = [one.due + one.seconds for one in load.outcomes if not one.error]
+    ends = [outcome.due + outcome.seconds for outcome in load.outcomes if not outcome.error]
     return sum(since <= end < until for end in ends) / seconds, load

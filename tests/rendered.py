@@ -30,12 +30,16 @@ def objects(overlay: str) -> tuple[Object, ...]:
 
 
 def every(overlay: str, kind: str) -> list[Object]:
-    return [one for one in objects(overlay) if one["kind"] == kind]
+    return [manifest for manifest in objects(overlay) if manifest["kind"] == kind]
 
 
 def only(overlay: str, kind: str, name: str = "") -> Object:
     """The one object of a kind whose name starts so (generated names end in a hash)."""
-    (found,) = [one for one in every(overlay, kind) if one["metadata"]["name"].startswith(name)]
+    (found,) = [
+        manifest
+        for manifest in every(overlay, kind)
+        if manifest["metadata"]["name"].startswith(name)
+    ]
     return found
 
 
@@ -45,7 +49,7 @@ def pods(overlay: str) -> dict[str, Object]:
     found = [cluster["headGroupSpec"]["template"]]
     found += [group["template"] for group in cluster["workerGroupSpecs"]]
     for kind in ("Deployment", "StatefulSet"):
-        found += [one["spec"]["template"] for one in every(overlay, kind)]
+        found += [manifest["spec"]["template"] for manifest in every(overlay, kind)]
     return {template["metadata"]["labels"]["role"]: template for template in found}
 
 

@@ -170,12 +170,14 @@ class Context:
         return True
 
     def execute_async_v3(self, stream_handle: int) -> bool:
-        types = {one.name: NUMPY[one.type] for one in self.session.get_inputs()}
+        types = {input.name: NUMPY[input.type] for input in self.session.get_inputs()}
         feed = {name: np.empty(shape, types[name]) for name, shape in self.shapes.items()}
         for name, array in feed.items():
             ctypes.memmove(array.ctypes.data, self.addresses[name], array.nbytes)
-        for one, made in zip(self.session.get_outputs(), self.session.run(None, feed), strict=True):
-            ctypes.memmove(self.addresses[one.name], made.ctypes.data, made.nbytes)
+        for output, made in zip(
+            self.session.get_outputs(), self.session.run(None, feed), strict=True
+        ):
+            ctypes.memmove(self.addresses[output.name], made.ctypes.data, made.nbytes)
         return True
 
 
@@ -198,11 +200,11 @@ class Engine:
         return self.tensors[index].name  # type: ignore[no-any-return]
 
     def get_tensor_mode(self, name: str) -> IntEnum:
-        inputs = [one.name for one in self.session.get_inputs()]
+        inputs = [input.name for input in self.session.get_inputs()]
         return TensorRTModule.TensorIOMode["INPUT" if name in inputs else "OUTPUT"]
 
     def get_tensor_dtype(self, name: str) -> str:
-        return {one.name: one.type for one in self.tensors}[name]  # type: ignore[no-any-return]
+        return {tensor.name: tensor.type for tensor in self.tensors}[name]  # type: ignore[no-any-return]
 
 
 class TensorRTModule:

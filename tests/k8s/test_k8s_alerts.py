@@ -104,12 +104,12 @@ def samples(text: str, job: str, *, honor: bool) -> Iterator[Sample]:
     yield Sample("up", added, 1)
     names = asked() | list_exported_metrics().keys()
     for family in text_string_to_metric_families(text):
-        for one in family.samples:
+        for sample in family.samples:
             # The parser calls every counter _total, as OpenMetrics does; Prometheus does not.
-            name = one.name if one.name in names else one.name.removesuffix("_total")
+            name = sample.name if sample.name in names else sample.name.removesuffix("_total")
             if name in names:
-                labels = added | one.labels if honor else one.labels | added
-                yield Sample(name, labels, one.value)
+                labels = added | sample.labels if honor else sample.labels | added
+                yield Sample(name, labels, sample.value)
 
 
 @pytest.fixture(scope="module")
@@ -118,11 +118,15 @@ def recorded(server: Server, triton: EmbeddedTriton) -> list[Sample]:
     photo = (PHOTOS / "skimage_astronaut.jpg").read_bytes()
     url = f"{server.http_url}/v1/colorize"
     assert httpx.post(url, content=photo, timeout=60).status_code == 200
-    wanted = [s for one in list_queries() for s in Selectors(one) if str(s.name).startswith("ray_")]
+    wanted = [
+        s for query in list_queries() for s in Selectors(query) if str(s.name).startswith("ray_")
+    ]
     wanted += [s for name in list_exported_metrics() for s in Selectors(name)]
     found: list[Sample] = []
     deadline = time.monotonic() + 60  # Ray gathers every 10 s
-    while missing := [one for one in wanted if not any(map(functools.partial(chosen, one), found))]:
+    while missing := [
+        selector for selector in wanted if not any(map(functools.partial(chosen, selector), found))
+    ]:
         assert time.monotonic() < deadline, missing
         time.sleep(0.5)
         text = httpx.get(f"http://127.0.0.1:{server.ports['metrics']}/metrics").text
@@ -131,15 +135,15 @@ def recorded(server: Server, triton: EmbeddedTriton) -> list[Sample]:
     found += samples(text, "rehue-triton", honor=False)
     # Other tests' refusals aside; and the Triton has the address that it would in a cluster.
     return [
-        becomes("ray_rehue_triton_healthy", 1, endpoint="10.0.0.2:8001")(one)
-        for one in found if one.labels.get("outcome", "ok") == "ok"
+        becomes("ray_rehue_triton_healthy", 1, endpoint="10.0.0.2:8001")(manifest)
+        for manifest in found if manifest.labels.get("outcome", "ok") == "ok"
     ]  # fmt: skip
 
 
-def chosen(selector: promql_parser.VectorSelector, one: Sample) -> bool:
+def chosen(selector: promql_parser.VectorSelector, manifest: Sample) -> bool:
     """Whether a selector takes a sample, of whatever namespace."""
-    return one.name == selector.name and all(
-        one.labels.get(matcher.name) == matcher.value
+    return manifest.name == selector.name and all(
+        manifest.labels.get(matcher.name) == matcher.value
         for matcher in selector.matchers.matchers
         if matcher.name != "namespace"
     )
@@ -147,20 +151,24 @@ def chosen(selector: promql_parser.VectorSelector, one: Sample) -> bool:
 
 def asked() -> set[str]:
     """Every metric that an expression names."""
-    return {str(selector.name) for one in list_expressions() for selector in Selectors(one)}
+    return {
+        str(selector.name)
+        for expression in list_expressions()
+        for selector in Selectors(expression)
+    }
 
 
 def test_every_metric_exists(recorded: list[Sample]) -> None:
     named = {rule["record"] for rule in list_rules() if "record" in rule}
     assert len(asked()) > 16
-    assert asked() - GPU_SERIES - OTHER_SERIES - named <= {one.name for one in recorded}
+    assert asked() - GPU_SERIES - OTHER_SERIES - named <= {sample.name for sample in recorded}
 
 
 def test_made_up_series_are_like_recorded_ones(recorded: list[Sample]) -> None:
     held: dict[str, set[str]] = {}
-    for one in recorded:
-        held.setdefault(one.name, set()).update(one.labels)
-    given = [one["series"] for test in made_up() for one in test["input_series"]]
+    for sample in recorded:
+        held.setdefault(sample.name, set()).update(sample.labels)
+    given = [series["series"] for test in made_up() for series in test["input_series"]]
     seen = set()
     for (selector,) in map(Selectors, given):
         if selector.name in held:
@@ -181,9 +189,9 @@ def asks(expression: str, value: float) -> dict[str, Any]:
 
 def shown() -> Iterator[dict[str, Any]]:
     """Every panel and trigger gives something, but for a GPU_SERIES's."""
-    for one in list_queries():
-        if not {selector.name for selector in Selectors(one)} & GPU_SERIES:
-            yield asks(f"count({one.replace('$namespace', 'rehue')}) > bool 0", 1)
+    for query in list_queries():
+        if not {selector.name for selector in Selectors(query)} & GPU_SERIES:
+            yield asks(f"count({query.replace('$namespace', 'rehue')}) > bool 0", 1)
 
 
 FIRING = 'count(ALERTS{{alertname="{}",alertstate="firing"}}) > bool 0'
@@ -192,8 +200,10 @@ Fault = Callable[[Sample], Sample]
 
 def becomes(name: str, value: float, **labels: str) -> Fault:
     """The series of this name have another value, or other labels."""
-    return lambda one: (
-        replace(one, value=value, labels=one.labels | labels) if one.name == name else one
+    return lambda manifest: (
+        replace(manifest, value=value, labels=manifest.labels | labels)
+        if manifest.name == name
+        else manifest
     )
 
 
@@ -224,7 +234,9 @@ def test_recorded_series_fill_every_panel_and_fire_what_a_fault_would(
 
 
 def case(name: str, given: list[Sample], asked: list[dict[str, Any]]) -> dict[str, Any]:
-    series = {one["series"]: one for one in map(Sample.series, given)}  # each once
+    series = {
+        found_series["series"]: found_series for found_series in map(Sample.series, given)
+    }  # each once
     return {
         "name": name, "interval": "1m", "input_series": list(series.values()),
         "promql_expr_test": asked,

@@ -66,7 +66,7 @@ def names(api: Api) -> set[tuple[str, str]]:
 
 
 def named(overlay: str) -> set[tuple[str, str]]:
-    return {(one["kind"], one["metadata"]["name"]) for one in objects(overlay)}
+    return {(manifest["kind"], manifest["metadata"]["name"]) for manifest in objects(overlay)}
 
 
 def test_a_trial_is_applied_and_applied_again(api: Api) -> None:
@@ -112,128 +112,161 @@ def test_an_apply_does_not_fight_with_the_autoscaler() -> None:
 Break = Callable[[Any], Any]
 
 
-def _container(one: Object) -> Any:
-    return templates(one)[0]["spec"]["containers"][0]
+def _container(manifest: Object) -> Any:
+    return templates(manifest)[0]["spec"]["containers"][0]
 
 
 BROKEN: dict[str, tuple[str, Break, str]] = {
-    "a field": ("Deployment", lambda one: one["spec"].update(replica=2), "replica"),
-    "a kind": ("Deployment", lambda one: one.update(kind="Deploymint"), "no matches for kind"),
+    "a field": ("Deployment", lambda manifest: manifest["spec"].update(replica=2), "replica"),
+    "a kind": (
+        "Deployment",
+        lambda manifest: manifest.update(kind="Deploymint"),
+        "no matches for kind",
+    ),
     "a namespace": (
-        "ConfigMap", lambda one: one["metadata"].update(namespace="elsewhere"), "not found",
+        "ConfigMap",
+        lambda manifest: manifest["metadata"].update(namespace="elsewhere"),
+        "not found",
     ),
     "a selector": (
-        "Deployment", lambda one: one["spec"]["selector"]["matchLabels"].update(app="other"),
+        "Deployment",
+        lambda manifest: manifest["spec"]["selector"]["matchLabels"].update(app="other"),
         "does not match",
     ),
     "an immutable field": (
-        "Deployment", lambda one: one["spec"]["selector"]["matchLabels"].pop("role"), "immutable",
+        "Deployment",
+        lambda manifest: manifest["spec"]["selector"]["matchLabels"].pop("role"),
+        "immutable",
     ),
     "a port twice": (
         "Deployment",
-        lambda one: _container(one)["ports"].append({"containerPort": 8001, "name": "again"}),
+        lambda manifest: _container(manifest)["ports"].append(
+            {"containerPort": 8001, "name": "again"}
+        ),
         "duplicate entries",
     ),
     "a port's name twice": (
         "RayService",
-        lambda one: _container(one)["ports"].append({"containerPort": 1, "name": "serve"}),
+        lambda manifest: _container(manifest)["ports"].append(
+            {"containerPort": 1, "name": "serve"}
+        ),
         "names of ports",
     ),
     "a volume": (
-        "Deployment", lambda one: _container(one)["volumeMounts"][0].update(name="gone"),
+        "Deployment",
+        lambda manifest: _container(manifest)["volumeMounts"][0].update(name="gone"),
         "gone not found",
     ),
     "a probe's port": (
         "RayService",
-        lambda one: _container(one)["readinessProbe"]["httpGet"].update(port="nowhere"),
+        lambda manifest: _container(manifest)["readinessProbe"]["httpGet"].update(port="nowhere"),
         "no port nowhere",
     ),
     "a request over its limit": (
-        "Deployment", lambda one: _container(one)["resources"]["requests"].update(memory="9Gi"),
+        "Deployment",
+        lambda manifest: _container(manifest)["resources"]["requests"].update(memory="9Gi"),
         "at most its limit",
     ),
     "half a GPU": (
         "Deployment",
-        lambda one: _container(one)["resources"]["limits"].update({"nvidia.com/gpu": 2}),
+        lambda manifest: _container(manifest)["resources"]["limits"].update({"nvidia.com/gpu": 2}),
         "must equal its limit",
     ),
     "a long goodbye": (
         "Deployment",
-        lambda one: _container(one)["lifecycle"]["preStop"]["sleep"].update(seconds=91),
+        lambda manifest: _container(manifest)["lifecycle"]["preStop"]["sleep"].update(seconds=91),
         "grace period",
     ),
-    "a label": ("Service", lambda one: one["metadata"]["labels"].update(app="no spaces"), "labels"),
-    "a name": ("Service", lambda one: one["metadata"].update(name="Rehue"), "metadata.name"),
+    "a label": (
+        "Service",
+        lambda manifest: manifest["metadata"]["labels"].update(app="no spaces"),
+        "labels",
+    ),
+    "a name": (
+        "Service",
+        lambda manifest: manifest["metadata"].update(name="Rehue"),
+        "metadata.name",
+    ),
     "listeners alike": (
         "Gateway",
-        lambda one: one["spec"]["listeners"][1].update(hostname="rehue.example.com"),
+        lambda manifest: manifest["spec"]["listeners"][1].update(hostname="rehue.example.com"),
         "must be unique",
     ),
     "TLS passed through": (
-        "Gateway", lambda one: one["spec"]["listeners"][0]["tls"].update(mode="Passthrough"),
+        "Gateway",
+        lambda manifest: manifest["spec"]["listeners"][0]["tls"].update(mode="Passthrough"),
         "must be Terminate",
     ),
     "a route's times": (
-        "HTTPRoute", lambda one: one["spec"]["rules"][0]["timeouts"].update(request="60s"),
+        "HTTPRoute",
+        lambda manifest: manifest["spec"]["rules"][0]["timeouts"].update(request="60s"),
         "cannot be longer",
     ),
     "a route's path": (
         "HTTPRoute",
-        lambda one: one["spec"]["rules"][0]["matches"][0]["path"].update(value="/v1/../x"),
+        lambda manifest: manifest["spec"]["rules"][0]["matches"][0]["path"].update(
+            value="/v1/../x"
+        ),
         "path /v1/../x",
     ),
     "a route's parents": (
         "HTTPRoute",
-        lambda one: one["spec"]["parentRefs"].append(one["spec"]["parentRefs"][0]),
+        lambda manifest: manifest["spec"]["parentRefs"].append(manifest["spec"]["parentRefs"][0]),
         "must be unique",
     ),
     "an RPC's service": (
         "GRPCRoute",
-        lambda one: one["spec"]["rules"][0]["matches"][0]["method"].update(service="a/b"),
+        lambda manifest: manifest["spec"]["rules"][0]["matches"][0]["method"].update(service="a/b"),
         "service a/b",
     ),
     "a weight": (
         "GRPCRoute",
-        lambda one: one["spec"]["rules"][0]["backendRefs"][0].update(weight=1_000_001),
+        lambda manifest: manifest["spec"]["rules"][0]["backendRefs"][0].update(weight=1_000_001),
         "greater than the maximum",
     ),
     "fewer than the least": (
-        "ScaledObject", lambda one: one["spec"].update(maxReplicaCount=1), "must be less than",
+        "ScaledObject",
+        lambda manifest: manifest["spec"].update(maxReplicaCount=1),
+        "must be less than",
     ),
     "a fallback": (
         "ScaledObject",
-        lambda one: one["spec"]["triggers"][0].update(metricType="Utilization"),
+        lambda manifest: manifest["spec"]["triggers"][0].update(metricType="Utilization"),
         "fallback",
     ),
     "Redis twice": (
         "RayService",
-        lambda one: one["spec"]["rayClusterConfig"]["headGroupSpec"]["rayStartParams"].update(
-            {"redis-password": "x"}
-        ),
+        lambda manifest: manifest["spec"]["rayClusterConfig"]["headGroupSpec"][
+            "rayStartParams"
+        ].update({"redis-password": "x"}),
         "gcsFaultToleranceOptions",
     ),
     "a token of an older Ray's": (
         "RayService",
-        lambda one: one["spec"]["rayClusterConfig"].update(rayVersion="2.51.2"),
+        lambda manifest: manifest["spec"]["rayClusterConfig"].update(rayVersion="2.51.2"),
         "minimum Ray version",
     ),
     "workers turned round": (
         "RayService",
-        lambda one: one["spec"]["rayClusterConfig"]["workerGroupSpecs"][0].update(minReplicas=99),
+        lambda manifest: manifest["spec"]["rayClusterConfig"]["workerGroupSpecs"][0].update(
+            minReplicas=99
+        ),
         "at most maxReplicas",
     ),
     "a route's host": (
-        "GRPCRoute", lambda one: one["spec"].update(hostnames=["Rehue.example.com"]), "hostnames",
+        "GRPCRoute",
+        lambda manifest: manifest["spec"].update(hostnames=["Rehue.example.com"]),
+        "hostnames",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("what", BROKEN)
 def test_what_a_cluster_refuses_is_refused(production: Api, what: str) -> None:
     kind, broken, told = BROKEN[what]
     name = "rehue" if kind == "Service" else ""
-    one = copy.deepcopy(next(o for o in objects("production") if o["kind"] == kind
+    manifest = copy.deepcopy(next(o for o in objects("production") if o["kind"] == kind
                              and o["metadata"]["name"].startswith(name)))  # fmt: skip
-    broken(one)
+    broken(manifest)
     with pytest.raises(Refused, match=told):
-        production.cluster.apply(one, "kubectl")
+        production.cluster.apply(manifest, "kubectl")

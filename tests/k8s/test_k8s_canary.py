@@ -29,16 +29,20 @@ def routes(overlay: str) -> list[Object]:
 
 
 def test_the_second_installation_is_valid_and_apart() -> None:
-    for one in rendered.objects("canary"):
-        assert list_problems(one) == []
-        where = one["metadata"]["name" if one["kind"] == "Namespace" else "namespace"]
+    for manifest in rendered.objects("canary"):
+        assert list_problems(manifest) == []
+        where = manifest["metadata"]["name" if manifest["kind"] == "Namespace" else "namespace"]
         assert where == "rehue-canary"
     assert {role: list_violations(pod) for role, pod in pods("canary").items()} == {
         role: [] for role in ("ray-head", "ray-worker", "triton")
     }
     # The alerts are the first installation's, and its dashboard shows this one too.
     assert every("canary", "PrometheusRule") == []
-    assert not [one for one in every("canary", "ConfigMap") if "dashboard" in str(one["metadata"])]
+    assert not [
+        manifest
+        for manifest in every("canary", "ConfigMap")
+        if "dashboard" in str(manifest["metadata"])
+    ]
 
 
 def test_it_serves_another_model_and_one_of_each() -> None:
@@ -53,22 +57,22 @@ def test_it_serves_another_model_and_one_of_each() -> None:
 
 
 def test_the_weights_lead_to_both(shared: str) -> None:
-    for one in routes(shared):
-        first, second = one["spec"]["rules"][0]["backendRefs"]
-        (before,) = only("production", one["kind"])["spec"]["rules"][0]["backendRefs"]
+    for route in routes(shared):
+        first, second = route["spec"]["rules"][0]["backendRefs"]
+        (before,) = only("production", route["kind"])["spec"]["rules"][0]["backendRefs"]
         assert before.items() <= first.items()
         assert second == first | {"namespace": "rehue-canary", "weight": second["weight"]}
         assert first["weight"] + second["weight"] == 100
-    shares = {one["spec"]["rules"][0]["backendRefs"][1]["weight"] for one in routes(shared)}
+    shares = {route["spec"]["rules"][0]["backendRefs"][1]["weight"] for route in routes(shared)}
     assert len(shares) == 1, "HTTP and gRPC share alike"
 
 
 def test_the_other_namespace_lets_the_routes_and_the_gateway_in(shared: str) -> None:
     grant = only("canary", "ReferenceGrant")["spec"]
-    asked = {(one["kind"], one["metadata"]["namespace"]) for one in routes(shared)}
-    assert {(one["kind"], one["namespace"]) for one in grant["from"]} == asked
+    asked = {(route["kind"], route["metadata"]["namespace"]) for route in routes(shared)}
+    assert {(source["kind"], source["namespace"]) for source in grant["from"]} == asked
     (target,) = grant["to"]
-    services = [one["metadata"]["name"] for one in every("canary", "Service")]
+    services = [manifest["metadata"]["name"] for manifest in every("canary", "Service")]
     assert (target["kind"], target["name"] in services) == ("Service", True)
     policies = {overlay: _gateway(overlay) for overlay in ("canary", "production")}
     assert policies["canary"] == policies["production"]
@@ -83,6 +87,6 @@ def _gateway(overlay: str) -> Object:
 def test_both_are_applied_side_by_side(shared: str) -> None:
     cluster = Cluster()
     for overlay in ("production", "canary", shared):
-        for one in rendered.objects(overlay):
-            cluster.apply(one, "kubectl")
+        for manifest in rendered.objects(overlay):
+            cluster.apply(manifest, "kubectl")
     assert {space for _, _, space, _ in cluster.objects if space} == {"rehue", "rehue-canary"}

@@ -90,7 +90,7 @@ def test_every_variable_is_a_setting(overlay: str) -> None:
     start = (K8S / "triton" / "start").read_text()
     for role, pod in pods(overlay).items():
         for container in containers(pod):
-            names = {one["name"] for one in container.get("env", [])}
+            names = {variable["name"] for variable in container.get("env", [])}
             read = {name for name in names if f"${{{name}:" in start}
             assert names == read, f"{role}: {names - read}"
 
@@ -154,11 +154,11 @@ def test_ray_reads_the_same_environment_on_every_node(overlay: str, settings: Se
     shared = {name: value for name, value in alone.items() if not ONE_MACHINE.search(name)}
     assert only(overlay, "ConfigMap", "rehue-ray")["data"] == shared
     # Under their generated names: a changed setting makes KubeRay start a new cluster.
-    names = [one["metadata"]["name"] for one in every(overlay, "ConfigMap")]
+    names = [manifest["metadata"]["name"] for manifest in every(overlay, "ConfigMap")]
     expected = [n for n in names if re.fullmatch(r"rehue-(ray|settings)-[a-z0-9]{10}", n)]
     assert len(expected) == 2
     for role in ("ray-head", "ray-worker"):
-        given = [one["configMapRef"]["name"] for one in main(pods(overlay)[role])["envFrom"]]
+        given = [source["configMapRef"]["name"] for source in main(pods(overlay)[role])["envFrom"]]
         assert sorted(given) == sorted(expected)
 
 
@@ -206,7 +206,9 @@ def test_triton_is_where_the_settings_look(overlay: str, settings: Settings) -> 
     (url,) = settings.triton_urls
     name, _, port = url.removeprefix("dns:").rpartition(":")
     assert url.startswith("dns:")
-    (service,) = [one for one in every(overlay, "Service") if one["metadata"]["name"] == name]
+    (service,) = [
+        manifest for manifest in every(overlay, "Service") if manifest["metadata"]["name"] == name
+    ]
     assert service["spec"]["clusterIP"] == "None"
     # A headless name gives the pods' addresses: the port is the container's own.
     (entry,) = service["spec"]["ports"]
@@ -214,7 +216,11 @@ def test_triton_is_where_the_settings_look(overlay: str, settings: Settings) -> 
 
 
 def test_services_lead_to_the_settings_ports(overlay: str, settings: Settings) -> None:
-    (service,) = [one for one in every(overlay, "Service") if one["metadata"]["name"] == "rehue"]
+    (service,) = [
+        manifest
+        for manifest in every(overlay, "Service")
+        if manifest["metadata"]["name"] == "rehue"
+    ]
     inside = ports(pods(overlay)["ray-worker"])
     led = {port["name"]: inside[port["targetPort"]] for port in service["spec"]["ports"]}
     assert led == {"http": settings.http_port, "grpc": settings.grpc_port}
@@ -236,16 +242,19 @@ def test_replicas_are_spread(overlay: str) -> None:
     for role in ("ray-worker", "triton"):
         pod = pods(overlay)[role]
         spread = pod["spec"]["topologySpreadConstraints"]
-        assert "kubernetes.io/hostname" in [one["topologyKey"] for one in spread]
-        for one in spread:
-            wanted = one["labelSelector"]["matchLabels"]
+        assert "kubernetes.io/hostname" in [manifest["topologyKey"] for manifest in spread]
+        for manifest in spread:
+            wanted = manifest["labelSelector"]["matchLabels"]
             assert wanted.items() <= pod["metadata"]["labels"].items()
     assert only(overlay, "RayService")["spec"]["excludeHeadPodFromServeSvc"] is True
 
 
 def test_one_gpu_a_triton_and_none_elsewhere(overlay: str) -> None:
     for role, pod in pods(overlay).items():
-        asked = [one["resources"]["limits"].get("nvidia.com/gpu", 0) for one in containers(pod)]
+        asked = [
+            container["resources"]["limits"].get("nvidia.com/gpu", 0)
+            for container in containers(pod)
+        ]
         most = max(asked)  # containers of an init run before the others
         assert most == (1 if role == "triton" and overlay != "cpu" else 0), role
 
@@ -283,10 +292,15 @@ def test_models_come_from_elsewhere_than_the_image(component: str, tmp_path: Pat
     *download, models, plan = pod["initContainers"]
     assert (models["name"], plan["name"]) == ("models", "plan")
     source = _variable(models, "REHUE_MODEL_SOURCE")
-    mounts = {one["mountPath"]: one["name"] for one in models["volumeMounts"]}
+    mounts = {
+        volume_mount["mountPath"]: volume_mount["name"] for volume_mount in models["volumeMounts"]
+    }
     assert mounts[source] in {volume["name"] for volume in pod["volumes"]}
     for container in download:
-        assert {one["mountPath"]: one["name"] for one in container["volumeMounts"]}[source]
+        assert {
+            volume_mount["mountPath"]: volume_mount["name"]
+            for volume_mount in container["volumeMounts"]
+        }[source]
         assert container["args"][-1] == source
     assert bool(download) is (component == "model-bucket")
     assert not list_violations(deployment["spec"]["template"])
@@ -302,11 +316,11 @@ def render_with(component: str, folder: Path) -> list[Object]:
     )
     command = [KUBECTL, "kustomize", overlay]
     made = subprocess.run(command, capture_output=True, text=True, check=True)  # type: ignore[arg-type]
-    return [one for one in yaml.safe_load_all(made.stdout) if one]
+    return [manifest for manifest in yaml.safe_load_all(made.stdout) if manifest]
 
 
 def only_deployment(rendered: list[Object]) -> Object:
-    (found,) = [one for one in rendered if one["kind"] == "Deployment"]
+    (found,) = [manifest for manifest in rendered if manifest["kind"] == "Deployment"]
     return found
 
 
@@ -315,24 +329,32 @@ def test_nobody_changes_a_tritons_models(overlay: str) -> None:
 
 
 def _variable(container: Object, name: str) -> str:
-    (found,) = [one["value"] for one in container["env"] if one["name"] == name]
+    (found,) = [variable["value"] for variable in container["env"] if variable["name"] == name]
     return str(found)
 
 
 def test_the_trial_serves_the_cpu_configurations() -> None:
     arguments = main(pods("cpu")["triton"])["args"]
-    name = next(one for one in arguments if one.startswith("--model-config-name=")).split("=")[1]
-    models = [one.parents[1].name for one in ROOT.glob(f"model_repository/*/configs/{name}.pbtxt")]
+    name = next(
+        argument for argument in arguments if argument.startswith("--model-config-name=")
+    ).split("=")[1]
+    models = [
+        config.parents[1].name for config in ROOT.glob(f"model_repository/*/configs/{name}.pbtxt")
+    ]
     assert variables("cpu").get("REHUE_MODEL", Settings.model_fields["model"].default) in models
 
 
 def test_routes_are_the_applications() -> None:
     (route,) = every("production", "HTTPRoute")
     (rule,) = route["spec"]["rules"]
-    matches = [(one["path"]["type"], one["path"]["value"]) for one in rule["matches"]]
+    matches = [
+        (route_match["path"]["type"], route_match["path"]["value"])
+        for route_match in rule["matches"]
+    ]
     found = endpoints.Endpoints((), model="rehue", limit=1)
     service = Service(Settings(), triton.TritonClient(found, default_model="rehue"))
-    paths = {one.path for one in http.build_http_app(service).routes if "oauth2" not in one.path}  # type: ignore[attr-defined]
+    routes: Any = http.build_http_app(service).routes
+    paths = {served.path for served in routes if "oauth2" not in served.path}
     covered = {
         path
         for path in paths
@@ -368,15 +390,15 @@ def test_the_gateway_takes_what_the_server_takes(
 
 def policies(kind: str) -> list[Object]:
     """Envoy Gateway's for a kind of route, each of which names one that is there."""
-    found = [one["spec"] for one in every("production", "BackendTrafficPolicy")]
+    found = [manifest["spec"] for manifest in every("production", "BackendTrafficPolicy")]
     name = only("production", kind)["metadata"]["name"]
-    return [one for one in found if [(kind, name)] == [
-        (ref["kind"], ref["name"]) for ref in one["targetRefs"]]]  # fmt: skip
+    return [manifest for manifest in found if [(kind, name)] == [
+        (ref["kind"], ref["name"]) for ref in manifest["targetRefs"]]]  # fmt: skip
 
 
 def test_rpcs_are_the_servers() -> None:
     (rule,) = only("production", "GRPCRoute")["spec"]["rules"]
-    routed = {one["method"]["service"] for one in rule["matches"]}
+    routed = {route_match["method"]["service"] for route_match in rule["matches"]}
     assert routed == {
         service.full_name
         for file in (rehue_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR)
@@ -386,8 +408,12 @@ def test_rpcs_are_the_servers() -> None:
 
 def test_routes_lead_somewhere() -> None:
     (gateway,) = every("production", "Gateway")
-    listeners = {one["name"]: one for one in gateway["spec"]["listeners"]}
-    services = {one["metadata"]["name"]: one for one in every("production", "Service")}
+    listeners = {
+        found_listener["name"]: found_listener for found_listener in gateway["spec"]["listeners"]
+    }
+    services = {
+        manifest["metadata"]["name"]: manifest for manifest in every("production", "Service")
+    }
     for kind in ("HTTPRoute", "GRPCRoute"):
         spec = only("production", kind)["spec"]
         (parent,) = spec["parentRefs"]
@@ -402,13 +428,15 @@ def test_routes_lead_somewhere() -> None:
 
 
 def test_names_that_objects_use_exist(overlay: str) -> None:
-    held = {(one["kind"], one["metadata"]["name"]) for one in objects(overlay)}
+    held = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in objects(overlay)}
     for pod in pods(overlay).values():
         assert ("ServiceAccount", pod["spec"]["serviceAccountName"]) in held
-        claims = [one["persistentVolumeClaim"] for one in _volumes(pod, "persistentVolumeClaim")]
-        assert all(("PersistentVolumeClaim", one["claimName"]) in held for one in claims)
-    for one in every(overlay, "ScaledObject"):
-        target = one["spec"]["scaleTargetRef"]["name"]
+        claims = [
+            volume["persistentVolumeClaim"] for volume in _volumes(pod, "persistentVolumeClaim")
+        ]
+        assert all(("PersistentVolumeClaim", claim["claimName"]) in held for claim in claims)
+    for manifest in every(overlay, "ScaledObject"):
+        target = manifest["spec"]["scaleTargetRef"]["name"]
         assert ("Deployment", target) in held
         assert "replicas" not in only(overlay, "Deployment", target)["spec"]
     redis = cluster(overlay).get("gcsFaultToleranceOptions", {}).get("redisAddress")
@@ -416,7 +444,7 @@ def test_names_that_objects_use_exist(overlay: str) -> None:
 
 
 def _volumes(pod: Object, kind: str) -> list[Any]:
-    return [one for one in pod["spec"]["volumes"] if kind in one]
+    return [volume for volume in pod["spec"]["volumes"] if kind in volume]
 
 
 def test_versions_are_the_projects(overlay: str) -> None:

@@ -36,7 +36,10 @@ def test_nothing_is_found_but_what_is_explained(tmp_path: Path) -> None:
         capture_output=True, text=True, timeout=280,
     )  # fmt: skip
     found = json.loads(done.stdout)
-    failed = [(one["check_id"], one["resource"]) for one in found["results"]["failed_checks"]]
+    failed = [
+        (failed_check["check_id"], failed_check["resource"])
+        for failed_check in found["results"]["failed_checks"]
+    ]
     assert failed == [("CKV_K8S_22", "Deployment.rehue.fault")]
     assert found["summary"]["passed"] > 100
     assert not found["summary"]["parsing_errors"]

@@ -15,69 +15,81 @@ from rendered import OVERLAYS, objects, only
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_object_is_valid(overlay: str) -> None:
     found = {
-        f"{one['kind']} {one['metadata']['name']}": told
-        for one in objects(overlay)
-        if (told := list_problems(one))
+        f"{manifest['kind']} {manifest['metadata']['name']}": told
+        for manifest in objects(overlay)
+        if (told := list_problems(manifest))
     }
     assert found == {}
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_object_is_in_the_namespace(overlay: str) -> None:
-    for one in objects(overlay):
-        namespace = one["metadata"]["name" if one["kind"] == "Namespace" else "namespace"]
-        assert namespace == "rehue", one["metadata"]
+    for manifest in objects(overlay):
+        namespace = manifest["metadata"]["name" if manifest["kind"] == "Namespace" else "namespace"]
+        assert namespace == "rehue", manifest["metadata"]
 
 
 Break = Callable[[Any], Any]
 BROKEN: dict[str, tuple[str, Break]] = {
-    "a kind misspelt": ("Deployment", lambda one: one.update(kind="Deploymint")),
-    "a field misspelt": ("Deployment", lambda one: one["spec"].update(replica=2)),
+    "a kind misspelt": ("Deployment", lambda manifest: manifest.update(kind="Deploymint")),
+    "a field misspelt": ("Deployment", lambda manifest: manifest["spec"].update(replica=2)),
     "a pod's field": (
         "RayService",
-        lambda one: one["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]["template"]["spec"]
-        .update(tolerate=[]),
+        lambda manifest: manifest["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]["template"][
+            "spec"
+        ].update(tolerate=[]),
     ),
     "a probe's field": (
         "RayService",
-        lambda one: one["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]
-        ["containers"][0]["livenessProbe"].update(httpget={}),
+        lambda manifest: manifest["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"][
+            "containers"
+        ][0]["livenessProbe"].update(httpget={}),
     ),
-    "Ray's field": ("RayService", lambda one: one["spec"].update(upgrade={})),
+    "Ray's field": ("RayService", lambda manifest: manifest["spec"].update(upgrade={})),
     "Ray's strategy": (
-        "RayService", lambda one: one["spec"].update(upgradeStrategy={"type": "Rolling"})
+        "RayService",
+        lambda manifest: manifest["spec"].update(upgradeStrategy={"type": "Rolling"}),
     ),
     "Ray's autoscaler": (
         "RayService",
-        lambda one: one["spec"]["rayClusterConfig"]["autoscalerOptions"]["resources"]
-        .update(request={}),
+        lambda manifest: manifest["spec"]["rayClusterConfig"]["autoscalerOptions"][
+            "resources"
+        ].update(request={}),
     ),
-    "KEDA's field": ("ScaledObject", lambda one: one["spec"].update(maxReplicas=2)),
-    "a route's time": ("HTTPRoute", lambda one: one["spec"]["rules"][0].update(timeout="1s")),
+    "KEDA's field": ("ScaledObject", lambda manifest: manifest["spec"].update(maxReplicas=2)),
+    "a route's time": (
+        "HTTPRoute",
+        lambda manifest: manifest["spec"]["rules"][0].update(timeout="1s"),
+    ),
     "a method's match": (
-        "GRPCRoute", lambda one: one["spec"]["rules"][0]["matches"][0].update(path={})
+        "GRPCRoute",
+        lambda manifest: manifest["spec"]["rules"][0]["matches"][0].update(path={}),
     ),
     "a listener's TLS": (
-        "Gateway", lambda one: one["spec"]["listeners"][0]["tls"].update(mode="Sometimes")
+        "Gateway",
+        lambda manifest: manifest["spec"]["listeners"][0]["tls"].update(mode="Sometimes"),
     ),
     "a body's limit": (
-        "BackendTrafficPolicy", lambda one: one["spec"]["requestBuffer"].update(limit="33 MiB")
+        "BackendTrafficPolicy",
+        lambda manifest: manifest["spec"]["requestBuffer"].update(limit="33 MiB"),
     ),
     "a rule's field": (
-        "PrometheusRule", lambda one: one["spec"]["groups"][0]["rules"][0].update(alerts="x")
+        "PrometheusRule",
+        lambda manifest: manifest["spec"]["groups"][0]["rules"][0].update(alerts="x"),
     ),
     "a monitor's port": (
-        "PodMonitor", lambda one: one["spec"]["podMetricsEndpoints"][0].update(ports="x")
+        "PodMonitor",
+        lambda manifest: manifest["spec"]["podMetricsEndpoints"][0].update(ports="x"),
     ),
-    "metadata": ("HTTPRoute", lambda one: one["metadata"].update(label={})),
-}  # fmt: skip
+    "metadata": ("HTTPRoute", lambda manifest: manifest["metadata"].update(label={})),
+}
 
 
 @pytest.mark.parametrize("what", BROKEN)
 def test_what_is_broken_is_found(what: str) -> None:
     kind, broken = BROKEN[what]
     name = {"PodMonitor": "rehue-ray", "BackendTrafficPolicy": "rehue-http"}.get(kind, "")
-    one = copy.deepcopy(only("production", kind, name))
-    assert list_problems(one) == []
-    broken(one)
-    assert list_problems(one)
+    manifest = copy.deepcopy(only("production", kind, name))
+    assert list_problems(manifest) == []
+    broken(manifest)
+    assert list_problems(manifest)

@@ -38,8 +38,8 @@ def test_the_autoscaler_is_restricted_too() -> None:
     pod = head | {"spec": head["spec"] | {"containers": [own | {"name": "autoscaler"}]}}
     assert list_violations(pod) == []
     assert own["securityContext"]["readOnlyRootFilesystem"] is True
-    volumes = {one["name"] for one in head["spec"]["volumes"]}
-    assert {one["name"] for one in own["volumeMounts"]} <= volumes
+    volumes = {volume["name"] for volume in head["spec"]["volumes"]}
+    assert {volume_mount["name"] for volume_mount in own["volumeMounts"]} <= volumes
     own["securityContext"].pop("capabilities")
     assert list_violations(pod) == ["capabilities: autoscaler"]
 
@@ -97,11 +97,15 @@ def test_keys_come_from_a_secret() -> None:
         assert file == "keys"
         for role in ("ray-head", "ray-worker"):
             spec = pods(overlay)[role]["spec"]
-            (volume,) = [one for one in spec["volumes"] if one["name"] == "keys"]
+            (volume,) = [
+                found_volume for found_volume in spec["volumes"] if found_volume["name"] == "keys"
+            ]
             assert volume["secret"]["secretName"] == "rehue-api-keys"
             assert not volume["secret"].get("optional")
             (mount,) = [
-                one for one in spec["containers"][0]["volumeMounts"] if one["name"] == "keys"
+                volume_mount
+                for volume_mount in spec["containers"][0]["volumeMounts"]
+                if volume_mount["name"] == "keys"
             ]
             assert (mount["mountPath"], mount["readOnly"]) == (folder, True)
 
@@ -187,10 +191,10 @@ def _side(
     port: int,
 ) -> bool:
     policies = [
-        one["spec"]
-        for one in every(overlay, "NetworkPolicy")
-        if way.capitalize() in one["spec"]["policyTypes"]
-        and matches_selector(one["spec"]["podSelector"], own)
+        manifest["spec"]
+        for manifest in every(overlay, "NetworkPolicy")
+        if way.capitalize() in manifest["spec"]["policyTypes"]
+        and matches_selector(manifest["spec"]["podSelector"], own)
     ]
     assert policies, "the policy for all pods is missing"
     peers = "to" if way == "egress" else "from"
@@ -210,21 +214,21 @@ def _peer(peer: Object, labels: dict[str, str], namespace: dict[str, str] | None
 
 @pytest.mark.parametrize(("source", "target", "port", "where"), REACHED)
 def test_who_reaches_whom(source: str, target: str, port: int, where: tuple[str, ...]) -> None:
-    found = tuple(one for one in OVERLAYS if allowed(one, source, target, port))
-    assert found == tuple(one for one in OVERLAYS if one in where)
+    found = tuple(overlay for overlay in OVERLAYS if allowed(overlay, source, target, port))
+    assert found == tuple(overlay for overlay in OVERLAYS if overlay in where)
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_selector_chooses_a_pod(overlay: str) -> None:
     labels = [_labels(role, pod) for role, pod in pods(overlay).items()] + [INSIDE["client"]]
-    for one in objects(overlay):
-        spec = one.get("spec", {})
-        if one["kind"] in ("PodDisruptionBudget", "PodMonitor", "Deployment", "StatefulSet"):
+    for manifest in objects(overlay):
+        spec = manifest.get("spec", {})
+        if manifest["kind"] in ("PodDisruptionBudget", "PodMonitor", "Deployment", "StatefulSet"):
             selector = spec["selector"]
-        elif one["kind"] == "Service":
+        elif manifest["kind"] == "Service":
             selector = {"matchLabels": spec["selector"]}
-        elif one["kind"] == "NetworkPolicy":
+        elif manifest["kind"] == "NetworkPolicy":
             selector = spec["podSelector"]
         else:
             continue
-        assert any(matches_selector(selector, each) for each in labels), one["metadata"]
+        assert any(matches_selector(selector, each) for each in labels), manifest["metadata"]

@@ -37,10 +37,10 @@ def test_the_applications_labels_win() -> None:
 def test_monitors_read_ports_that_are_there() -> None:
     for overlay in ("gpu", "production", "canary"):
         read = set()
-        for one in every(overlay, "PodMonitor"):
-            (entry,) = one["spec"]["podMetricsEndpoints"]
+        for manifest in every(overlay, "PodMonitor"):
+            (entry,) = manifest["spec"]["podMetricsEndpoints"]
             for role, pod in pods(overlay).items():
-                if matches_selector(one["spec"]["selector"], pod["metadata"]["labels"]):
+                if matches_selector(manifest["spec"]["selector"], pod["metadata"]["labels"]):
                     assert entry["port"] in [port["name"] for port in main(pod)["ports"]], role
                     read.add(role)
         assert read == {"ray-head", "ray-worker", "triton"}
@@ -48,17 +48,17 @@ def test_monitors_read_ports_that_are_there() -> None:
 
 def test_tritons_are_counted_by_queue_over_compute() -> None:
     (trigger,) = only("production", "ScaledObject")["spec"]["triggers"]
-    over, under = (str(one.name) for one in Selectors(trigger["metadata"]["query"]))
+    over, under = (str(selector.name) for selector in Selectors(trigger["metadata"]["query"]))
     assert over == "nv_inference_queue_duration_us"
     assert under == "nv_inference_compute_infer_duration_us"
 
 
 def test_jobs_are_the_monitors() -> None:
-    monitors = {f"rehue/{one['metadata']['name']}" for one in every("gpu", "PodMonitor")}
+    monitors = {f"rehue/{manifest['metadata']['name']}" for manifest in every("gpu", "PodMonitor")}
     asked = {
         matcher.value
-        for one in list_expressions()
-        for selector in Selectors(one)
+        for expression in list_expressions()
+        for selector in Selectors(expression)
         for matcher in selector.matchers.matchers
         if matcher.name == "job"
     }
@@ -77,11 +77,15 @@ def test_every_series_is_of_one_installation() -> None:
 def test_the_plans_alert_names_the_containers() -> None:
     (alert,) = [rule for rule in list_rules() if rule.get("alert") == "RehuePlanNotBuilt"]
     pod = only("gpu", "Deployment")["spec"]["template"]["spec"]
-    held = {f"kube_pod_{kind}container_status_waiting_reason": {one["name"] for one in pod[where]}
-            for kind, where in (("init_", "initContainers"), ("", "containers"))}  # fmt: skip
+    names = {
+        f"kube_pod_{kind}container_status_waiting_reason": {each["name"] for each in pod[field]}
+        for kind, field in (("init_", "initContainers"), ("", "containers"))
+    }
     for selector in Selectors(alert["expr"]):
-        (name,) = [one.value for one in selector.matchers.matchers if one.name == "container"]
-        assert name in held[str(selector.name)]
+        (name,) = [
+            matcher.value for matcher in selector.matchers.matchers if matcher.name == "container"
+        ]
+        assert name in names[str(selector.name)]
 
 
 def test_the_component_traces_as_rehue_serve_does(
@@ -95,13 +99,17 @@ def test_the_component_traces_as_rehue_serve_does(
     )
     command = [KUBECTL, "kustomize", overlay / "k8s" / "overlays" / "traced"]
     made = subprocess.run(command, capture_output=True, text=True, check=True)  # type: ignore[arg-type]
-    rendered = [one for one in yaml.safe_load_all(made.stdout) if one]
-    given = next(one["data"] for one in rendered if "OTEL_TRACES_EXPORTER" in one.get("data", {}))
+    rendered = [manifest for manifest in yaml.safe_load_all(made.stdout) if manifest]
+    given = next(
+        manifest["data"]
+        for manifest in rendered
+        if "OTEL_TRACES_EXPORTER" in manifest.get("data", {})
+    )
     for name, value in given.items():
         if name.startswith("OTEL_"):
             monkeypatch.setenv(name, value)
-    (triton,) = [one for one in rendered if one["kind"] == "Deployment"]
+    (triton,) = [manifest for manifest in rendered if manifest["kind"] == "Deployment"]
     (container,) = triton["spec"]["template"]["spec"]["containers"]
     expected = tracing.build_triton_arguments(Settings())
-    assert tuple(one for one in container["args"] if "trace" in one) == expected
+    assert tuple(argument for argument in container["args"] if "trace" in argument) == expected
     assert len(expected) == 5

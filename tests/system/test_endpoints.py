@@ -36,7 +36,7 @@ async def asking(*urls: str, limit: int = 2) -> AsyncIterator[tuple[Endpoints, I
 
 
 def addresses(asked: Endpoints) -> set[str]:
-    return {one.address for one in asked.list_all()}
+    return {endpoint.address for endpoint in asked.list_all()}
 
 
 async def test_name_is_looked_up_again(
@@ -77,8 +77,8 @@ async def test_calls_under_way_stay_within_the_limit(sleepers: list[SleepingTrit
     try:
         async with asking(sleepers[0].url, limit=2) as (asked, infer):
             work = [asyncio.create_task(infer()) for _ in range(40)]  # type: ignore[arg-type, var-annotated]
-            while not all(one.done() for one in work):
-                most = max(most, *(one.in_flight for one in asked.list_all()))
+            while not all(task.done() for task in work):
+                most = max(most, *(endpoint.in_flight for endpoint in asked.list_all()))
                 await asyncio.sleep(0.01)
             await asyncio.gather(*work)
     finally:
@@ -137,7 +137,11 @@ async def test_triton_that_computes_no_more_is_ejected_until_it_does(
     broken.start_failing()
     try:
         async with asking(broken.url, good.url) as (asked, infer):
-            (endpoint,) = (one for one in asked.list_all() if one.address == broken.url)
+            (endpoint,) = (
+                found_endpoint
+                for found_endpoint in asked.list_all()
+                if found_endpoint.address == broken.url
+            )
             began = time.monotonic()
             while endpoint.healthy:
                 assert time.monotonic() - began < 30
@@ -179,7 +183,7 @@ async def test_frozen_triton_cancels_nobody(
     """Its connection is given up under calls that wait for a model's configuration."""
     monkeypatch.setattr(rehue_serve.models, "SPEC_MAX_AGE", 0.0)
     monkeypatch.setattr(endpoints, "PROBE_TIMEOUT", 0.3)
-    urls = [one.url for one in sleepers]
+    urls = [sleeper.url for sleeper in sleepers]
     asked = TritonClient(Endpoints(urls, model="rehue", limit=2), default_model="rehue")
     await asked.start()
     os.kill(sleepers[0].pid, signal.SIGSTOP)
@@ -205,7 +209,7 @@ async def test_probes_find_what_is_not_ready(sleepers: list[SleepingTriton]) -> 
             while len(asked.list_available()) == 2:
                 assert time.monotonic() - began < 30
                 await asyncio.sleep(0.05)
-            assert {one.address for one in asked.list_available()} == {sleepers[1].url}
+            assert {endpoint.address for endpoint in asked.list_available()} == {sleepers[1].url}
         finally:
             sleepers[0].load_model()
         while len(asked.list_available()) < 2:

@@ -179,7 +179,11 @@ def test_redeployment_costs_nothing(system: System, small: bytes) -> None:
     """Every replica is replaced while photographs come."""
     before = system.list_replicas()
     (gcs,) = system.list_processes("gcs_server ")
-    (port,) = {one.laddr.port for one in gcs.net_connections() if one.status == psutil.CONN_LISTEN}
+    (port,) = {
+        connection.laddr.port
+        for connection in gcs.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    }
     settings = {"REHUE_REPLICAS": "2", "REHUE_MAX_REQUESTS": "32"}
     with Load(system.urls, small, RATE, retries=Retries()) as load:
         subprocess.run(
@@ -208,14 +212,14 @@ def test_overload_is_refused_and_costs_no_goodput(system: System, small: bytes, 
     seconds = 20
     try:
         peak, _ = offered(system.urls, small, rate=64 * 1.05, seconds=seconds)
-        memory = sum(one.memory_info().rss for one in system.list_processes())
+        memory = sum(process.memory_info().rss for process in system.list_processes())
         good, load = offered(system.urls, small, rate=64 * 2, seconds=seconds)
-        grown = sum(one.memory_info().rss for one in system.list_processes()) - memory
+        grown = sum(process.memory_info().rss for process in system.list_processes()) - memory
     finally:
         for triton in system.tritons:
             triton.set_batch_seconds()
-    refused = sorted(one.seconds for one in load.outcomes if one.error)
-    accepted = sorted(one.seconds for one in load.outcomes if not one.error)
+    refused = sorted(outcome.seconds for outcome in load.outcomes if outcome.error)
+    accepted = sorted(outcome.seconds for outcome in load.outcomes if not outcome.error)
     late, bound = refused[int(0.99 * len(refused))], accepted[int(0.99 * len(accepted))]
     print(
         f"\noverload: peak {peak:.1f}/s, goodput {good:.1f}/s ({good / peak:.2f}), "
@@ -223,7 +227,7 @@ def test_overload_is_refused_and_costs_no_goodput(system: System, small: bytes, 
         f"p99 {late * 1000:.0f} ms, accepted p99 {bound:.2f} s, memory {grown / 2**20:+.0f} MiB"
     )
     assert load.counts.keys() == {"ok", "Overloaded"}
-    assert all(isinstance(one, Overloaded) and one.retry_after for one in load.errors)
+    assert all(isinstance(error, Overloaded) and error.retry_after for error in load.errors)
     assert bound < 5  # two replicas of 32 photographs at 64 a second, and room to spare
     assert grown < 100 * 2**20
     assert good >= 0.95 * peak
@@ -281,15 +285,15 @@ def test_stop_finishes_what_is_under_way(
         sleepers[0].set_batch_seconds()
         if server.process.poll() is None:
             server.stop()
-    first = min(one.due for one in load.outcomes if one.error)
-    late = [one for one in load.outcomes if one.due >= first]
+    first = min(found_outcome.due for found_outcome in load.outcomes if found_outcome.error)
+    late = [found_outcome for found_outcome in load.outcomes if found_outcome.due >= first]
     print(
         f"\nstop: {load.counts}, refused {first - told:.2f} s after the signal, within "
-        f"{max(one.seconds for one in late):.2f} s"
+        f"{max(found_outcome.seconds for found_outcome in late):.2f} s"
     )
     assert load.counts.keys() == {"ok", "Unavailable"}
-    assert all(one.error for one in late)
-    assert all(one.seconds < 1 for one in late)
+    assert all(found_outcome.error for found_outcome in late)
+    assert all(found_outcome.seconds < 1 for found_outcome in late)
     assert answers == {"readyz": 503, "photograph": 503, "health": NOT_SERVING}
     assert "Traceback" not in server.read_log()
 

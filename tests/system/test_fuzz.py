@@ -123,8 +123,8 @@ def whole(server: Server) -> Iterator[None]:
     yield
     assert all(process.is_running() for process in before)
     assert httpx.post(f"{server.http_url}/v1/colorize", content=photo, timeout=60).is_success
-    grown = {one: (one.memory_info().rss - rss) / 2**20 for one, rss in memory.items()}
-    most = max(grown, key=lambda one: grown[one])
+    grown = {entry: (entry.memory_info().rss - rss) / 2**20 for entry, rss in memory.items()}
+    most = max(grown, key=lambda value: grown[value])
     print(f"grown: {sum(grown.values()):+.1f} MiB in all, {most.name()} {grown[most]:+.1f}")
     assert grown[most] < 64  # of 10,000 inputs, 6 KiB each
 

@@ -106,7 +106,7 @@ def nodes(tmp_path: Path, long: bool) -> Iterator[tuple[Settings, psutil.Process
 
 def replicas(node: psutil.Process) -> int:
     found = node.children(recursive=True)
-    return sum("ray::ServeReplica" in " ".join(one.cmdline()) for one in found)
+    return sum("ray::ServeReplica" in " ".join(item.cmdline()) for item in found)
 
 
 def test_loss_of_a_node_costs_nothing(nodes: tuple[Settings, psutil.Process]) -> None:

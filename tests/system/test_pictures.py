@@ -61,8 +61,14 @@ def test_a_scan_keeps_depth_pages_and_caption(server: Server, protocol: str) -> 
 
 def test_the_command_keeps_them_too(server: Server, tmp_path: Path) -> None:
     (tmp_path / "scan.tif").write_bytes(write_scan())
-    command = [sys.executable, "-m", "rehue_client", "colorize", tmp_path / "scan.tif"]
-    options = ["-o", tmp_path / "out", "--server", server.grpc_url]
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "rehue_client",
+        "colorize",
+        tmp_path / "scan.tif",
+    ]
+    options: list[str | Path] = ["-o", tmp_path / "out", "--server", server.grpc_url]
     subprocess.run([*command, *options], check=True, capture_output=True)
     check_scan((tmp_path / "out" / "scan.tif").read_bytes())
 

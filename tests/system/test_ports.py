@@ -23,9 +23,11 @@ def test_processes_get_ports_of_their_own() -> None:
         subprocess.Popen([sys.executable, "-c", CLAIM], stdin=-1, stdout=-1, text=True)
         for _ in range(4)
     ]
-    found = [line for one in running if one.stdout for line in one.stdout.readline().split()]
-    for one in running:
-        one.communicate("\n", timeout=60)
+    found = [
+        line for process in running if process.stdout for line in process.stdout.readline().split()
+    ]
+    for process in running:
+        process.communicate("\n", timeout=60)
     assert len(found) == len(set(found)) == 400
     assert all(11_000 <= int(port) < 30_000 for port in found)
 
@@ -46,8 +48,8 @@ def test_two_servers_on_one_machine_share_no_port(server: Server, system: System
 
 def listening(pid: int) -> set[int]:
     processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    found = [one for process in processes for one in process.net_connections("tcp")]
-    return {one.laddr.port for one in found if one.status == psutil.CONN_LISTEN}
+    found = [connection for process in processes for connection in process.net_connections("tcp")]
+    return {item.laddr.port for item in found if item.status == psutil.CONN_LISTEN}
 
 
 def test_port_of_a_server_that_starts_is_refused() -> None:

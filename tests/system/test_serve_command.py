@@ -33,7 +33,7 @@ def test_line_to_try_works_as_printed(server: Server, tmp_path: Path) -> None:
 def test_nobody_else_gives_its_ray_work(server: Server) -> None:
     """Whoever reaches Ray's port could run code of theirs here."""
     processes = psutil.Process(server.process.pid).children(recursive=True)
-    (raylet,) = (one for one in processes if one.name() == "raylet")
+    (raylet,) = (process for process in processes if process.name() == "raylet")
     (address,) = (
         word.removeprefix("--gcs-address=")
         for word in raylet.cmdline()

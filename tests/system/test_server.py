@@ -192,7 +192,7 @@ def test_deadline(http: httpx.Client, stub: rehue_pb2_grpc.ColorizerStub, photo:
 def test_rest_of_the_routes(http: httpx.Client) -> None:
     assert http.get("/healthz").text == "ok"
     assert http.get("/readyz").text == "ready"
-    models = {one["name"]: one for one in http.get("/v1/models").json()["models"]}
+    models = {model["name"]: model for model in http.get("/v1/models").json()["models"]}
     assert models["rehue"]["default"]
     assert models["seed"]["state"] == "READY"
     assert "/v1/colorize" in http.get("/openapi.json").json()["paths"]

@@ -111,7 +111,7 @@ async def test_retry_after_is_how_long_photographs_take(
                 )
     finally:
         sleepers[0].set_batch_seconds()
-    (refused,) = (one for one in answers if one.status_code == 429)
+    (refused,) = (answer for answer in answers if answer.status_code == 429)
     assert 2 <= int(refused.headers["retry-after"]) <= 4
 
 

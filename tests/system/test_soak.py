@@ -96,7 +96,11 @@ def send_bad(url: str, photo: bytes, until: float, statuses: "Counter[int]") -> 
 
 def shared_memory(system: System) -> int:
     """Regions of shared memory that the system's processes hold."""
-    paths = {one.path for process in system.list_processes() for one in process.memory_maps()}
+    paths = {
+        memory_map.path
+        for process in system.list_processes()
+        for memory_map in process.memory_maps()
+    }
     return sum(path.startswith("/dev/shm") for path in paths)
 
 

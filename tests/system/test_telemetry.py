@@ -70,16 +70,16 @@ def traced(collector: Collector, id: int, *names: str) -> list[Span]:
     name = trace.format_trace_id(id)
 
     def mine(spans: list[Span]) -> list[Span]:
-        return [one for one in spans if one.trace == name]
+        return [span for span in spans if span.trace == name]
 
     # All send theirs every half second; what Triton has lost is not worth a longer wait.
     return mine(
-        collector.wait(lambda spans: set(names) <= {one.name for one in mine(spans)}, timeout=5)
+        collector.wait(lambda spans: set(names) <= {span.name for span in mine(spans)}, timeout=5)
     )
 
 
 def only(spans: list[Span], name: str) -> Span:
-    (found,) = [one for one in spans if one.name == name]
+    (found,) = [span for span in spans if span.name == name]
     return found
 
 
@@ -116,20 +116,20 @@ async def test_one_trace_from_the_caller_into_triton(
                 assert result.picture is not None
                 picture = result.picture
         spans = traced(collector, span.get_span_context().trace_id, *names, *STAGES)
-        if set(names) <= {one.name for one in spans}:
+        if set(names) <= {found_span.name for found_span in spans}:
             break
     parent = ""
     for service, name in chain:
-        one = only(spans, name)
-        assert (one.service, one.parent) == (service, parent), name
-        parent = one.id
+        found_span = only(spans, name)
+        assert (found_span.service, found_span.parent) == (service, parent), name
+        parent = found_span.id
     served = only(spans, SERVED[protocol])
     assert served.attributes["rehue.request_id"] == picture.request_id
     assert served.attributes["rehue.model"] == picture.model == "rehue/1"
     assert [only(spans, stage).parent for stage in STAGES] == [served.id] * len(STAGES)
     call = only(spans, CALL)
     assert (call.attributes["rehue.attempt"], call.attributes["rehue.outcome"]) == (1, "OK")
-    assert not any(one.failed for one in spans)
+    assert not any(found_span.failed for found_span in spans)
 
 
 def test_photographs_that_share_a_call_keep_their_traces(
@@ -140,20 +140,20 @@ def test_photographs_that_share_a_call_keep_their_traces(
     metadata = [("authorization", f"Bearer {KEY}"), ("traceparent", f"00-{name}-{'cd' * 8}-01")]
     with grpc.insecure_channel(watched.grpc_url.removeprefix("grpc://")) as channel:
         stub = rehue_pb2_grpc.ColorizerStub(channel)  # type: ignore[no-untyped-call]
-        requests = [rehue_pb2.ColorizeRequest(image=photo, id=str(one)) for one in range(12)]
+        requests = [rehue_pb2.ColorizeRequest(image=photo, id=str(item)) for item in range(12)]
         answers = list(stub.ColorizeStream(iter(requests), metadata=metadata))
     assert all(answer.image for answer in answers)
 
     def mine(spans: list[Span]) -> list[Span]:
-        return [one for one in spans if (one.trace, one.name) == (name, CALL)]
+        return [span for span in spans if (span.trace, span.name) == (name, CALL)]
 
     calls = mine(collector.wait(lambda spans: len(mine(spans)) >= 12))
-    assert len(calls) == len({one.parent for one in calls}) == 12
-    shared = [one for one in calls if one.attributes["rehue.photographs"] > 1]
-    ids = {one.id for one in calls}
+    assert len(calls) == len({call.parent for call in calls}) == 12
+    shared = [call for call in calls if call.attributes["rehue.photographs"] > 1]
+    ids = {call.id for call in calls}
     assert shared
-    assert any(one.links for one in shared)
-    assert {link for one in shared for link in one.links} <= ids
+    assert any(item.links for item in shared)
+    assert {link for item in shared for link in item.links} <= ids
 
 
 def test_what_the_caller_does_not_sample_is_not_traced(
@@ -168,10 +168,10 @@ def test_what_the_caller_does_not_sample_is_not_traced(
         assert httpx.post(url, content=photo, headers=headers, timeout=60).status_code == 200
     after = {"rehue", "rehue-triton"}  # what came later is there
     spans = collector.wait(
-        lambda spans: after <= {one.service for one in spans if one.trace == "fe" * 16}
+        lambda spans: after <= {span.service for span in spans if span.trace == "fe" * 16}
     )
-    assert after <= {one.service for one in spans if one.trace == "fe" * 16}
-    assert not [one for one in spans if one.trace == name]
+    assert after <= {span.service for span in spans if span.trace == "fe" * 16}
+    assert not [span for span in spans if span.trace == name]
 
 
 @pytest.mark.parametrize(("delay", "given"), [("500", 1), ("", 0), ("soon", 0)])
@@ -211,15 +211,15 @@ def test_every_line_is_json_and_names_its_request(watched: Server, photo: bytes)
     assert len(outcomes) == 5
     logged = lines(watched, *outcomes)
     for id, outcome in outcomes.items():
-        (line,) = [one for one in logged if one.get("request_id") == id]
+        (line,) = [entry for entry in logged if entry.get("request_id") == id]
         assert (line["message"], line["outcome"], line["level"]) == ("photograph", outcome, "INFO")
         assert line["model"] == ("rehue/1" if outcome == "ok" else "")
     for protocol, picture in pictures.items():
-        (line,) = [one for one in logged if one.get("request_id") == picture.request_id]
+        (line,) = [entry for entry in logged if entry.get("request_id") == picture.request_id]
         assert (line["protocol"], line["bytes_in"]) == (protocol, len(photo))
         assert line["bytes_out"] == len(picture.data)
         assert {f"{stage}_ms" for stage in STAGES} <= line.keys()
-    assert any("Stop: Ctrl-C" in one["message"] for one in logged)  # the server's own words too
+    assert any("Stop: Ctrl-C" in entry["message"] for entry in logged)  # the server's own words too
 
 
 def test_the_log_tells_no_secrets(watched: Server, photo: bytes, tmp_path: Path) -> None:

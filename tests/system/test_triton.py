@@ -36,7 +36,7 @@ async def test_output_is_the_onnx_files(
         spec = await there.models.get_spec(name)
         inputs = [create_input(spec, seed) for seed in range(11)]
         answers = await asyncio.gather(
-            *(there.infer(spec, one, get_deadline(60)) for one in inputs)
+            *(there.infer(spec, found_input, get_deadline(60)) for found_input in inputs)
         )
     for input, (output, version) in zip(inputs, answers, strict=True):
         (expected,) = session.run(["ab"], {"lightness": input[None]})
@@ -72,7 +72,9 @@ async def test_unknown_model(triton: EmbeddedTriton) -> None:
 async def test_models_are_listed(triton: EmbeddedTriton) -> None:
     async with open_client(triton.url) as there:
         models = await there.models.list_models()
-    assert [(one["name"], one["state"]) for one in models] == [(name, "READY") for name in NAMES]
+    assert [(model["name"], model["state"]) for model in models] == [
+        (name, "READY") for name in NAMES
+    ]
 
 
 async def test_deadline_ends_the_wait(triton: EmbeddedTriton) -> None:
@@ -97,7 +99,7 @@ async def test_killed_triton_costs_no_photograph(triton: EmbeddedTriton) -> None
             work = [asyncio.create_task(infer_random(there, seed)) for seed in range(60)]
             await asyncio.sleep(0.3)
             os.kill(other.pid, signal.SIGKILL)
-            assert all(isinstance(one, np.ndarray) for one in await asyncio.gather(*work))
+            assert all(isinstance(output, np.ndarray) for output in await asyncio.gather(*work))
 
 
 async def test_frozen_triton_costs_no_photograph(triton: EmbeddedTriton) -> None:
@@ -157,7 +159,9 @@ def test_triton_ends_when_its_server_is_killed(tmp_path: Path) -> None:
         whole = [triton, *triton.children()]
         server.kill()
     deadline = time.monotonic() + 30
-    while any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in whole):
+    while any(
+        process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in whole
+    ):
         assert time.monotonic() < deadline, whole
         time.sleep(0.1)
 
@@ -173,7 +177,7 @@ async def test_triton_does_not_work_for_nobody(triton: EmbeddedTriton) -> None:
     def metric(name: str) -> float:
         text = httpx.get(f"http://127.0.0.1:{triton.metrics_port}/metrics").text
         start = f'nv_inference_{name}{{model="rehue"'
-        return sum(float(one.split()[-1]) for one in text.splitlines() if one.startswith(start))
+        return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(start))
 
     names = ("exec_count", "compute_infer_duration_us", "queue_duration_us")
     async with open_client(triton.url) as there:
@@ -182,8 +186,8 @@ async def test_triton_does_not_work_for_nobody(triton: EmbeddedTriton) -> None:
         # The first call keeps Triton busy, so that the second waits in its queue.
         work = [asyncio.create_task(infer_random(there, seed)) for seed in range(16)]
         await asyncio.sleep(0.05)
-        for one in work:
-            one.cancel()
+        for task in work:
+            task.cancel()
         while metric("exec_count") < before["exec_count"] + 2:
             await asyncio.sleep(0.1)
     _, computed, waited = (metric(name) - before[name] for name in names)

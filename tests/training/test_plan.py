@@ -122,14 +122,14 @@ def test_profiles_are_as_many_as_the_configuration_names(model: Path) -> None:
     ):
         config.write_text(text.replace('profile: [ "0", "1" ]', f"profile: [ {names} ]"))
         profiles = plans.profiles(model)
-        assert [one.batches for one in profiles] == expected
-        tuned = [one.batches[1] for one in profiles]
+        assert [profile.batches for profile in profiles] == expected
+        tuned = [profile.batches[1] for profile in profiles]
         for batch in range(1, 33):  # as tensorrt_backend's GetMostOptimizedProfile chooses
             distances = [abs(size - batch) for size in tuned]
             least, _, greatest = profiles[distances.index(min(distances))].batches
             assert least <= batch <= greatest
     config.write_text(config.read_text().replace("max_batch_size: 32", "max_batch_size: 1"))
-    assert [one.batches for one in plans.profiles(model)] == [(1, 1, 1)] * 3
+    assert [profile.batches for profile in plans.profiles(model)] == [(1, 1, 1)] * 3
 
 
 def test_a_plan_of_other_profiles_is_refused(model: Path) -> None:
@@ -196,7 +196,7 @@ def test_the_builder_is_told_everything(model: Path) -> None:
     assert config.hardware_compatibility_level.name == "AMPERE_PLUS"
     assert (config.builder_optimization_level, config.tactic_sources) == (1, None)
     shape = (1, 256, 256)
-    assert [one.shapes["lightness"] for one in config.profiles] == [
+    assert [profile.shapes["lightness"] for profile in config.profiles] == [
         ((1, *shape), (1, *shape), (1, *shape)),
         ((2, *shape), (2, *shape), (2, *shape)),
     ]
@@ -279,7 +279,7 @@ def test_nodes_with_unlike_gpus_share_a_cache(model: Path, tmp_path: Path) -> No
         plans.ensure(node, tensorrt(gpu), options)
         for node, gpu in zip(nodes, (H100, a10, H100), strict=True)
     ]
-    assert [one.built for one in outcomes] == [True, True, False]
+    assert [outcome.built for outcome in outcomes] == [True, True, False]
     assert outcomes[0].record == outcomes[2].record
     for node, gpu in zip(nodes, (H100, a10, H100), strict=True):
         assert plans.check(node, tensorrt(gpu), options).record.identity.gpu == gpu.name

@@ -91,10 +91,10 @@ def test_of_two_builders_one_builds_and_the_other_finds(model: Path) -> None:
 
 def test_two_builders_for_unlike_gpus_leave_a_whole_plan(model: Path) -> None:
     with builder(model, "1.0") as first, builder(model, "2.0") as second:
-        for one in (first, second):
-            go_on(one)
-        for one in (first, second):
-            told = one.communicate(timeout=120)[0].split()
+        for process in (first, second):
+            go_on(process)
+        for process in (first, second):
+            told = process.communicate(timeout=120)[0].split()
             assert [word for word in told if word != "waits"] == ["begins", "builds", "built"]
     fits = [
         refusal(partial(plans.check, model, tensorrt(replace(H100, driver=driver)), FAST_OPTIONS))

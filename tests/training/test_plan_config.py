@@ -98,8 +98,8 @@ def test_tensors_are_the_onnx_files(name: str) -> None:
         (session.get_inputs(), read(name).input),
         (session.get_outputs(), read(name).output),
     ):
-        assert [(one.name, ONNX_TYPES[one.type], one.shape[1:]) for one in found] == [
-            (one.name, one.data_type, list(one.dims)) for one in written
+        assert [(item.name, ONNX_TYPES[item.type], item.shape[1:]) for item in found] == [
+            (item.name, item.data_type, list(item.dims)) for item in written
         ]
         assert isinstance(found[0].shape[0], str)  # any batch
 
@@ -113,13 +113,13 @@ def test_every_batch_has_a_cuda_graph_and_every_profile_a_shape(name: str) -> No
     """
     config = read(name)
     specs = config.optimization.cuda.graph_spec
-    assert [one.batch_size for one in specs] == list(range(1, config.max_batch_size + 1))
-    assert not any(one.HasField("graph_lower_bound") or one.input for one in specs)
+    assert [spec.batch_size for spec in specs] == list(range(1, config.max_batch_size + 1))
+    assert not any(spec.HasField("graph_lower_bound") or spec.input for spec in specs)
     names = list(config.instance_group[0].profile)
     profiles = plans.profiles(MODELS / name)
     assert names == [str(number) for number in range(len(profiles))]
-    assert [one.batches for one in profiles] == [(1, 1, 16), (17, 32, 32)]
-    assert {(one.name, one.shape) for one in profiles} == {
+    assert [profile.batches for profile in profiles] == [(1, 1, 16), (17, 32, 32)]
+    assert {(profile.name, profile.shape) for profile in profiles} == {
         ("lightness", tuple(config.input[0].dims))
     }
 
@@ -127,10 +127,10 @@ def test_every_batch_has_a_cuda_graph_and_every_profile_a_shape(name: str) -> No
 @pytest.mark.parametrize("name", NAMES)
 def test_warm_up_has_the_real_shapes_and_both_ends_of_the_batches(name: str) -> None:
     config = read(name)
-    assert [one.batch_size for one in config.model_warmup] == [1, config.max_batch_size]
-    for one in config.model_warmup:
-        assert one.inputs["lightness"].dims == config.input[0].dims
-        assert one.inputs["lightness"].data_type == config.input[0].data_type
+    assert [warmup.batch_size for warmup in config.model_warmup] == [1, config.max_batch_size]
+    for warmup in config.model_warmup:
+        assert warmup.inputs["lightness"].dims == config.input[0].dims
+        assert warmup.inputs["lightness"].data_type == config.input[0].data_type
 
 
 def refuse_unsafe(config: model_config_pb2.ModelConfig) -> None:

@@ -34,8 +34,8 @@ def arguments(function: str) -> list[Any]:
     """The types of a function's arguments; what is not a number is a pointer."""
     name = OLDER.get(function, function)
     (declared,) = re.findall(rf"^cdef CUresult _{name}\((.*?)\)", DECLARED, re.MULTILINE)
-    types = [one.strip().rpartition(" ")[0] for one in declared.split(",")]
-    return [C_TYPES.get(one, ctypes.c_void_p) for one in types]
+    types = [parameter.strip().rpartition(" ")[0] for parameter in declared.split(",")]
+    return [C_TYPES.get(type, ctypes.c_void_p) for type in types]
 
 
 class Driver:

@@ -32,13 +32,16 @@ def test_every_convolution_is_fp16_and_the_ends_are_fp32(name: str) -> None:
     graph = shape_inference.infer_shapes(
         onnx.load_model_from_string(precision.at(model(name), "fp16")), strict_mode=True
     ).graph
-    types = {one.name: one.type.tensor_type.elem_type for one in [*graph.input, *graph.value_info]}
-    types |= {one.name: one.data_type for one in graph.initializer}
+    types = {
+        value_info.name: value_info.type.tensor_type.elem_type
+        for value_info in [*graph.input, *graph.value_info]
+    }
+    types |= {initializer.name: initializer.data_type for initializer in graph.initializer}
     for node in graph.node:
         if node.op_type == "Conv":
-            assert {types[one] for one in node.input} == {TensorProto.FLOAT16}
+            assert {types[found_name] for found_name in node.input} == {TensorProto.FLOAT16}
         if node.op_type in ("Tanh", "Mul"):
-            assert {types[one] for one in node.input} == {TensorProto.FLOAT}
+            assert {types[found_name] for found_name in node.input} == {TensorProto.FLOAT}
     casts = [node for node in graph.node if node.op_type == "Cast"]
     looks = {"rehue": 2, "seed": 1}[name]
     # Counts in, ab out; into FP16 and out of it at every look.
@@ -47,7 +50,7 @@ def test_every_convolution_is_fp16_and_the_ends_are_fp32(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_contract_and_the_colours_stay(name: str) -> None:
-    made, kept = (onnx.load_model_from_string(one) for one in (
+    made, kept = (onnx.load_model_from_string(item) for item in (
         precision.at(model(name), "fp16"), model(name)
     ))  # fmt: skip
     assert (made.graph.input, made.graph.output) == (kept.graph.input, kept.graph.output)
@@ -64,7 +67,7 @@ def test_the_contract_and_the_colours_stay(name: str) -> None:
 def test_convolutions_have_weights_and_no_tensors(name: str, kind: precision.Precision) -> None:
     """To TensorRT's parser what a Cast gives is a tensor, and the convolution one of two inputs."""
     graph = onnx.load_model_from_string(precision.at(model(name), kind)).graph
-    weights = {one.name for one in graph.initializer}
+    weights = {initializer.name for initializer in graph.initializer}
     for node in graph.node:
         if node.op_type == "Conv":
             assert set(node.input[1:]) <= weights
@@ -74,7 +77,7 @@ def test_convolutions_have_weights_and_no_tensors(name: str, kind: precision.Pre
 def test_fp32_is_the_files_own_arithmetic() -> None:
     counts = np.random.default_rng(0).integers(0, 256, (1, 1, 224, 224), np.uint8)
     found, expected = (
-        network(one)(counts) for one in (precision.at(model("seed"), "fp32"), model("seed"))
+        network(item)(counts) for item in (precision.at(model("seed"), "fp32"), model("seed"))
     )
     np.testing.assert_array_equal(found, expected)
 
@@ -103,10 +106,10 @@ def test_what_a_softmax_makes_colours_of_stays_fp32() -> None:
         graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8
     )
     made = onnx.load_model_from_string(precision.at(proto.SerializeToString(), "fp16")).graph
-    types = {one.name: one.data_type for one in made.initializer}
+    types = {initializer.name: initializer.data_type for initializer in made.initializer}
     kinds = [types[node.input[1]] for node in made.node if node.op_type == "Conv"]
     assert kinds == [TensorProto.FLOAT16, TensorProto.FLOAT16, TensorProto.FLOAT]
-    assert [one.name for one in precision.convolutions(nodes)] == ["a", "b"]
+    assert [found_node.name for found_node in precision.convolutions(nodes)] == ["a", "b"]
 
 
 def test_a_graph_without_convolutions_is_said() -> None:
@@ -164,6 +167,6 @@ def test_the_cost_of_seed_is_the_papers_layers() -> None:
 
 
 def test_the_bound_is_the_slower_of_arithmetic_and_memory() -> None:
-    one = cost.Cost(operations=100, traffic=10, weights=50)
-    assert one.shortest(4, operations_rate=1, bytes_rate=1) == 400
-    assert one.shortest(4, operations_rate=100, bytes_rate=1) == 90
+    single = cost.Cost(operations=100, traffic=10, weights=50)
+    assert single.shortest(4, operations_rate=1, bytes_rate=1) == 400
+    assert single.shortest(4, operations_rate=100, bytes_rate=1) == 90

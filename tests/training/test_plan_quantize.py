@@ -48,8 +48,12 @@ def test_the_dense_convolutions_are_quantized_and_symmetric(
     proto = onnx.load_model_from_string(content)
     graph = shape_inference.infer_shapes(proto, strict_mode=True).graph
     makers = {node.output[0]: node for node in graph.node}
-    tensors = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
-    types = {one.name: one.type.tensor_type.elem_type for one in graph.value_info}
+    tensors = {
+        initializer.name: numpy_helper.to_array(initializer) for initializer in graph.initializer
+    }
+    types = {
+        value_info.name: value_info.type.tensor_type.elem_type for value_info in graph.value_info
+    }
     convolutions = [node for node in graph.node if node.op_type == "Conv"]
     # By name, so that the choice is not tested by itself.
     expected = 11 if name == "seed" else 2 * 8  # of each look

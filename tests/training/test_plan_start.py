@@ -156,7 +156,7 @@ def test_it_checks_builds_warms_up_serves_and_compares(image: Image) -> None:
     assert process.returncode == 0, told
     order = ["does not exist", "built in", "sample 'one'", "sample 'full'", "Started GRPC",
              "rehue through Triton: 24 calls in batches of 1, 2: ab "]  # fmt: skip
-    places = [told.find(one) for one in order]
+    places = [told.find(line) for line in order]
     assert min(places) >= 0, list(zip(order, places, strict=True))
     assert places == sorted(places)
     assert image.run("ready", *ports)[0] != 0

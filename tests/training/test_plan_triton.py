@@ -106,7 +106,7 @@ def test_photographs_without_colour_compare_nothing() -> None:
 @pytest.mark.parametrize("count", [1, 3, 20])
 def test_no_two_inputs_are_alike(count: int) -> None:
     prepared = np.random.default_rng(0).integers(0, 256, (count, 1, 24, 24), np.uint8)
-    assert len({one.tobytes() for one in vary_inputs(prepared)}) == CALLS
+    assert len({variant.tobytes() for variant in vary_inputs(prepared)}) == CALLS
 
 
 def test_batches_are_those_that_the_model_allows() -> None:

@@ -106,12 +106,12 @@ def test_an_ensemble_is_exported_and_read_again(tmp_path: Path) -> None:
     network = models.build_rehue_coarse()
     rng = np.random.default_rng(0)
     head = network.layers[-1]
-    head.set_weights([rng.normal(0, 0.02, one.shape) for one in head.get_weights()])
+    head.set_weights([rng.normal(0, 0.02, weight.shape) for weight in head.get_weights()])
     alone = tmp_path / "alone.onnx"
     export.write_model(export.convert_to_onnx(network, side=64), alone)
     weights = network.get_weights()
     (tmp_path / "coarse").mkdir()
-    state = checkpoint.Checkpoint(1, weights, [2 * one for one in weights], [], [])
+    state = checkpoint.Checkpoint(1, weights, [2 * weight for weight in weights], [], [])
     checkpoint.save(tmp_path / "coarse" / CHECKPOINT, state)
     plan = config.Ensemble(
         name="mean", side=128, gain=1.2, members=(
@@ -128,8 +128,8 @@ def test_an_ensemble_is_exported_and_read_again(tmp_path: Path) -> None:
     assert np.abs(found).max() > 1
     first, second = export.load_exported_ensemble(plan, tmp_path)
     for network, factor in ((first, 1), (second, 2)):
-        for one, two in zip(network.get_weights(), weights, strict=True):
-            np.testing.assert_allclose(one, factor * two, rtol=1e-3, atol=1e-3)
+        for weight, two in zip(network.get_weights(), weights, strict=True):
+            np.testing.assert_allclose(weight, factor * two, rtol=1e-3, atol=1e-3)
 
 
 def test_an_ensembles_file_and_its_mistakes(tmp_path: Path) -> None:

@@ -117,14 +117,14 @@ def test_old_film_is_shown_as_often_as_asked(fitted: squares.Squares) -> None:
         lightness, _ = maker.make_example(square, np.random.default_rng(1))
         counts = np.rint(lightness[..., 0] / squares.LIGHTNESS_SCALE).astype(int)
         expected = square.lightness[plane].astype(int)
-        assert min(np.abs(counts - one).max() for one in (expected, expected[:, ::-1])) == 0
+        assert min(np.abs(counts - item).max() for item in (expected, expected[:, ::-1])) == 0
 
 
 def test_batches_of_squares_depend_on_seed_and_step(fitted: squares.Squares) -> None:
     maker = squares.SquareMaker(64, 8, (0.6, 1.0), 0.3, 0.5)
-    one, two = (Batches(fitted, [0, 1, 2], 7).make_batch(maker, 2, 4, 8) for _ in range(2))
-    np.testing.assert_array_equal(one[0], two[0])
-    np.testing.assert_array_equal(one[1], two[1])
+    batch, two = (Batches(fitted, [0, 1, 2], 7).make_batch(maker, 2, 4, 8) for _ in range(2))
+    np.testing.assert_array_equal(batch[0], two[0])
+    np.testing.assert_array_equal(batch[1], two[1])
 
 
 def test_a_coarse_network_learns_from_squares(folder: Path, tmp_path: Path) -> None:
