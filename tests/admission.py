@@ -1,15 +1,15 @@
-"""What a cluster refuses beyond the schemas, as far as these manifests could break it.
+"""Rules of admission beyond the schemas, as far as these manifests could break them.
 
-Kubernetes' own rules across fields; the CEL rules of the Gateway API's resources; what KEDA's
-admission and KubeRay's operator check. Written from their documentation and sources, since
-no registry that this project uses has the resources' definitions with their CEL rules.
+They are Kubernetes' rules across fields, the CEL rules of the Gateway API's resources, and the
+checks of KEDA's admission and KubeRay's operator, written from their documentation and sources:
+no registry that this project uses has the definitions with their CEL rules.
 """
 
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from rendered import Object, containers
+from rendered import Object, list_containers
 
 LABEL = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 SUBDOMAIN = re.compile(
@@ -21,15 +21,15 @@ RPC = re.compile(r"\.?[a-z_][a-z0-9_]*(\.[a-z_][a-z0-9_]*)*", re.IGNORECASE)
 PATH = re.compile(r"/([A-Za-z0-9/\-._~!$&'()*+,;=:@]|%[0-9a-fA-F]{2})*")
 
 
-def breaches(manifest: Object) -> Iterator[str]:
-    """What an API server refuses beyond the schema."""
+def list_breaches(manifest: Object) -> Iterator[str]:
+    """Yield what an API server refuses beyond the schema."""
     name = manifest["metadata"]["name"]
     if not (SERVICE if manifest["kind"] == "Service" else SUBDOMAIN).fullmatch(name):
         yield f"metadata.name: {name}"
-    yield from _labels(manifest["metadata"])
-    for pod in templates(manifest):
-        yield from _labels(pod["metadata"])
-        yield from _pod(manifest, pod)
+    yield from _check_labels(manifest["metadata"])
+    for pod in find_pod_templates(manifest):
+        yield from _check_labels(pod["metadata"])
+        yield from _check_pod(manifest, pod)
     if manifest["kind"] in ("Deployment", "StatefulSet"):
         chosen = manifest["spec"]["selector"]["matchLabels"]
         if not chosen.items() <= manifest["spec"]["template"]["metadata"]["labels"].items():
@@ -37,8 +37,8 @@ def breaches(manifest: Object) -> Iterator[str]:
     yield from RULES.get(manifest["kind"], lambda _: iter(()))(manifest.get("spec", {}))  # type: ignore[no-untyped-call]
 
 
-def templates(manifest: Object) -> list[Object]:
-    """The pod templates that an object holds."""
+def find_pod_templates(manifest: Object) -> list[Object]:
+    """Return the pod templates of an object."""
     if manifest["kind"] == "RayService":
         cluster = manifest["spec"]["rayClusterConfig"]
         return [
@@ -49,20 +49,20 @@ def templates(manifest: Object) -> list[Object]:
     )
 
 
-def _labels(metadata: Object) -> Iterator[str]:
+def _check_labels(metadata: Object) -> Iterator[str]:
     for key, value in metadata.get("labels", {}).items():
         if not LABEL.fullmatch(value) or not LABEL.fullmatch(key.rpartition("/")[2]):
             yield f"labels: {key}={value}"
 
 
-def _pod(owner: Object, pod: Object) -> Iterator[str]:
+def _check_pod(owner: Object, pod: Object) -> Iterator[str]:
     volumes = {volume["name"] for volume in pod["spec"].get("volumes", [])}
     claims = owner["spec"].get("volumeClaimTemplates", [])
     volumes |= {claim["metadata"]["name"] for claim in claims}
-    names = [found_container["name"] for found_container in containers(pod)]
+    names = [found_container["name"] for found_container in list_containers(pod)]
     if len(set(names)) < len(names):
         yield f"containers: duplicate names {names}"
-    for container in containers(pod):
+    for container in list_containers(pod):
         where = container["name"]
         ports = [found_port["name"] for found_port in container.get("ports", [])]
         if len(set(ports)) < len(ports) or not all(
@@ -80,20 +80,20 @@ def _pod(owner: Object, pod: Object) -> Iterator[str]:
         wait = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
         if wait > pod["spec"].get("terminationGracePeriodSeconds", 30):
             yield f"{where}: preStop.sleep is longer than the grace period"
-        yield from _resources(where, container.get("resources", {}))
+        yield from _check_resources(where, container.get("resources", {}))
 
 
-def _resources(where: str, resources: Object) -> Iterator[str]:
+def _check_resources(where: str, resources: Object) -> Iterator[str]:
     limits = resources.get("limits", {})
     for name, asked in resources.get("requests", {}).items():
-        if name in limits and quantity(asked) > quantity(limits[name]):
+        if name in limits and parse_quantity(asked) > parse_quantity(limits[name]):
             yield f"{where}: requests.{name} must be at most its limit"
         if "/" in name and limits.get(name) != asked:
             yield f"{where}: requests.{name} must equal its limit"
 
 
-def quantity(text: str | float) -> float:
-    """A Kubernetes quantity in its base unit."""
+def parse_quantity(text: str | float) -> float:
+    """Return a Kubernetes quantity in its base unit."""
     number, unit = re.fullmatch(r"([0-9.]+)([a-zA-Z]*)", str(text)).groups()  # type: ignore[union-attr]
     units = {
         "": 1.0,
@@ -108,19 +108,19 @@ def quantity(text: str | float) -> float:
     return float(number) * units[unit]
 
 
-def _service(spec: Object) -> Iterator[str]:
+def _check_service(spec: Object) -> Iterator[str]:
     for what in ("name", "port"):
         held = [port[what] for port in spec["ports"]]
         if len(set(held)) < len(held):
             yield f"spec.ports: duplicate {what}"
 
 
-def _budget(spec: Object) -> Iterator[str]:
+def _check_budget(spec: Object) -> Iterator[str]:
     if ("minAvailable" in spec) is ("maxUnavailable" in spec):
         yield "spec: one of minAvailable and maxUnavailable"
 
 
-def _gateway(spec: Object) -> Iterator[str]:
+def _check_gateway(spec: Object) -> Iterator[str]:
     listeners = spec["listeners"]
     for keys in (("name",), ("port", "protocol", "hostname")):
         held = [tuple(listener.get(key) for key in keys) for listener in listeners]
@@ -136,7 +136,7 @@ def _gateway(spec: Object) -> Iterator[str]:
             yield f"{listener['name']}: Terminate needs certificateRefs"
 
 
-def _route(spec: Object) -> Iterator[str]:
+def _check_route(spec: Object) -> Iterator[str]:
     parents = [
         (parent_ref["name"], parent_ref.get("sectionName")) for parent_ref in spec["parentRefs"]
     ]
@@ -148,15 +148,15 @@ def _route(spec: Object) -> Iterator[str]:
         yield "spec.rules: fewer than 128 matches in all"
     for rule in spec["rules"]:
         times = rule.get("timeouts", {})
-        if {"request", "backendRequest"} <= set(times) and _shorter(**times):
+        if {"request", "backendRequest"} <= set(times) and _is_shorter(**times):
             yield "timeouts: backendRequest cannot be longer than request"
         if any("port" not in backend for backend in rule.get("backendRefs", [])):
             yield "backendRefs: a Service needs a port"
         for match in rule.get("matches", []):
-            yield from _match(match)
+            yield from _check_match(match)
 
 
-def _match(match: Object) -> Iterator[str]:
+def _check_match(match: Object) -> Iterator[str]:
     path = match.get("path", {}).get("value", "/")
     forbidden = ("//", "/./", "/../", "%2f", "%2F", "#")
     if not PATH.fullmatch(path) or any(text in path for text in forbidden):
@@ -170,8 +170,8 @@ def _match(match: Object) -> Iterator[str]:
             yield f"matches: service {match['method']['service']}"
 
 
-def _scaled(spec: Object) -> Iterator[str]:
-    """KEDA's admission."""
+def _check_scaled_object(spec: Object) -> Iterator[str]:
+    """Yield what KEDA's admission refuses."""
     least, most = spec.get("minReplicaCount", 0), spec.get("maxReplicaCount", 100)
     if least > most:
         yield f"minReplicaCount={least} must be less than maxReplicaCount={most}"
@@ -187,8 +187,8 @@ def _scaled(spec: Object) -> Iterator[str]:
         yield "fallback: at least one trigger has to have the type Value or AverageValue"
 
 
-def _ray(spec: Object) -> Iterator[str]:
-    """KubeRay's operator, which refuses to reconcile what breaks these."""
+def _check_ray_service(spec: Object) -> Iterator[str]:
+    """Yield what KubeRay's operator refuses to reconcile."""
     cluster = spec["rayClusterConfig"]
     if spec.get("rayClusterDeletionDelaySeconds", 0) < 0:
         yield "rayClusterDeletionDelaySeconds should be a non-negative integer"
@@ -219,7 +219,7 @@ def _ray(spec: Object) -> Iterator[str]:
             yield "minReplicas must be at most maxReplicas"
 
 
-def _shorter(request: str, backendRequest: str) -> bool:  # noqa: N803
+def _is_shorter(request: str, backendRequest: str) -> bool:  # noqa: N803
     units = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3}
     asked, behind = (
         sum(float(n) * units[unit] for n, unit in re.findall(r"(\d+)(ms|h|m|s)", duration))
@@ -229,6 +229,11 @@ def _shorter(request: str, backendRequest: str) -> bool:  # noqa: N803
 
 
 RULES: dict[str, Callable[[Object], Iterator[str]]] = {
-    "Service": _service, "PodDisruptionBudget": _budget, "Gateway": _gateway,
-    "HTTPRoute": _route, "GRPCRoute": _route, "ScaledObject": _scaled, "RayService": _ray,
-}  # fmt: skip
+    "Service": _check_service,
+    "PodDisruptionBudget": _check_budget,
+    "Gateway": _check_gateway,
+    "HTTPRoute": _check_route,
+    "GRPCRoute": _check_route,
+    "ScaledObject": _check_scaled_object,
+    "RayService": _check_ray_service,
+}

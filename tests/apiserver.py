@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import kubernetes_validate
 import yaml
-from admission import breaches
+from admission import list_breaches
 from manifest_schemas import KUBERNETES_VERSION, list_problems
 from rendered import Object
 
@@ -102,7 +102,8 @@ class Cluster:
                 owners[other] = {p: v for p, v in held.items() if wanted.get(p, v) == v}
         fresh = key not in self.objects
         _refuse(
-            manifest, [*list_problems(manifest), *breaches(manifest), *self._changed(key, manifest)]
+            manifest,
+            [*list_problems(manifest), *list_breaches(manifest), *self._changed(key, manifest)],
         )
         owners[manager] = wanted
         self.objects[key] = manifest

@@ -1,4 +1,4 @@
-"""A collector of OpenTelemetry traces for the tests: OTLP over HTTP, kept in memory."""
+"""A collector of OpenTelemetry traces: OTLP over HTTP, kept in memory."""
 
 import binascii
 import json
@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 @dataclass(frozen=True)
 class Span:
-    """One span; ids in hex, as they stand in a traceparent."""
+    """A span; ids in hex, as in a traceparent."""
 
     service: str
     name: str
@@ -29,14 +29,17 @@ class Span:
 
 
 class Collector:
-    """The spans that arrived so far."""
+    """The spans received so far."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.spans: list[Span] = []
 
     def wait(self, enough: Callable[[list[Span]], bool], timeout: float = 60) -> list[Span]:
-        """The spans, as soon as they are enough; exporters send them every few seconds."""
+        """Return the spans once ``enough`` is true, or at the timeout.
+
+        Exporters send them every few seconds.
+        """
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline and not enough(list(self.spans)):
             time.sleep(0.1)
@@ -44,8 +47,8 @@ class Collector:
 
 
 @contextmanager
-def collecting() -> Iterator[Collector]:
-    """A collector on a free port."""
+def run_collector() -> Iterator[Collector]:
+    """Run a collector on a free port."""
     collector = Collector("")
 
     class Receiver(BaseHTTPRequestHandler):
@@ -54,8 +57,8 @@ def collecting() -> Iterator[Collector]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             kind = self.headers["Content-Type"].partition(";")[0]
-            read = _of_json if kind == "application/json" else _of_proto
-            # A list, since two threads that extend one from generators lose items.
+            read = _parse_json if kind == "application/json" else _parse_proto
+            # As a list: two threads that extend a list from generators lose items.
             collector.spans.extend(list(read(body)))
             self.send_response(200)
             self.send_header("Content-Type", kind)
@@ -79,7 +82,7 @@ def collecting() -> Iterator[Collector]:
         thread.join()
 
 
-def _of_proto(body: bytes) -> Iterator[Span]:
+def _parse_proto(body: bytes) -> Iterator[Span]:
     for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
         service = {a.key: a.value.string_value for a in resource.resource.attributes}
         for scope in resource.scope_spans:
@@ -100,8 +103,8 @@ def _of_proto(body: bytes) -> Iterator[Span]:
                 )
 
 
-def _of_json(body: bytes) -> Iterator[Span]:
-    """Triton's exporter writes JSON, with its ids in hex."""
+def _parse_json(body: bytes) -> Iterator[Span]:
+    """Parse what Triton's exporter sends: JSON, with ids in hex."""
     for resource in json.loads(body)["resourceSpans"]:
         service = {
             a["key"]: a["value"].get("stringValue") for a in resource["resource"]["attributes"]
@@ -111,9 +114,9 @@ def _of_json(body: bytes) -> Iterator[Span]:
                 yield Span(
                     service=service["service.name"],
                     name=span["name"],
-                    trace=_hex(span["traceId"]),
-                    id=_hex(span["spanId"]),
-                    parent=_hex(span.get("parentSpanId", "")),
+                    trace=_convert_to_hex(span["traceId"]),
+                    id=_convert_to_hex(span["spanId"]),
+                    parent=_convert_to_hex(span.get("parentSpanId", "")),
                     kind=span["kind"],
                     attributes={
                         a["key"]: next(iter(a["value"].values()))
@@ -124,5 +127,5 @@ def _of_json(body: bytes) -> Iterator[Span]:
                 )
 
 
-def _hex(id: str) -> str:
+def _convert_to_hex(id: str) -> str:
     return id if len(id) in (0, 16, 32) else binascii.a2b_base64(id).hex()

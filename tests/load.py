@@ -1,4 +1,4 @@
-"""A steady load from the SDK that counts every photograph."""
+"""A steady open-loop load from the SDK that records every photograph."""
 
 import asyncio
 import threading
@@ -10,15 +10,21 @@ from dataclasses import dataclass, field
 from rehue_client import AsyncClient, RehueError
 from rehue_client.retries import Retries
 
-ONCE = Retries(attempts=1)  # so that the client hides nothing
+NO_RETRIES = Retries(attempts=1)  # retries would hide errors of the server
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One photograph: when it was due (``time.monotonic``), and how it ended."""
+    """How a photograph ended.
+
+    Attributes:
+        due: when it was to be sent (``time.monotonic``).
+        seconds: from due to its end, also if it was sent late.
+        error: None for a picture.
+    """
 
     due: float
-    seconds: float  # from when it was due, whenever it was sent
+    seconds: float
     error: RehueError | None
 
     @property
@@ -28,15 +34,18 @@ class Outcome:
 
 @dataclass
 class Load:
-    """Sends one photograph every ``1 / rate`` seconds, whatever became of those before.
+    """Sends a photograph every ``1 / rate`` seconds, without waiting for answers.
 
-    Use it as a context manager: at the end it waits for all answers.
+    A context manager: at the end it waits for all answers.
+
+    Attributes:
+        urls: of the servers, used in turn.
     """
 
-    urls: Sequence[str]  # asked in turn
+    urls: Sequence[str]
     photo: bytes
     rate: float
-    retries: Retries = ONCE
+    retries: Retries = NO_RETRIES
     timeout: float = 30.0
     outcomes: list[Outcome] = field(default_factory=list)
 
@@ -52,7 +61,7 @@ class Load:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many photographs ended how: ``ok``, or the error's name."""
+        """Photographs by ``ok`` or the name of their error."""
         return dict(Counter(outcome.name for outcome in self.outcomes))
 
     @property
@@ -60,12 +69,12 @@ class Load:
         return [outcome.error for outcome in self.outcomes if outcome.error]
 
     def wait_for(self, wanted: Callable[[Outcome], bool], timeout: float = 60.0) -> float:
-        """Seconds until a photograph that is due from now on ends as wanted."""
-        began = time.monotonic()
-        while time.monotonic() < began + timeout:
+        """Return the seconds until a photograph that is due from now on ends as wanted."""
+        start = time.monotonic()
+        while time.monotonic() < start + timeout:
             for outcome in self.outcomes[-1000:]:
-                if outcome.due >= began and wanted(outcome):
-                    return outcome.due + outcome.seconds - began
+                if outcome.due >= start and wanted(outcome):
+                    return outcome.due + outcome.seconds - start
             time.sleep(0.02)
         raise AssertionError(f"not within {timeout} s: {self.counts}")
 
@@ -73,17 +82,17 @@ class Load:
         clients = [
             AsyncClient(url, retries=self.retries, timeout=self.timeout) for url in self.urls
         ]
-        began, sent = time.monotonic(), 0
+        start, sent = time.monotonic(), 0
         async with asyncio.TaskGroup() as group:
             while not self._stop.is_set():
-                due = began + sent / self.rate
+                due = start + sent / self.rate
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
-                group.create_task(self._one(clients[sent % len(clients)], due))
+                group.create_task(self._send(clients[sent % len(clients)], due))
                 sent += 1
         for client in clients:
             await client.close()
 
-    async def _one(self, client: AsyncClient, due: float) -> None:
+    async def _send(self, client: AsyncClient, due: float) -> None:
         error = None
         try:
             await client.colorize(self.photo)
@@ -92,10 +101,10 @@ class Load:
         self.outcomes.append(Outcome(due, time.monotonic() - due, error))
 
 
-def offered(
+def measure_goodput(
     urls: Sequence[str], photo: bytes, *, rate: float, seconds: float
 ) -> tuple[float, Load]:
-    """Pictures a second that come out of a load, its first two seconds left out."""
+    """Return the answered photographs per second, without the first two seconds, and the load."""
     with Load(urls, photo, rate) as load:
         time.sleep(2)
         since = time.monotonic()

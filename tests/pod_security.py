@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from rendered import Object, containers
+from rendered import Object, list_containers
 
 # kubernetes.io, "Pod Security Standards", the profile "restricted" with "baseline" in it.
 VOLUMES = {
@@ -24,7 +24,7 @@ def _find_violations(pod: Object) -> Iterator[str]:
     for volume in spec.get("volumes", []):
         if not set(volume) - {"name"} <= VOLUMES:
             yield f"volume types: {volume['name']}"
-    for container in containers(pod):
+    for container in list_containers(pod):
         for rule in _find_container_violations(spec.get("securityContext", {}), container):
             yield f"{rule}: {container['name']}"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import promql_parser
 from ray.util.metrics import Histogram, Metric
-from rendered import every, only
+from rendered import get_object, list_objects
 
 from rehue_serve import metrics
 
@@ -22,7 +22,9 @@ OTHER_SERIES = {
 def list_rules() -> list[dict[str, Any]]:
     """Return the alerting and recording rules."""
     return [
-        rule for group in only("gpu", "PrometheusRule")["spec"]["groups"] for rule in group["rules"]
+        rule
+        for group in get_object("gpu", "PrometheusRule")["spec"]["groups"]
+        for rule in group["rules"]
     ]
 
 
@@ -34,10 +36,10 @@ def list_expressions() -> Iterator[str]:
 
 def list_queries() -> Iterator[str]:
     """Yield the queries of the dashboard and of the autoscaler's triggers."""
-    dashboard = json.loads(only("gpu", "ConfigMap", "rehue-dashboard")["data"]["rehue.json"])
+    dashboard = json.loads(get_object("gpu", "ConfigMap", "rehue-dashboard")["data"]["rehue.json"])
     for panel in dashboard["panels"]:
         yield from (target["expr"] for target in panel["targets"])
-    for scaled in every("production", "ScaledObject"):
+    for scaled in list_objects("production", "ScaledObject"):
         yield from (trigger["metadata"]["query"] for trigger in scaled["spec"]["triggers"])
 
 

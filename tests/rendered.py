@@ -1,4 +1,4 @@
-"""The overlays of k8s/, as kubectl itself renders them."""
+"""The overlays of k8s/ as kubectl renders them."""
 
 import functools
 import subprocess
@@ -17,8 +17,8 @@ Object = dict[str, Any]
 
 
 @functools.cache
-def objects(overlay: str) -> tuple[Object, ...]:
-    """Every object of an overlay. Read them, do not change them: all tests share them."""
+def render_overlay(overlay: str) -> tuple[Object, ...]:
+    """Return the objects of an overlay. Do not change them: all tests share them."""
     made = subprocess.run(
         [KUBECTL, "kustomize", K8S / "overlays" / overlay],
         capture_output=True,
@@ -29,43 +29,45 @@ def objects(overlay: str) -> tuple[Object, ...]:
     return tuple(yaml.safe_load_all(made.stdout))
 
 
-def every(overlay: str, kind: str) -> list[Object]:
-    return [manifest for manifest in objects(overlay) if manifest["kind"] == kind]
+def list_objects(overlay: str, kind: str) -> list[Object]:
+    """Return the objects of a kind."""
+    return [manifest for manifest in render_overlay(overlay) if manifest["kind"] == kind]
 
 
-def only(overlay: str, kind: str, name: str = "") -> Object:
-    """The one object of a kind whose name starts so (generated names end in a hash)."""
+def get_object(overlay: str, kind: str, name: str = "") -> Object:
+    """Return the only object of a kind whose name has this prefix (names can end in a hash)."""
     (found,) = [
         manifest
-        for manifest in every(overlay, kind)
+        for manifest in list_objects(overlay, kind)
         if manifest["metadata"]["name"].startswith(name)
     ]
     return found
 
 
-def pods(overlay: str) -> dict[str, Object]:
-    """Every pod template of an overlay, by the pod's role."""
-    cluster = only(overlay, "RayService")["spec"]["rayClusterConfig"]
+def list_pod_templates(overlay: str) -> dict[str, Object]:
+    """Return the pod templates of an overlay by role."""
+    cluster = get_object(overlay, "RayService")["spec"]["rayClusterConfig"]
     found = [cluster["headGroupSpec"]["template"]]
     found += [group["template"] for group in cluster["workerGroupSpecs"]]
     for kind in ("Deployment", "StatefulSet"):
-        found += [manifest["spec"]["template"] for manifest in every(overlay, kind)]
+        found += [manifest["spec"]["template"] for manifest in list_objects(overlay, kind)]
     return {template["metadata"]["labels"]["role"]: template for template in found}
 
 
-def containers(pod: Object) -> list[Object]:
+def list_containers(pod: Object) -> list[Object]:
+    """Return the init containers and the containers of a pod."""
     return [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
 
 
-def main(pod: Object) -> Object:
-    """The container that serves."""
+def get_main_container(pod: Object) -> Object:
+    """Return the first container, which serves."""
     first: Object = pod["spec"]["containers"][0]
     return first
 
 
-def settings(overlay: str) -> dict[str, str]:
-    """The ConfigMap that the application's settings come from."""
-    data: dict[str, str] = only(overlay, "ConfigMap", "rehue-settings")["data"]
+def read_settings(overlay: str) -> dict[str, str]:
+    """Return the application's settings, from their ConfigMap."""
+    data: dict[str, str] = get_object(overlay, "ConfigMap", "rehue-settings")["data"]
     return data
 
 

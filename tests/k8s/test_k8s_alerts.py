@@ -28,7 +28,7 @@ from promql import (
     list_queries,
     list_rules,
 )
-from rendered import ROOT, only
+from rendered import ROOT, get_object
 
 from rehue_serve.embedded import EmbeddedTriton
 from rehue_serve.testing.servers import Server
@@ -48,7 +48,7 @@ def promtool() -> str:
 
 
 def tried(promtool: str, folder: Path, tests: str) -> None:
-    (folder / "rules.yaml").write_text(yaml.safe_dump(only("gpu", "PrometheusRule")["spec"]))
+    (folder / "rules.yaml").write_text(yaml.safe_dump(get_object("gpu", "PrometheusRule")["spec"]))
     (folder / "tests.yaml").write_text(tests)
     for command in (["check", "rules", "rules.yaml"], ["test", "rules", "tests.yaml"]):
         done = subprocess.run(

@@ -9,9 +9,9 @@ from typing import Any
 
 import apiserver
 import pytest
-from admission import templates
+from admission import find_pod_templates
 from apiserver import Cluster, Refused
-from rendered import K8S, KUBECTL, Object, objects, only
+from rendered import K8S, KUBECTL, Object, get_object, render_overlay
 
 
 class Api:
@@ -58,7 +58,7 @@ def serving(home: Path) -> Iterator[Api]:
 def applied(api: Api, overlay: str) -> None:
     done = api.apply("-k", str(K8S / "overlays" / overlay))
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.count("serverside-applied") == len(objects(overlay))
+    assert done.stdout.count("serverside-applied") == len(render_overlay(overlay))
 
 
 def names(api: Api) -> set[tuple[str, str]]:
@@ -66,7 +66,9 @@ def names(api: Api) -> set[tuple[str, str]]:
 
 
 def named(overlay: str) -> set[tuple[str, str]]:
-    return {(manifest["kind"], manifest["metadata"]["name"]) for manifest in objects(overlay)}
+    return {
+        (manifest["kind"], manifest["metadata"]["name"]) for manifest in render_overlay(overlay)
+    }
 
 
 def test_a_trial_is_applied_and_applied_again(api: Api) -> None:
@@ -92,7 +94,7 @@ def test_production_is_applied_again_and_a_canary_beside_it(production: Api) -> 
 
 def scaled(overlay: str, replicas: int) -> Object:
     """What KEDA's autoscaler applies to the Tritons."""
-    target = only(overlay, "Deployment")
+    target = get_object(overlay, "Deployment")
     whole = copy.deepcopy(target)
     whole["spec"]["replicas"] = replicas
     return whole
@@ -100,20 +102,20 @@ def scaled(overlay: str, replicas: int) -> Object:
 
 def test_an_apply_does_not_fight_with_the_autoscaler() -> None:
     """production leaves the number of Tritons to KEDA; gpu, which sets it, would be stopped."""
-    given, cluster = only("production", "Deployment"), Cluster()
-    cluster.apply(only("production", "Namespace"), "kubectl")
+    given, cluster = get_object("production", "Deployment"), Cluster()
+    cluster.apply(get_object("production", "Namespace"), "kubectl")
     cluster.apply(given, "kubectl")
     cluster.apply(scaled("production", 5), "keda")
     cluster.apply(given, "kubectl")
     with pytest.raises(Refused, match=r'conflict with "keda": spec\.replicas'):
-        cluster.apply(only("gpu", "Deployment"), "kubectl")
+        cluster.apply(get_object("gpu", "Deployment"), "kubectl")
 
 
 Break = Callable[[Any], Any]
 
 
 def _container(manifest: Object) -> Any:
-    return templates(manifest)[0]["spec"]["containers"][0]
+    return find_pod_templates(manifest)[0]["spec"]["containers"][0]
 
 
 BROKEN: dict[str, tuple[str, Break, str]] = {
@@ -265,7 +267,7 @@ BROKEN: dict[str, tuple[str, Break, str]] = {
 def test_what_a_cluster_refuses_is_refused(production: Api, what: str) -> None:
     kind, broken, told = BROKEN[what]
     name = "rehue" if kind == "Service" else ""
-    manifest = copy.deepcopy(next(o for o in objects("production") if o["kind"] == kind
+    manifest = copy.deepcopy(next(o for o in render_overlay("production") if o["kind"] == kind
                              and o["metadata"]["name"].startswith(name)))  # fmt: skip
     broken(manifest)
     with pytest.raises(Refused, match=told):

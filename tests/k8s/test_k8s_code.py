@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from admission import quantity
+from admission import parse_quantity
 from grpc_health.v1 import health_pb2
 from pod_security import list_violations
 from ray.serve.schema import ServeDeploySchema
@@ -20,14 +20,14 @@ from rendered import (
     OVERLAYS,
     ROOT,
     Object,
-    containers,
-    every,
-    main,
-    objects,
-    only,
-    pods,
+    get_main_container,
+    get_object,
+    list_containers,
+    list_objects,
+    list_pod_templates,
+    render_overlay,
 )
-from rendered import settings as variables
+from rendered import read_settings as variables
 
 from rehue_client.v1 import rehue_pb2
 from rehue_serve import app, endpoints, http, local_ray, triton
@@ -65,7 +65,7 @@ def settings(overlay: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> S
 
 
 def cluster(overlay: str) -> Object:
-    found: Object = only(overlay, "RayService")["spec"]["rayClusterConfig"]
+    found: Object = get_object(overlay, "RayService")["spec"]["rayClusterConfig"]
     return found
 
 
@@ -76,20 +76,20 @@ def workers(overlay: str) -> Object:
 
 
 def served(overlay: str) -> Object:
-    found: Object = yaml.safe_load(only(overlay, "RayService")["spec"]["serveConfigV2"])
+    found: Object = yaml.safe_load(get_object(overlay, "RayService")["spec"]["serveConfigV2"])
     return found
 
 
 def ports(pod: Object) -> dict[str, int]:
-    return {port["name"]: port["containerPort"] for port in main(pod)["ports"]}
+    return {port["name"]: port["containerPort"] for port in get_main_container(pod)["ports"]}
 
 
 def test_every_variable_is_a_setting(overlay: str) -> None:
     known = {f"REHUE_{name.upper()}" for name in Settings.model_fields}
     assert set(variables(overlay)) <= known
     start = (K8S / "triton" / "start").read_text()
-    for role, pod in pods(overlay).items():
-        for container in containers(pod):
+    for role, pod in list_pod_templates(overlay).items():
+        for container in list_containers(pod):
             names = {variable["name"] for variable in container.get("env", [])}
             read = {name for name in names if f"${{{name}:" in start}
             assert names == read, f"{role}: {names - read}"
@@ -152,18 +152,24 @@ def test_servicer_functions_exist() -> None:
 def test_ray_reads_the_same_environment_on_every_node(overlay: str, settings: Settings) -> None:
     alone = local_ray.build_ray_environment(settings, Path("/nowhere"))
     shared = {name: value for name, value in alone.items() if not ONE_MACHINE.search(name)}
-    assert only(overlay, "ConfigMap", "rehue-ray")["data"] == shared
+    assert get_object(overlay, "ConfigMap", "rehue-ray")["data"] == shared
     # Under their generated names: a changed setting makes KubeRay start a new cluster.
-    names = [manifest["metadata"]["name"] for manifest in every(overlay, "ConfigMap")]
+    names = [manifest["metadata"]["name"] for manifest in list_objects(overlay, "ConfigMap")]
     expected = [n for n in names if re.fullmatch(r"rehue-(ray|settings)-[a-z0-9]{10}", n)]
     assert len(expected) == 2
     for role in ("ray-head", "ray-worker"):
-        given = [source["configMapRef"]["name"] for source in main(pods(overlay)[role])["envFrom"]]
+        given = [
+            source["configMapRef"]["name"]
+            for source in get_main_container(list_pod_templates(overlay)[role])["envFrom"]
+        ]
         assert sorted(given) == sorted(expected)
 
 
 def test_ports_are_the_settings(overlay: str, settings: Settings) -> None:
-    worker, head = ports(pods(overlay)["ray-worker"]), ports(pods(overlay)["ray-head"])
+    worker, head = (
+        ports(list_pod_templates(overlay)["ray-worker"]),
+        ports(list_pod_templates(overlay)["ray-head"]),
+    )
     assert worker == {
         "serve": settings.http_port,
         "grpc": settings.grpc_port,
@@ -181,16 +187,18 @@ def test_probes_ask_what_answers(overlay: str) -> None:
 
     answered = {"/-/healthz", "/api/gcs_healthz", "/api/local_raylet_healthz"}
     for role in ("ray-head", "ray-worker"):
-        container = main(pods(overlay)[role])
+        container = get_main_container(list_pod_templates(overlay)[role])
         asked = {}
         for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
             get = container[probe]["httpGet"]
-            asked[get["path"]] = ports(pods(overlay)[role]).get(get["port"], get["port"])
+            asked[get["path"]] = ports(list_pod_templates(overlay)[role]).get(
+                get["port"], get["port"]
+            )
         assert set(asked) < answered
         assert (
             asked["/api/local_raylet_healthz"] == ray_constants.DEFAULT_DASHBOARD_AGENT_LISTEN_PORT
         )
-    triton = main(pods(overlay)["triton"])
+    triton = get_main_container(list_pod_templates(overlay)["triton"])
     assert triton["readinessProbe"]["httpGet"]["path"] == "/v2/health/ready"
     # It computes a photograph: Triton's own /v2/health/live looks at no GPU.
     assert triton["livenessProbe"]["exec"]["command"] == ["/opt/rehue/start", "live"]
@@ -207,53 +215,64 @@ def test_triton_is_where_the_settings_look(overlay: str, settings: Settings) -> 
     name, _, port = url.removeprefix("dns:").rpartition(":")
     assert url.startswith("dns:")
     (service,) = [
-        manifest for manifest in every(overlay, "Service") if manifest["metadata"]["name"] == name
+        manifest
+        for manifest in list_objects(overlay, "Service")
+        if manifest["metadata"]["name"] == name
     ]
     assert service["spec"]["clusterIP"] == "None"
     # A headless name gives the pods' addresses: the port is the container's own.
     (entry,) = service["spec"]["ports"]
-    assert entry["port"] == int(port) == ports(pods(overlay)["triton"])[entry["targetPort"]] == 8001
+    assert (
+        entry["port"]
+        == int(port)
+        == ports(list_pod_templates(overlay)["triton"])[entry["targetPort"]]
+        == 8001
+    )
 
 
 def test_services_lead_to_the_settings_ports(overlay: str, settings: Settings) -> None:
     (service,) = [
         manifest
-        for manifest in every(overlay, "Service")
+        for manifest in list_objects(overlay, "Service")
         if manifest["metadata"]["name"] == "rehue"
     ]
-    inside = ports(pods(overlay)["ray-worker"])
+    inside = ports(list_pod_templates(overlay)["ray-worker"])
     led = {port["name"]: inside[port["targetPort"]] for port in service["spec"]["ports"]}
     assert led == {"http": settings.http_port, "grpc": settings.grpc_port}
 
 
 def test_a_stop_loses_nothing(overlay: str, settings: Settings) -> None:
     assert settings.grace >= settings.timeout
-    worker = pods(overlay)["ray-worker"]["spec"]
-    wait = main(pods(overlay)["ray-worker"])["lifecycle"]["preStop"]["sleep"]["seconds"]
+    worker = list_pod_templates(overlay)["ray-worker"]["spec"]
+    wait = get_main_container(list_pod_templates(overlay)["ray-worker"])["lifecycle"]["preStop"][
+        "sleep"
+    ]["seconds"]
     assert wait >= settings.timeout + 10  # the last photograph, and the Service's news of it
     assert worker["terminationGracePeriodSeconds"] >= wait + 10
-    triton_pod = pods(overlay)["triton"]["spec"]
-    wait = main(pods(overlay)["triton"])["lifecycle"]["preStop"]["sleep"]["seconds"]
+    triton_pod = list_pod_templates(overlay)["triton"]["spec"]
+    wait = get_main_container(list_pod_templates(overlay)["triton"])["lifecycle"]["preStop"][
+        "sleep"
+    ]["seconds"]
     assert wait >= endpoints.RESOLVE_INTERVAL + 30  # as long as kubeadm's CoreDNS keeps a name
     assert triton_pod["terminationGracePeriodSeconds"] >= wait + 30  # --exit-timeout-secs
 
 
 def test_replicas_are_spread(overlay: str) -> None:
     for role in ("ray-worker", "triton"):
-        pod = pods(overlay)[role]
+        pod = list_pod_templates(overlay)[role]
         spread = pod["spec"]["topologySpreadConstraints"]
         assert "kubernetes.io/hostname" in [manifest["topologyKey"] for manifest in spread]
         for manifest in spread:
             wanted = manifest["labelSelector"]["matchLabels"]
             assert wanted.items() <= pod["metadata"]["labels"].items()
-    assert only(overlay, "RayService")["spec"]["excludeHeadPodFromServeSvc"] is True
+    assert get_object(overlay, "RayService")["spec"]["excludeHeadPodFromServeSvc"] is True
 
 
 def test_one_gpu_a_triton_and_none_elsewhere(overlay: str) -> None:
-    for role, pod in pods(overlay).items():
+    for role, pod in list_pod_templates(overlay).items():
         asked = [
             container["resources"]["limits"].get("nvidia.com/gpu", 0)
-            for container in containers(pod)
+            for container in list_containers(pod)
         ]
         most = max(asked)  # containers of an init run before the others
         assert most == (1 if role == "triton" and overlay != "cpu" else 0), role
@@ -263,7 +282,7 @@ def test_tritons_steps_are_those_of_its_start_script() -> None:
     start = (K8S / "triton" / "start").read_text()
     dockerfile = (K8S / "triton" / "Dockerfile").read_text()
     for overlay in ("gpu", "production"):
-        models, plan, serve = containers(pods(overlay)["triton"])
+        models, plan, serve = list_containers(list_pod_templates(overlay)["triton"])
         assert f"COPY model_repository {_variable(models, 'REHUE_MODEL_SOURCE')}\n" in dockerfile
         assert (
             _variable(models, "REHUE_MODEL_REPOSITORY")
@@ -279,7 +298,9 @@ def test_tritons_steps_are_those_of_its_start_script() -> None:
 
 @pytest.mark.parametrize("overlay", ["gpu", "production", "canary"])
 def test_the_default_model_is_among_those_served(overlay: str) -> None:
-    served = _variable(containers(pods(overlay)["triton"])[0], "REHUE_MODELS").split(",")
+    served = _variable(
+        list_containers(list_pod_templates(overlay)["triton"])[0], "REHUE_MODELS"
+    ).split(",")
     default = Settings.model_fields["model"].default
     assert variables(overlay).get("REHUE_MODEL", default) in served
 
@@ -325,7 +346,10 @@ def only_deployment(rendered: list[Object]) -> Object:
 
 
 def test_nobody_changes_a_tritons_models(overlay: str) -> None:
-    assert "--model-control-mode=none" in main(pods(overlay)["triton"])["args"]
+    assert (
+        "--model-control-mode=none"
+        in get_main_container(list_pod_templates(overlay)["triton"])["args"]
+    )
 
 
 def _variable(container: Object, name: str) -> str:
@@ -334,7 +358,7 @@ def _variable(container: Object, name: str) -> str:
 
 
 def test_the_trial_serves_the_cpu_configurations() -> None:
-    arguments = main(pods("cpu")["triton"])["args"]
+    arguments = get_main_container(list_pod_templates("cpu")["triton"])["args"]
     name = next(
         argument for argument in arguments if argument.startswith("--model-config-name=")
     ).split("=")[1]
@@ -345,7 +369,7 @@ def test_the_trial_serves_the_cpu_configurations() -> None:
 
 
 def test_routes_are_the_applications() -> None:
-    (route,) = every("production", "HTTPRoute")
+    (route,) = list_objects("production", "HTTPRoute")
     (rule,) = route["spec"]["rules"]
     matches = [
         (route_match["path"]["type"], route_match["path"]["value"])
@@ -371,7 +395,7 @@ def test_the_gateway_waits_longer_than_the_server(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     settings = loaded("production", monkeypatch, tmp_path)
-    (rule,) = only("production", "HTTPRoute")["spec"]["rules"]
+    (rule,) = get_object("production", "HTTPRoute")["spec"]["rules"]
     assert int(rule["timeouts"]["request"].removesuffix("s")) > settings.timeout
     # None for gRPC, whose streams last longer than a photograph.
     (policy,) = policies("GRPCRoute")
@@ -384,20 +408,20 @@ def test_the_gateway_takes_what_the_server_takes(
     limit = loaded("production", monkeypatch, tmp_path).max_bytes
     (policy,) = policies("HTTPRoute")
     # With the 64 KiB of a form's own; not much more, which the server would refuse anyway.
-    assert limit + 64 * 1024 < quantity(policy["requestBuffer"]["limit"]) < 1.1 * limit
+    assert limit + 64 * 1024 < parse_quantity(policy["requestBuffer"]["limit"]) < 1.1 * limit
     assert "requestBuffer" not in policies("GRPCRoute")[0]
 
 
 def policies(kind: str) -> list[Object]:
     """Envoy Gateway's for a kind of route, each of which names one that is there."""
-    found = [manifest["spec"] for manifest in every("production", "BackendTrafficPolicy")]
-    name = only("production", kind)["metadata"]["name"]
+    found = [manifest["spec"] for manifest in list_objects("production", "BackendTrafficPolicy")]
+    name = get_object("production", kind)["metadata"]["name"]
     return [manifest for manifest in found if [(kind, name)] == [
         (ref["kind"], ref["name"]) for ref in manifest["targetRefs"]]]  # fmt: skip
 
 
 def test_rpcs_are_the_servers() -> None:
-    (rule,) = only("production", "GRPCRoute")["spec"]["rules"]
+    (rule,) = get_object("production", "GRPCRoute")["spec"]["rules"]
     routed = {route_match["method"]["service"] for route_match in rule["matches"]}
     assert routed == {
         service.full_name
@@ -407,15 +431,15 @@ def test_rpcs_are_the_servers() -> None:
 
 
 def test_routes_lead_somewhere() -> None:
-    (gateway,) = every("production", "Gateway")
+    (gateway,) = list_objects("production", "Gateway")
     listeners = {
         found_listener["name"]: found_listener for found_listener in gateway["spec"]["listeners"]
     }
     services = {
-        manifest["metadata"]["name"]: manifest for manifest in every("production", "Service")
+        manifest["metadata"]["name"]: manifest for manifest in list_objects("production", "Service")
     }
     for kind in ("HTTPRoute", "GRPCRoute"):
-        spec = only("production", kind)["spec"]
+        spec = get_object("production", kind)["spec"]
         (parent,) = spec["parentRefs"]
         listener = listeners[parent["sectionName"]]
         assert parent["name"] == gateway["metadata"]["name"]
@@ -428,17 +452,19 @@ def test_routes_lead_somewhere() -> None:
 
 
 def test_names_that_objects_use_exist(overlay: str) -> None:
-    held = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in objects(overlay)}
-    for pod in pods(overlay).values():
+    held = {
+        (manifest["kind"], manifest["metadata"]["name"]) for manifest in render_overlay(overlay)
+    }
+    for pod in list_pod_templates(overlay).values():
         assert ("ServiceAccount", pod["spec"]["serviceAccountName"]) in held
         claims = [
             volume["persistentVolumeClaim"] for volume in _volumes(pod, "persistentVolumeClaim")
         ]
         assert all(("PersistentVolumeClaim", claim["claimName"]) in held for claim in claims)
-    for manifest in every(overlay, "ScaledObject"):
+    for manifest in list_objects(overlay, "ScaledObject"):
         target = manifest["spec"]["scaleTargetRef"]["name"]
         assert ("Deployment", target) in held
-        assert "replicas" not in only(overlay, "Deployment", target)["spec"]
+        assert "replicas" not in get_object(overlay, "Deployment", target)["spec"]
     redis = cluster(overlay).get("gcsFaultToleranceOptions", {}).get("redisAddress")
     assert redis is None or ("Service", redis.partition(":")[0]) in held
 
@@ -451,7 +477,7 @@ def test_versions_are_the_projects(overlay: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lock = (ROOT / "requirements" / "serve.lock").read_text()
     assert f"ray=={cluster(overlay)['rayVersion']} " in lock
-    for pod in pods(overlay).values():
-        for container in containers(pod):
+    for pod in list_pod_templates(overlay).values():
+        for container in list_containers(pod):
             name, _, tag = container["image"].partition(":")
             assert tag == project["version"] or not name.startswith("rehue/"), container["image"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from rendered import K8S, objects, only, pods
+from rendered import K8S, get_object, list_pod_templates, render_overlay
 
 CHECKOV = Path(sys.prefix) / "checkov" / "bin" / "checkov"
 
@@ -23,13 +23,13 @@ def test_nothing_is_found_but_what_is_explained(tmp_path: Path) -> None:
     ray = [
         {"apiVersion": "v1", "kind": "Pod", "spec": pod["spec"],
          "metadata": pod["metadata"] | {"name": role, "namespace": "rehue"}}
-        for role, pod in pods("production").items() if role.startswith("ray-")
+        for role, pod in list_pod_templates("production").items() if role.startswith("ray-")
     ]  # fmt: skip
-    fault = copy.deepcopy(only("production", "Deployment"))
+    fault = copy.deepcopy(get_object("production", "Deployment"))
     fault["metadata"]["name"] = "fault"
     container = fault["spec"]["template"]["spec"]["containers"][0]
     container["securityContext"]["readOnlyRootFilesystem"] = False
-    text = yaml.safe_dump_all([*objects("production"), *ray, fault])
+    text = yaml.safe_dump_all([*render_overlay("production"), *ray, fault])
     (tmp_path / "all.yaml").write_text(text)
     done = subprocess.run(
         [CHECKOV, "--config-file", K8S / "checkov.yaml", "--output", "json", "-d", tmp_path],

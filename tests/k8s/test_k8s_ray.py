@@ -23,8 +23,8 @@ import pytest
 import yaml
 from ray.core.generated import ray_client_pb2
 from ray_node import call_ray, kill_node
-from rendered import Object, main, only, pods
-from rendered import settings as variables
+from rendered import Object, get_main_container, get_object, list_pod_templates
+from rendered import read_settings as variables
 
 from rehue_client import Client
 from rehue_serve.local_ray import build_ray_environment
@@ -73,7 +73,7 @@ class Node:
 
 
 def service(overlay: str) -> Object:
-    found: Object = only(overlay, "RayService")["spec"]
+    found: Object = get_object(overlay, "RayService")["spec"]
     return found
 
 
@@ -102,7 +102,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
         # A pod's ports and paths are its own; here others may have Ray's defaults.
         alone = build_ray_environment(Settings(), directory)
         environment = {name: value for name, value in alone.items() if "AUTH" not in name}
-        environment |= only("production", "ConfigMap", "rehue-ray")["data"]
+        environment |= get_object("production", "ConfigMap", "rehue-ray")["data"]
         environment |= variables("production")
         environment |= {
             "REHUE_TRITON_URLS": f"dns:localhost:{triton.grpc_port}",
@@ -123,7 +123,9 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
         stack.callback(process.wait)
         stack.callback(kill_node, psutil.Process(process.pid))
         made = Node(process, base / "log", ports, token, key)
-        ready = main(pods("production")["ray-head"])["readinessProbe"]["httpGet"]
+        ready = get_main_container(list_pod_templates("production")["ray-head"])["readinessProbe"][
+            "httpGet"
+        ]
         made.wait(ready["port"], ready["path"])
         yield made
 
@@ -152,7 +154,12 @@ def test_kubelets_and_prometheus_need_no_token(node: Node) -> None:
     """Nor does the head's readiness probe, which `node` has waited for."""
     for role in ("ray-head", "ray-worker"):
         for probe in ("startupProbe", "livenessProbe"):
-            node.wait("agent", main(pods("production")[role])[probe]["httpGet"]["path"])
+            node.wait(
+                "agent",
+                get_main_container(list_pod_templates("production")[role])[probe]["httpGet"][
+                    "path"
+                ],
+            )
     node.wait("metrics", "/metrics")
 
 
@@ -193,7 +200,9 @@ def test_what_kuberay_deploys_colorizes(node: Node, photo: bytes, overlay: str) 
     scaled = state["deployments"]["Colorizer"]["deployment_config"].get("autoscaling_config") or {}
     assert scaled.items() >= asked_for.get("autoscaling_config", {}).items()
     assert bool(scaled) is (overlay == "production")
-    probe = main(pods(overlay)["ray-worker"])["readinessProbe"]["httpGet"]
+    probe = get_main_container(list_pod_templates(overlay)["ray-worker"])["readinessProbe"][
+        "httpGet"
+    ]
     node.wait(probe["port"], probe["path"])
     node.wait("serve", "/readyz")
     refused = httpx.post(node.url("serve") + "/v1/colorize", content=photo)

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 from manifest_schemas import list_problems
-from rendered import OVERLAYS, objects, only
+from rendered import OVERLAYS, get_object, render_overlay
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_object_is_valid(overlay: str) -> None:
     found = {
         f"{manifest['kind']} {manifest['metadata']['name']}": told
-        for manifest in objects(overlay)
+        for manifest in render_overlay(overlay)
         if (told := list_problems(manifest))
     }
     assert found == {}
@@ -24,7 +24,7 @@ def test_every_object_is_valid(overlay: str) -> None:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_object_is_in_the_namespace(overlay: str) -> None:
-    for manifest in objects(overlay):
+    for manifest in render_overlay(overlay):
         namespace = manifest["metadata"]["name" if manifest["kind"] == "Namespace" else "namespace"]
         assert namespace == "rehue", manifest["metadata"]
 
@@ -89,7 +89,7 @@ BROKEN: dict[str, tuple[str, Break]] = {
 def test_what_is_broken_is_found(what: str) -> None:
     kind, broken = BROKEN[what]
     name = {"PodMonitor": "rehue-ray", "BackendTrafficPolicy": "rehue-http"}.get(kind, "")
-    manifest = copy.deepcopy(only("production", kind, name))
+    manifest = copy.deepcopy(get_object("production", kind, name))
     assert list_problems(manifest) == []
     broken(manifest)
     assert list_problems(manifest)

@@ -9,13 +9,13 @@ from pod_security import list_violations
 from rendered import (
     OVERLAYS,
     Object,
-    containers,
-    every,
+    get_object,
+    list_containers,
+    list_objects,
+    list_pod_templates,
     matches_selector,
-    objects,
-    only,
-    pods,
-    settings,
+    read_settings,
+    render_overlay,
 )
 
 # The autoscaler beside Ray's head is the only one that talks to the Kubernetes API.
@@ -24,16 +24,16 @@ TOKENS = {("production", "ray-head")}
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_pod_is_restricted(overlay: str) -> None:
-    assert {role: list_violations(pod) for role, pod in pods(overlay).items()} == {
-        role: [] for role in pods(overlay)
+    assert {role: list_violations(pod) for role, pod in list_pod_templates(overlay).items()} == {
+        role: [] for role in list_pod_templates(overlay)
     }
-    labels = only(overlay, "Namespace")["metadata"]["labels"]
+    labels = get_object(overlay, "Namespace")["metadata"]["labels"]
     assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
 
 
 def test_the_autoscaler_is_restricted_too() -> None:
     """KubeRay puts it beside Ray's head, with the pod's own settings and these."""
-    cluster = copy.deepcopy(only("production", "RayService")["spec"]["rayClusterConfig"])
+    cluster = copy.deepcopy(get_object("production", "RayService")["spec"]["rayClusterConfig"])
     head, own = cluster["headGroupSpec"]["template"], cluster["autoscalerOptions"]
     pod = head | {"spec": head["spec"] | {"containers": [own | {"name": "autoscaler"}]}}
     assert list_violations(pod) == []
@@ -64,7 +64,7 @@ def _security(pod: Object) -> Object:
 
 @pytest.mark.parametrize("rule", BROKEN)
 def test_what_would_not_be_restricted_is_named(rule: str) -> None:
-    pod = copy.deepcopy(pods("gpu")["triton"])
+    pod = copy.deepcopy(list_pod_templates("gpu")["triton"])
     BROKEN[rule](pod)
     assert {broken.split(":")[0] for broken in list_violations(pod)} == {rule}
 
@@ -72,9 +72,9 @@ def test_what_would_not_be_restricted_is_named(rule: str) -> None:
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_pod_is_closed_and_bounded(overlay: str) -> None:
     """What we ask beyond the profile."""
-    for role, pod in pods(overlay).items():
+    for role, pod in list_pod_templates(overlay).items():
         assert pod["spec"]["automountServiceAccountToken"] is ((overlay, role) in TOKENS), role
-        for container in containers(pod):
+        for container in list_containers(pod):
             where = f"{role}: {container['name']}"
             assert container["securityContext"]["readOnlyRootFilesystem"] is True, where
             for bound in ("requests", "limits"):
@@ -85,18 +85,18 @@ def test_every_pod_is_closed_and_bounded(overlay: str) -> None:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_nothing_secret_is_written_down(overlay: str) -> None:
-    assert every(overlay, "Secret") == []
-    for config in every(overlay, "ConfigMap"):
+    assert list_objects(overlay, "Secret") == []
+    for config in list_objects(overlay, "ConfigMap"):
         text = str(config["data"]).lower()
         assert not any(word in text for word in ("password", "secret", "token")), config["metadata"]
 
 
 def test_keys_come_from_a_secret() -> None:
     for overlay in ("gpu", "production"):
-        folder, _, file = settings(overlay)["REHUE_API_KEYS_FILE"].rpartition("/")
+        folder, _, file = read_settings(overlay)["REHUE_API_KEYS_FILE"].rpartition("/")
         assert file == "keys"
         for role in ("ray-head", "ray-worker"):
-            spec = pods(overlay)[role]["spec"]
+            spec = list_pod_templates(overlay)[role]["spec"]
             (volume,) = [
                 found_volume for found_volume in spec["volumes"] if found_volume["name"] == "keys"
             ]
@@ -167,7 +167,7 @@ REACHED = [
 
 def allowed(overlay: str, source: str, target: str, port: int) -> bool:
     """What a network that enforces the rendered policies lets through."""
-    here = {role: _labels(role, pod) for role, pod in pods(overlay).items()} | INSIDE
+    here = {role: _labels(role, pod) for role, pod in list_pod_templates(overlay).items()} | INSIDE
     if target not in here:
         return False
     out = source not in here or _side(overlay, "egress", here[source], here[target], None, port)
@@ -192,7 +192,7 @@ def _side(
 ) -> bool:
     policies = [
         manifest["spec"]
-        for manifest in every(overlay, "NetworkPolicy")
+        for manifest in list_objects(overlay, "NetworkPolicy")
         if way.capitalize() in manifest["spec"]["policyTypes"]
         and matches_selector(manifest["spec"]["podSelector"], own)
     ]
@@ -220,8 +220,10 @@ def test_who_reaches_whom(source: str, target: str, port: int, where: tuple[str,
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_selector_chooses_a_pod(overlay: str) -> None:
-    labels = [_labels(role, pod) for role, pod in pods(overlay).items()] + [INSIDE["client"]]
-    for manifest in objects(overlay):
+    labels = [_labels(role, pod) for role, pod in list_pod_templates(overlay).items()] + [
+        INSIDE["client"]
+    ]
+    for manifest in render_overlay(overlay):
         spec = manifest.get("spec", {})
         if manifest["kind"] in ("PodDisruptionBudget", "PodMonitor", "Deployment", "StatefulSet"):
             selector = spec["selector"]

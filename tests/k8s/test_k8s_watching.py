@@ -6,7 +6,15 @@ import subprocess
 import pytest
 import yaml
 from promql import Selectors, list_exported_metrics, list_expressions, list_rules
-from rendered import K8S, KUBECTL, every, main, matches_selector, only, pods
+from rendered import (
+    K8S,
+    KUBECTL,
+    get_main_container,
+    get_object,
+    list_objects,
+    list_pod_templates,
+    matches_selector,
+)
 
 from rehue_serve import tracing
 from rehue_serve.errors import get_reason_name
@@ -30,31 +38,35 @@ def test_the_applications_labels_win() -> None:
     """Prometheus renames a series' label that the operator gives to its target too."""
     targets = {"container", "endpoint", "instance", "job", "namespace", "pod"}
     if set.union(*list_exported_metrics().values()) & targets:
-        (entry,) = only("gpu", "PodMonitor", "rehue-ray")["spec"]["podMetricsEndpoints"]
+        (entry,) = get_object("gpu", "PodMonitor", "rehue-ray")["spec"]["podMetricsEndpoints"]
         assert entry["honorLabels"] is True
 
 
 def test_monitors_read_ports_that_are_there() -> None:
     for overlay in ("gpu", "production", "canary"):
         read = set()
-        for manifest in every(overlay, "PodMonitor"):
+        for manifest in list_objects(overlay, "PodMonitor"):
             (entry,) = manifest["spec"]["podMetricsEndpoints"]
-            for role, pod in pods(overlay).items():
+            for role, pod in list_pod_templates(overlay).items():
                 if matches_selector(manifest["spec"]["selector"], pod["metadata"]["labels"]):
-                    assert entry["port"] in [port["name"] for port in main(pod)["ports"]], role
+                    assert entry["port"] in [
+                        port["name"] for port in get_main_container(pod)["ports"]
+                    ], role
                     read.add(role)
         assert read == {"ray-head", "ray-worker", "triton"}
 
 
 def test_tritons_are_counted_by_queue_over_compute() -> None:
-    (trigger,) = only("production", "ScaledObject")["spec"]["triggers"]
+    (trigger,) = get_object("production", "ScaledObject")["spec"]["triggers"]
     over, under = (str(selector.name) for selector in Selectors(trigger["metadata"]["query"]))
     assert over == "nv_inference_queue_duration_us"
     assert under == "nv_inference_compute_infer_duration_us"
 
 
 def test_jobs_are_the_monitors() -> None:
-    monitors = {f"rehue/{manifest['metadata']['name']}" for manifest in every("gpu", "PodMonitor")}
+    monitors = {
+        f"rehue/{manifest['metadata']['name']}" for manifest in list_objects("gpu", "PodMonitor")
+    }
     asked = {
         matcher.value
         for expression in list_expressions()
@@ -76,7 +88,7 @@ def test_every_series_is_of_one_installation() -> None:
 
 def test_the_plans_alert_names_the_containers() -> None:
     (alert,) = [rule for rule in list_rules() if rule.get("alert") == "RehuePlanNotBuilt"]
-    pod = only("gpu", "Deployment")["spec"]["template"]["spec"]
+    pod = get_object("gpu", "Deployment")["spec"]["template"]["spec"]
     names = {
         f"kube_pod_{kind}container_status_waiting_reason": {each["name"] for each in pod[field]}
         for kind, field in (("init_", "initContainers"), ("", "containers"))

@@ -22,7 +22,7 @@ import numpy as np
 import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from load import ONCE, Load, offered
+from load import NO_RETRIES, Load, measure_goodput
 from paths import PHOTOS
 from PIL import Image
 from systems import System
@@ -211,9 +211,9 @@ def test_overload_is_refused_and_costs_no_goodput(system: System, small: bytes, 
         triton.set_batch_seconds(0.25)  # eight photographs: 64 a second in all
     seconds = 20
     try:
-        peak, _ = offered(system.urls, small, rate=64 * 1.05, seconds=seconds)
+        peak, _ = measure_goodput(system.urls, small, rate=64 * 1.05, seconds=seconds)
         memory = sum(process.memory_info().rss for process in system.list_processes())
-        good, load = offered(system.urls, small, rate=64 * 2, seconds=seconds)
+        good, load = measure_goodput(system.urls, small, rate=64 * 2, seconds=seconds)
         grown = sum(process.memory_info().rss for process in system.list_processes()) - memory
     finally:
         for triton in system.tritons:
@@ -321,7 +321,10 @@ def says_that_it_stops(server: Server, photo: bytes) -> dict[str, int]:
     refused = httpx.post(f"{server.http_url}/v1/colorize", content=photo)
     assert int(refused.headers["retry-after"]) >= 1
     assert refused.json()["type"] == "urn:rehue:problem:unavailable"
-    with Client(server.grpc_url, retries=ONCE) as client, pytest.raises(Unavailable) as caught:
+    with (
+        Client(server.grpc_url, retries=NO_RETRIES) as client,
+        pytest.raises(Unavailable) as caught,
+    ):
         client.colorize(photo)
     assert caught.value.retry_after
     with grpc.insecure_channel(server.grpc_url.removeprefix("grpc://")) as channel:

@@ -17,7 +17,7 @@ import httpx
 import numpy as np
 import psutil
 import pytest
-from load import Load, offered
+from load import Load, measure_goodput
 from paths import PHOTOS
 from PIL import Image
 from systems import System
@@ -58,7 +58,7 @@ def test_nothing_piles_up(system: System, request: pytest.FixtureRequest) -> Non
     try:
         rate = 0.4 * LIMIT
         if seconds >= 300:
-            rate = 0.8 * offered(system.urls, photo, rate=1.5 * LIMIT, seconds=10)[0]
+            rate = 0.8 * measure_goodput(system.urls, photo, rate=1.5 * LIMIT, seconds=10)[0]
         with Load(system.urls, photo, rate) as load, ThreadPoolExecutor(1) as pool:
             time.sleep(5)  # caches fill, threads start
             until = time.monotonic() + seconds

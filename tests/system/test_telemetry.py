@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import httpx
 import pytest
-from collector import Collector, Span, collecting
+from collector import Collector, Span, run_collector
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
@@ -32,7 +32,7 @@ SERVED = {"http": "POST /v1/colorize", "grpc": "rehue.v1.Colorizer/Colorize"}
 
 @pytest.fixture(scope="module")
 def collector() -> Iterator[Collector]:
-    with collecting() as running:
+    with run_collector() as running:
         yield running
 
 
