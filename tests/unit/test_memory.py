@@ -17,7 +17,8 @@ async def hold(budget: MemoryBudget, size: int, order: list[int], end: asyncio.E
 
 
 async def test_what_does_not_fit_waits_and_smaller_ones_pass() -> None:
-    budget, order, end = MemoryBudget(100), [], asyncio.Event()
+    budget, end = MemoryBudget(100), asyncio.Event()
+    order: list[int] = []
     tasks = [asyncio.create_task(hold(budget, size, order, end)) for size in (80, 60, 15)]
     await asyncio.sleep(0.01)
     assert order == [80, 15]
@@ -27,7 +28,8 @@ async def test_what_does_not_fit_waits_and_smaller_ones_pass() -> None:
 
 
 async def test_more_than_the_limit_is_taken_alone() -> None:
-    budget, order, end = MemoryBudget(100), [], asyncio.Event()
+    budget, end = MemoryBudget(100), asyncio.Event()
+    order: list[int] = []
     tasks = [asyncio.create_task(hold(budget, size, order, end)) for size in (500, 10)]
     await asyncio.sleep(0.01)
     assert order == [500]
@@ -48,7 +50,8 @@ async def test_waiting_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 async def test_a_cancelled_wait_holds_nothing() -> None:
-    budget, order, end = MemoryBudget(100), [], asyncio.Event()
+    budget, end = MemoryBudget(100), asyncio.Event()
+    order: list[int] = []
     async with budget.reserve(90):
         waiting = asyncio.create_task(hold(budget, 50, order, end))
         await asyncio.sleep(0.01)
