@@ -391,16 +391,16 @@ def test_closed_output_of_json_lines_stops_the_run(
 ) -> None:
     scripted.always = lambda image: Delay(0.1)
     process = start_colorize(scripted, photos, "-o", tmp_path / "out", "--json", "--concurrency", 1)
-    process.stdout.readline()
-    process.stdout.close()
+    process.stdout.readline()  # type: ignore[union-attr]
+    process.stdout.close()  # type: ignore[union-attr]
     assert process.wait(20) == 1
-    error = process.stderr.read()
+    error = process.stderr.read()  # type: ignore[union-attr]
     assert b"stopped: standard output was closed" in error
     assert b"Traceback" not in error
     assert b"ignored" not in error
     assert len(scripted.requests) < COUNT
-    process.stdin.close()
-    process.stderr.close()
+    process.stdin.close()  # type: ignore[union-attr]
+    process.stderr.close()  # type: ignore[union-attr]
 
 
 def test_file_names_that_are_not_utf8_are_no_obstacle(

@@ -123,7 +123,7 @@ def test_single_photograph_for_colorize_many_is_a_type_error(scripted: ScriptedS
 def test_truncated_pillow_image_is_a_source_error(client: Client) -> None:
     image = Image.open(io.BytesIO(DATA[: len(DATA) // 2]))
     with pytest.raises(SourceError, match="truncated"):
-        client.colorize(image)
+        client.colorize(image)  # type: ignore[arg-type]
 
 
 def test_text_file_is_a_type_error(client: Client, tmp_path: Path) -> None:
