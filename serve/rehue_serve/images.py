@@ -1,5 +1,6 @@
 """Open, decode and encode image files."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,8 @@ ANSWERED_AS = {"heic": "jpeg", "avif": "jpeg", "jp2": "jpeg", "gif": "png"}
 READ = (*MEDIA_TYPES, *ANSWERED_AS)
 _DEEP_FORMATS = ("png", "tiff")
 _SUGGESTION = "send JPEG, PNG, WebP, TIFF, HEIC, AVIF, JPEG 2000 or GIF."
+# Pixels above which a WebP is encoded with less effort: a third of the time for a tenth more bytes.
+_LARGE_WEBP = 4_000_000
 _LARGEST_SIDE = {"webp": 16383, "jpeg": 65500}
 
 # Peak memory in bytes per pixel, measured with 25 megapixels of noise, which compresses worst.
@@ -224,6 +227,8 @@ def encode_pictures(
         raise ImageTooLarge(
             f"{format.upper()} is limited to {limit:,} pixels a side; use format=png."
         )
+    if format == "webp" and rgb.shape[0] * rgb.shape[1] > _LARGE_WEBP:
+        return embed(_encode_large_webp(rgb, quality), format, metadata)
     options = {
         "jpeg": [cv2.IMWRITE_JPEG_QUALITY, quality],
         "webp": [cv2.IMWRITE_WEBP_QUALITY, quality],
@@ -235,3 +240,9 @@ def encode_pictures(
     if not done:
         raise RuntimeError(f"OpenCV could not encode {rgb.shape} as {format}")
     return embed(data.tobytes(), format, metadata)
+
+
+def _encode_large_webp(rgb: NDArray[Any], quality: int) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(rgb)).save(out, "WEBP", quality=quality, method=0)
+    return out.getvalue()

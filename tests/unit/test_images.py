@@ -112,6 +112,13 @@ def test_what_is_encoded_is_read(astronaut: Image.Image, format: str) -> None:
     assert np.abs(read(data) - lightness_of(rgb)).mean() < 4 * 257
 
 
+def test_a_large_webp_is_encoded_quickly_and_well() -> None:
+    """Less effort for more than 4 MP, still near the picture."""
+    rgb = np.asarray(Image.open(PHOTOS / "skimage_coffee.jpg").resize((2400, 1800)))
+    data = images.encode_pictures([rgb], "webp", 92)
+    assert np.abs(read(data) - lightness_of(rgb)).mean() < 2 * 257
+
+
 BAD: list[tuple[str, bytes, type[RehueError], str]] = [
     ("empty", b"", InvalidImage, "empty"),
     ("text", b"hello, world", InvalidImage, "not a readable image"),
