@@ -100,9 +100,7 @@ class Pipeline:
         started = time.monotonic()
         settings = self._settings
         spec = await self._triton.models.get_spec(parameters.model or settings.model)
-        photograph = images.open_image(
-            data, max_bytes=settings.max_bytes, max_pixels=settings.max_pixels
-        )
+        photograph = await self._open(data)
         header = photograph.header
         format = _choose_format(header, parameters)
         timings = dict.fromkeys(STAGES, 0.0)
@@ -122,6 +120,16 @@ class Pipeline:
         return Colorized(
             encoded, images.MEDIA_TYPES[format], model, timings, header.pages, header.frames
         )
+
+    async def _open(self, data: bytes) -> images.Photograph:
+        def open_image() -> images.Photograph:
+            return images.open_image(
+                data, max_bytes=self._settings.max_bytes, max_pixels=self._settings.max_pixels
+            )
+
+        if images.opens_quickly(data):
+            return open_image()
+        return await self._run_in_thread(open_image)  # a TIFF of a thousand pages takes a while
 
     async def _colorize_page(
         self,

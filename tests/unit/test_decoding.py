@@ -17,7 +17,8 @@ from skimage.color import rgb2lab
 
 from rehue_serve import images
 from rehue_serve.decoding.color import is_srgb_profile
-from rehue_serve.errors import InvalidImage, RehueError, UnsupportedImage
+from rehue_serve.decoding.gif import count_frames
+from rehue_serve.errors import ImageTooLarge, InvalidImage, RehueError, UnsupportedImage
 
 LIMITS = {"max_bytes": 50_000_000, "max_pixels": 50_000_000}
 
@@ -333,6 +334,37 @@ def test_other_formats_are_read(format: str, answer: str, options: dict[str, Any
     data = save(Image.fromarray(GRAY).convert("RGB"), format, **options)
     assert_reads(data, tolerance=1.0)
     assert images.open_image(data, **LIMITS).header.format == answer
+
+
+def test_a_tiff_of_very_many_pages_is_refused_quickly() -> None:
+    tags = [
+        (256, 4, 1),
+        (257, 4, 1),
+        (258, 3, 8),
+        (259, 3, 1),
+        (262, 3, 1),
+        (273, 4, 8),
+        (279, 4, 1),
+    ]
+    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    size = 2 + len(entries) + 4
+    pages = b"".join(
+        struct.pack("<H", len(tags)) + entries + struct.pack("<I", 16 + size * (number + 1))
+        for number in range(20_000)
+    )
+    data = b"II*\0" + struct.pack("<I", 16) + bytes(8) + pages[:-4] + bytes(4)
+    with pytest.raises(ImageTooLarge, match="over 1,000 pages"):
+        read(data)
+
+
+def test_frames_of_a_gif_are_counted_up_to_a_limit() -> None:
+    frames = [Image.new("L", (2, 2), number % 255) for number in range(1200)]
+    data = save(frames[0], "GIF", save_all=True, append_images=frames[1:40])
+    assert images.open_image(data, **LIMITS).header.frames == Image.open(io.BytesIO(data)).n_frames
+    data = save(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert images.open_image(data, **LIMITS).header.frames == 1000
+    for length in range(10, 200):
+        assert count_frames(data[:length]) >= 1
 
 
 def test_of_an_animation_the_first_frame_is_read_and_it_is_said() -> None:
