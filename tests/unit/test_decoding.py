@@ -360,7 +360,7 @@ def test_a_tiff_of_very_many_pages_is_refused_quickly() -> None:
 def test_frames_of_a_gif_are_counted_up_to_a_limit() -> None:
     frames = [Image.new("L", (2, 2), number % 255) for number in range(1200)]
     data = save(frames[0], "GIF", save_all=True, append_images=frames[1:40])
-    assert images.open_image(data, **LIMITS).header.frames == Image.open(io.BytesIO(data)).n_frames
+    assert images.open_image(data, **LIMITS).header.frames == 40
     data = save(frames[0], "GIF", save_all=True, append_images=frames[1:])
     assert images.open_image(data, **LIMITS).header.frames == 1000
     for length in range(10, 200):
