@@ -53,6 +53,7 @@ Rows = dict[str, dict[str, float]]
 
 
 def main() -> int:
+    """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS)
     parser.add_argument("--seconds", type=float, default=20.0, help="of one measurement")
@@ -122,6 +123,7 @@ def measure_model(
 
 
 def open_session(model: str, threads: int) -> onnxruntime.InferenceSession:
+    """Open the model in ONNX Runtime, on the CPU, with that many threads."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -130,6 +132,7 @@ def open_session(model: str, threads: int) -> onnxruntime.InferenceSession:
 
 
 def create_batch(network: onnxruntime.InferenceSession, count: int) -> dict[str, NDArray[Any]]:
+    """Return a random input for the network."""
     side = network.get_inputs()[0].shape[-1]
     return {
         "lightness": np.random.default_rng(0).integers(0, 256, (count, 1, side, side), np.uint8)
@@ -155,6 +158,7 @@ def saturate_bare_model(model: str, seconds: float, sessions: int) -> float:
 
 
 async def saturate_triton(model: str, url: str, seconds: float) -> float:
+    """Return the images per second through Triton alone."""
     triton = TritonClient(Endpoints([url], model=model, limit=2), default_model=model)
     await triton.start()
     spec = await triton.models.get_spec(model)
@@ -170,6 +174,7 @@ async def saturate_triton(model: str, url: str, seconds: float) -> float:
 
 
 async def saturate_chain(url: str, model: str, photograph: bytes, seconds: float) -> float:
+    """Return the images per second through the whole chain."""
     rate, _ = await chain.saturate_url(url, photograph, seconds, CONCURRENCY, model=model)
     return rate
 
@@ -223,6 +228,7 @@ def write_tables(tables: dict[str, Rows], name: str) -> None:
 
 
 def format_figure(value: float) -> str:
+    """Return a figure with two or one decimals."""
     return f"{value:.2f}" if value < 10 else f"{value:.1f}"
 
 

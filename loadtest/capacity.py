@@ -144,6 +144,7 @@ def check_prediction(base: ChainResult, cores: set[int], seconds: float) -> list
 
 
 def render_table(rows: Sequence[dict[str, float]]) -> str:
+    """Return the rows as a Markdown table."""
     headers = [name.replace("_", " ") for name in rows[0]]
     lines = [f"| {' | '.join(headers)} |", "| " + " | ".join(["---"] * len(headers)) + " |"]
     lines += [f"| {' | '.join(f'{value:.4g}' for value in row.values())} |" for row in rows]
@@ -151,6 +152,7 @@ def render_table(rows: Sequence[dict[str, float]]) -> str:
 
 
 def main() -> int:
+    """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=15.0, help="of each measurement")
     parser.add_argument("--core-price", type=float, default=0.04, help="of a core for an hour")

@@ -15,6 +15,8 @@ from rehue_client.v1 import rehue_pb2, rehue_pb2_grpc
 
 
 class EchoServicer(rehue_pb2_grpc.ColorizerServicer):
+    """Answers each photograph with itself."""
+
     async def Colorize(
         self, request: rehue_pb2.ColorizeRequest, _context: object
     ) -> rehue_pb2.ColorizeResponse:
@@ -37,6 +39,7 @@ async def echo_http(
 
 
 async def serve(http_port: int, grpc_port: int) -> None:
+    """Serve both protocols until SIGTERM."""
     server = grpc.aio.server()
     rehue_pb2_grpc.add_ColorizerServicer_to_server(EchoServicer(), server)  # type: ignore[no-untyped-call]
     server.add_insecure_port(f"127.0.0.1:{grpc_port}")

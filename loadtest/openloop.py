@@ -168,6 +168,7 @@ async def find_highest_rate(
 
 
 def print_result(result: RateResult) -> None:
+    """Print a result in one line."""
     print(
         f"{result.offered:7.1f}/s offered, {result.answered:7.1f}/s answered, "
         f"p50 {result.p50:.0f} ms, p99 {result.p99:.0f} ms, failed {result.failed:.1%}, "
@@ -321,6 +322,7 @@ async def measure_overhead(seconds: float) -> dict[str, Any]:
 
 
 def main() -> int:
+    """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--url", default="grpc://127.0.0.1:9000")
     parser.add_argument("--model", default="rehue")

@@ -92,6 +92,7 @@ class ServerResult:
 
 @contextlib.asynccontextmanager
 async def run_rehue() -> AsyncIterator[Colorize]:
+    """Start `rehue serve` over HTTP and yield a function that colorizes a photograph."""
     with run_server() as server:
         async with open_http_client(server.http_url) as colorize:
             yield colorize
@@ -99,6 +100,7 @@ async def run_rehue() -> AsyncIterator[Colorize]:
 
 @contextlib.asynccontextmanager
 async def run_triton() -> AsyncIterator[Colorize]:
+    """Start Triton and processes of its client; yield a function that colorizes."""
     loop = asyncio.get_running_loop()
     with (
         EmbeddedTriton(ROOT / "model_repository", models=("rehue",)) as server,
@@ -109,6 +111,7 @@ async def run_triton() -> AsyncIterator[Colorize]:
 
 @contextlib.asynccontextmanager
 async def run_fastapi() -> AsyncIterator[Colorize]:
+    """Start the FastAPI server and yield a function that colorizes a photograph."""
     (port,) = map(str, claim_free_ports(1))
     command = [
         *(find_command("uvicorn"), "loadtest.peer_servers.fastapi_server:app", "--port", port),
@@ -122,6 +125,7 @@ async def run_fastapi() -> AsyncIterator[Colorize]:
 
 @contextlib.asynccontextmanager
 async def run_litserve() -> AsyncIterator[Colorize]:
+    """Start the LitServe server and yield a function that colorizes a photograph."""
     (port,) = map(str, claim_free_ports(1))
     command = [find_command("python"), "-m", "loadtest.peer_servers.litserve_server", port]
     url = f"http://127.0.0.1:{port}"
@@ -285,6 +289,7 @@ def compute_difference(first: bytes, second: bytes) -> float:
 
 
 def render_table(results: Sequence[ServerResult], rate: float) -> str:
+    """Return the results as a Markdown table."""
     headers = [
         "",
         "photographs/s",
@@ -306,10 +311,12 @@ def render_table(results: Sequence[ServerResult], rate: float) -> str:
 
 
 def format_overload(result: RateResult) -> str:
+    """Return answered per second, p50 and the failed share."""
     return f"{result.answered:.1f}, {result.p50 / 1000:.1f} s, {result.failed:.0%}"
 
 
 def main() -> int:
+    """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=15.0, help="of each measurement")
     parser.add_argument("--rate", type=float, default=5.0, help="per second, for p50 and p99")

@@ -44,6 +44,7 @@ PACKAGES = {
 
 
 def main() -> None:
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     fetching = commands.add_parser("fetch", help="download the wheels to copy")
@@ -131,6 +132,7 @@ def choose_backend() -> str:
 
 
 def sees_gpu(name: str) -> bool:
+    """Return whether a backend of Keras finds a GPU."""
     if name == "torch":
         import torch
 

@@ -23,11 +23,13 @@ app = FastAPI()
 
 @app.get("/health")
 def check_health() -> str:
+    """Answer when the server is ready."""
     return "ok"
 
 
 @app.post("/v1/colorize")
 def colorize(image: Annotated[bytes, Body(media_type="application/octet-stream")]) -> Response:
+    """Colorize the photograph of the body."""
     lightness, small = prepare_input(image)
     (ab,) = session.run(None, {"lightness": small[None]})
     return Response(compose_picture(lightness, ab[0]), media_type="image/jpeg")

@@ -21,6 +21,8 @@ Prepared = tuple[NDArray[np.float64], NDArray[np.uint8]]
 
 
 class Colorizer(litserve.LitAPI):  # type: ignore[misc]
+    """Colorizes the photographs of forms, in batches."""
+
     def setup(self, device: str) -> None:  # noqa: ARG002 (LitServe prescribes it)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1

@@ -10,6 +10,7 @@ from loadtest.peer_servers.scikit import compose_picture, prepare_input
 
 @functools.cache
 def connect(url: str) -> grpc.InferenceServerClient:
+    """Return the process's connection to a Triton."""
     return grpc.InferenceServerClient(url)
 
 

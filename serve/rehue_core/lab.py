@@ -186,9 +186,7 @@ def convert_to_rgb(
 def _interpolate_indices(
     size: int, new_size: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], Float32]:
-    """Bilinear enlargement of a line: both source indices of each new pixel, and the
-    weight of the second.
-    """
+    """Return both source indices of each new pixel of a line, and the second's weight."""
     position = np.clip((np.arange(new_size) + 0.5) * (size / new_size) - 0.5, 0, size - 1)
     first = position.astype(np.int32)
     return first, np.minimum(first + 1, size - 1), (position - first).astype(np.float32)

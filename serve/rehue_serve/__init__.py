@@ -1,0 +1,1 @@
+"""The inference server: HTTP and gRPC in front of Triton."""

@@ -48,7 +48,8 @@ class ApiKeys:
     """
 
     def __init__(self, path: Path | None) -> None:
-        """
+        """Read nothing yet.
+
         Args:
             path: the file; None where no key is required.
         """

@@ -24,7 +24,8 @@ class MemoryBudget:
     """
 
     def __init__(self, limit: int) -> None:
-        """
+        """Start with nothing reserved.
+
         Args:
             limit: bytes. A single reservation above it is granted when there is no other.
         """

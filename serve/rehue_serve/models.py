@@ -104,6 +104,7 @@ class ModelCatalog:
 
 
 def no_endpoint_available() -> Unavailable:
+    """Return the error for a request that no Triton can answer."""
     return Unavailable("No model server is available at the moment.", retry_after=1.0)
 
 

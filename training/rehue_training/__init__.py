@@ -1,0 +1,1 @@
+"""Training, evaluation and TensorRT plans of the network."""

@@ -67,13 +67,13 @@ class _Block:
 
 
 def update_exif(block: bytes, width: int, height: int) -> bytes:
-    """Make an EXIF block true of the colorized picture.
+    r"""Make an EXIF block true of the colorized picture.
 
     The orientation becomes 1, since it is applied; the color space sRGB; the size that of the
     picture. The thumbnail, which is the gray photograph's, is dropped.
 
     Args:
-        block: the TIFF structure, with or without ``Exif\\0\\0`` before it.
+        block: the TIFF structure, with or without ``Exif\0\0`` before it.
         width: of the upright picture.
         height: of the upright picture.
 

@@ -112,6 +112,7 @@ VARIANTS: dict[str, Variant] = {
 
 
 def main() -> int:
+    """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(description="Measure variants of inference with one network.")
     parser.add_argument("config", type=Path)
     parser.add_argument("--data", type=Path, nargs="+", required=True)

@@ -79,7 +79,6 @@ def add_network(graph: Graph, model: keras.Model, entry: Value) -> Value:
 def read_weights(model: keras.Model, path: Path, scope: str = "") -> None:
     """Read weights that `add_network` wrote in a scope into a Keras network.
 
-
     If the file has another head, the last layer keeps its weights.
 
     Raises:

@@ -149,6 +149,7 @@ def row(
 
 
 def repeat(work: Work, count: int) -> None:
+    """Do the work ``count`` times."""
     for _ in range(count):
         work()
 

@@ -169,6 +169,7 @@ class TorchRunner:
 
 
 def pixels(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Return random pixels, the same at each call."""
     return np.random.default_rng(SEED).integers(0, 256, shape, np.uint8)
 
 

@@ -65,8 +65,7 @@ class Identity:
 
     @property
     def key(self) -> str:
-        """A short name for this identity, for a folder of its own; GPUs that may share a
-        plan share it."""
+        """A short name for a folder; identities that may share a plan share it."""
         parts = {
             name: value
             for name, value in asdict(self).items()

@@ -122,8 +122,7 @@ def wanted(model: Path, tensorrt: TensorRT, options: Options) -> Identity:
 
 
 def profiles(model: Path) -> list[Profile]:
-    """The optimisation profiles that a model's GPU configuration names, for batches of 1 to the
-    largest.
+    """Return the optimisation profiles of a model's GPU configuration, for all its batches.
 
     A single one is tuned for the largest batch. Of several the first is tuned for one photograph,
     the last for the largest batch, and those between are spaced evenly by ratio. Each covers only

@@ -34,6 +34,7 @@ TABLE = """
 
 
 def main() -> int:
+    """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(description="Measures what INT8 and FP8 do to the colours.")
     parser.add_argument("--calibration", type=Path, nargs="+", required=True)
     parser.add_argument("--data", type=Path, nargs="+", required=True)

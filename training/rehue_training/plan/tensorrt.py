@@ -57,7 +57,8 @@ class TensorRT:
     """TensorRT on this machine's GPU."""
 
     def __init__(self, module: Any, version: str, cuda: Cuda) -> None:
-        """
+        """Keep the package and the GPU.
+
         Args:
             module: the package `tensorrt`.
             version: of the library libnvinfer, which builds.

@@ -78,6 +78,7 @@ def refuse_other_release(bindings: str, library: str) -> None:
 
 
 def main() -> int:
+    """Report whether the bindings and the library fit; return the exit code."""
     try:
         package, library = load_tensorrt()
     except (NoTensorRT, BuildFailed, OSError) as error:
