@@ -8,7 +8,7 @@ from rehue_serve.http_errors import HTTP_STATUS, PROBLEM_MEDIA_TYPE
 PHOTOGRAPH_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "description": "The photograph: JPEG, PNG, WebP or TIFF.",
+        "description": "The photograph: JPEG, PNG, WebP, TIFF, HEIC, AVIF, JPEG 2000 or GIF.",
         "content": {
             "image/*": {"schema": {"type": "string", "format": "binary"}},
             "multipart/form-data": {
