@@ -16,11 +16,11 @@ import hypothesis
 import psutil
 import pytest
 import schemathesis
+from bad_images import encode_image
 from paths import PHOTOS
 from PIL import Image
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
-from test_images import encoded
 
 from rehue_client.v1 import rehue_pb2
 from rehue_serve import images
@@ -52,7 +52,7 @@ def samples() -> list[bytes]:
         ("1", "TIFF", {"compression": "group4"}),
         ("F", "TIFF", {}),
     ]
-    return [encoded(_converted(picture, mode), kind, **more) for mode, kind, more in variants]
+    return [encode_image(_converted(picture, mode), kind, **more) for mode, kind, more in variants]
 
 
 def _converted(picture: Image.Image, mode: str) -> Image.Image:

@@ -11,6 +11,7 @@ import grpc
 import httpx
 import numpy as np
 import pytest
+from bad_images import BAD_IMAGES, encode_image
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (  # type: ignore[import-untyped]
@@ -20,7 +21,6 @@ from numpy.typing import NDArray
 from paths import PHOTOS
 from PIL import Image
 from skimage import color
-from test_images import BAD, encoded
 
 from rehue_client.v1 import rehue_pb2, rehue_pb2_grpc
 from rehue_serve.errors import RehueError, get_reason_name
@@ -63,7 +63,7 @@ def lightness(picture: Image.Image) -> NDArray[Any]:
 def test_picture_keeps_size_and_lightness(http: httpx.Client, name: str) -> None:
     """And has colours: of a gray photograph, at its full resolution."""
     gray = Image.open(PHOTOS / f"{name}.jpg").convert("L")
-    answer = http.post("/v1/colorize", content=encoded(gray, "PNG"))
+    answer = http.post("/v1/colorize", content=encode_image(gray, "PNG"))
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "image/png"
     picture = opened(answer.content)
@@ -105,7 +105,7 @@ def test_formats_out(http: httpx.Client, photo: bytes, format: str) -> None:
 def test_orientation_is_applied(http: httpx.Client) -> None:
     tags = Image.Exif()
     tags[0x0112] = 6
-    data = encoded(Image.open(PHOTOS / "sklearn_china.jpg"), "JPEG", exif=tags)
+    data = encode_image(Image.open(PHOTOS / "sklearn_china.jpg"), "JPEG", exif=tags)
     assert opened(http.post("/v1/colorize", content=data).content).size == (427, 640)
 
 
@@ -117,7 +117,9 @@ def test_multipart(http: httpx.Client, photo: bytes) -> None:
     assert "'image'" in empty.json()["detail"]
 
 
-@pytest.mark.parametrize(("data", "kind", "words"), [b[1:] for b in BAD], ids=[b[0] for b in BAD])
+@pytest.mark.parametrize(
+    ("data", "kind", "words"), [b[1:] for b in BAD_IMAGES], ids=[b[0] for b in BAD_IMAGES]
+)
 def test_bad_input_costs_nobody_else_anything(
     http: httpx.Client,
     stub: rehue_pb2_grpc.ColorizerStub,

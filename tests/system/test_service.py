@@ -12,11 +12,11 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from bad_images import encode_image
 from numpy.typing import NDArray
 from PIL import Image
 from serving import serve_http, start_service
 from skimage.color import lab2rgb, rgb2lab
-from test_images import encoded
 
 from rehue_serve import images
 from rehue_serve.embedded import EmbeddedTriton
@@ -177,7 +177,9 @@ async def test_colour_and_sepia_count_as_their_lightness(
     async with served(triton.url) as client:
         for name, (a, b) in tones.items():
             toned = np.dstack([truth[..., 0], np.full((*truth.shape[:2], 2), (a, b))])
-            data = encoded(Image.fromarray(np.rint(lab2rgb(toned) * 255).astype(np.uint8)), "PNG")
+            data = encode_image(
+                Image.fromarray(np.rint(lab2rgb(toned) * 255).astype(np.uint8)), "PNG"
+            )
             pictures[name] = (await client.post("/v1/colorize", content=data)).content
         answer = await client.post("/v1/colorize", content=photo, params={"format": "png"})
         pictures["colour"] = answer.content
