@@ -12,20 +12,24 @@ from paths import MODELS, PHOTOS
 from tritonclient import grpc
 
 from rehue_core.lab import UInt8
-from rehue_training.plan import parity
-from rehue_training.plan.plans import Options
+from rehue_training.plan import parity, plans
+from rehue_training.plan.options import PlanOptions
+from rehue_training.plan.parity import Parity
+from rehue_training.plan.plans import PlanOutcome
+from rehue_training.plan.served_model import load_served_model
+from rehue_training.plan.tensorrt import TensorRT
 
 CPU_BACKEND = {  # text of a GPU configuration, and its replacement
     'backend: "tensorrt"\nplatform: "tensorrt_plan"': 'backend: "onnxruntime"',
     'kind: KIND_GPU count: 2 profile: [ "0", "1" ]': "kind: KIND_CPU count: 2",
 }
 
-FAST_OPTIONS = Options(photographs=lambda: [load_face()])
+FAST_OPTIONS = PlanOptions(photographs=lambda: [load_face()])
 
 
 def load_face() -> UInt8:
     """Return a part of a photograph: CIEDE2000 of all of it would dominate these tests."""
-    (photograph,) = parity.photographs([PHOTOS / "mpl_grace_hopper.jpg"])
+    (photograph,) = parity.load_photographs([PHOTOS / "mpl_grace_hopper.jpg"])
     return np.ascontiguousarray(photograph[40:168, 120:248])
 
 
@@ -39,6 +43,18 @@ def copy_model(repository: Path, name: str = "rehue") -> Path:
     text = config.read_text().replace("max_batch_size: 32", "max_batch_size: 2")
     config.write_text(text.replace("\n    batch_size: 32", "\n    batch_size: 2"))
     return folder
+
+
+def ensure_plan(folder: Path, engine: TensorRT, options: PlanOptions) -> PlanOutcome:
+    return plans.ensure_plan(load_served_model(folder), engine, options)
+
+
+def check_plan(folder: Path, engine: TensorRT, options: PlanOptions) -> PlanOutcome:
+    return plans.check_plan(load_served_model(folder), engine, options)
+
+
+def compare_plan(folder: Path, engine: TensorRT, plan: bytes, options: PlanOptions) -> Parity:
+    return plans.compare_plan(load_served_model(folder), engine, plan, options)
 
 
 def scale_output(model: bytes, factor: float) -> bytes:

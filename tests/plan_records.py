@@ -2,7 +2,7 @@
 
 from hashlib import sha256
 
-from rehue_training.plan.identity import Identity, Record
+from rehue_training.plan.identity import Identity, PlanRecord
 
 IDENTITY = Identity(
     onnx="a" * 64,
@@ -17,7 +17,7 @@ IDENTITY = Identity(
 )
 
 
-def create_record(plan: bytes = b"plan", identity: Identity = IDENTITY) -> Record:
-    return Record(
+def create_record(plan: bytes = b"plan", identity: Identity = IDENTITY) -> PlanRecord:
+    return PlanRecord(
         sha256(plan).hexdigest(), identity, "2026-11-23T02:00:00+00:00", 61.0, {"ab_mean": 0.01}
     )

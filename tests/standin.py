@@ -40,7 +40,7 @@ class HostCuda:
         self.in_use = 0
 
     @contextmanager
-    def memory(self, size: int) -> Iterator[int]:
+    def allocate(self, size: int) -> Iterator[int]:
         room = ctypes.create_string_buffer(size)
         self.in_use += 1
         yield ctypes.addressof(room)
@@ -49,16 +49,16 @@ class HostCuda:
     def upload(self, address: int, array: NDArray[Any]) -> None:
         ctypes.memmove(address, array.ctypes.data, array.nbytes)
 
-    def copy(self, there: int, here: int, size: int) -> None:
-        ctypes.memmove(there, here, size)
+    def copy(self, target: int, source: int, size: int) -> None:
+        ctypes.memmove(target, source, size)
 
     @contextmanager
-    def graph(self, work: Callable[[], None]) -> Iterator[Callable[[], None]]:
+    def capture_graph(self, work: Callable[[], None]) -> Iterator[Callable[[], None]]:
         self.in_use += 1
         yield work
         self.in_use -= 1
 
-    def seconds(self, work: Callable[[], None]) -> float:
+    def measure_seconds(self, work: Callable[[], None]) -> float:
         began = time.perf_counter()
         work()
         return time.perf_counter() - began

@@ -10,13 +10,21 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from plan_models import FAST_OPTIONS, copy_model, scale_output
+from plan_models import (
+    FAST_OPTIONS,
+    check_plan,
+    compare_plan,
+    copy_model,
+    ensure_plan,
+    scale_output,
+)
 from standin import H100, HostCuda, tensorrt
 
 import rehue_training.plan.tensorrt
 from rehue_training.plan import identity, parity, plans, precision
-from rehue_training.plan.gpu_runners import product_onnx
+from rehue_training.plan.gpu_runners import make_product_onnx
 from rehue_training.plan.identity import PlanRefused
+from rehue_training.plan.served_model import find_served_models, load_served_model
 from rehue_training.plan.tensorrt import load_on_first_gpu
 from rehue_training.plan.tensorrt_package import (
     BuildFailed,
@@ -34,13 +42,13 @@ def model(tmp_path: Path) -> Path:
 
 def test_a_plan_is_built_once(model: Path) -> None:
     engine = tensorrt()
-    first, second = (plans.ensure(model, engine, FAST_OPTIONS) for _ in range(2))
+    first, second = (ensure_plan(model, engine, FAST_OPTIONS) for _ in range(2))
     assert (first.built, second.built, len(engine.module.builds)) == (True, False, 1)
-    assert "does not exist" in str(first.refused)
-    assert second.refused is None
+    assert "does not exist" in str(first.refusal)
+    assert second.refusal is None
     record = second.record
     assert record.identity.gpu == H100.name
-    assert record.identity.onnx == identity.digest(model / "1" / "model.onnx")
+    assert record.identity.onnx == identity.hash_file(model / "1" / "model.onnx")
     assert record.identity.profiles == (
         "lightness 1x1x256x256/1x1x256x256/1x1x256x256; "
         "lightness 2x1x256x256/2x1x256x256/2x1x256x256"
@@ -52,7 +60,7 @@ def test_a_plan_is_built_once(model: Path) -> None:
 
 @pytest.mark.parametrize("part", ["driver", "gpu", "tensorrt", "onnx", "precision", "max batch"])
 def test_what_changed_is_said_and_built_again(model: Path, part: str) -> None:
-    plans.ensure(model, tensorrt(), FAST_OPTIONS)
+    ensure_plan(model, tensorrt(), FAST_OPTIONS)
     engine, options = tensorrt(), FAST_OPTIONS
     if part == "driver":
         engine = tensorrt(replace(H100, driver="600.1"))
@@ -68,11 +76,11 @@ def test_what_changed_is_said_and_built_again(model: Path, part: str) -> None:
         config = model / "configs" / "gpu.pbtxt"
         config.write_text(config.read_text().replace("max_batch_size: 2", "max_batch_size: 3"))
     with pytest.raises(PlanRefused, match=f"(?i){part}|profiles"):
-        plans.check(model, engine, options)
-    outcome = plans.ensure(model, engine, options)
+        check_plan(model, engine, options)
+    outcome = ensure_plan(model, engine, options)
     assert outcome.built
-    assert "here it is" in str(outcome.refused)
-    assert plans.check(model, engine, options).record == outcome.record
+    assert "here it is" in str(outcome.refusal)
+    assert check_plan(model, engine, options).record == outcome.record
 
 
 def rescale(path: Path, factor: float) -> None:
@@ -83,19 +91,19 @@ def rescale(path: Path, factor: float) -> None:
 def test_other_code_for_the_precision_makes_another_plan(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plans.ensure(model, tensorrt(), FAST_OPTIONS)
-    monkeypatch.setattr(precision, "code", lambda: "changed")
+    ensure_plan(model, tensorrt(), FAST_OPTIONS)
+    monkeypatch.setattr(precision, "hash_converter_code", lambda: "changed")
     with pytest.raises(PlanRefused, match=r"precision was fp16 as of .*, here it is fp16 as of"):
-        plans.check(model, tensorrt(), FAST_OPTIONS)
+        check_plan(model, tensorrt(), FAST_OPTIONS)
 
 
 @pytest.mark.parametrize("factor", [1.5, np.nan])
 def test_a_plan_whose_colours_are_off_is_refused(model: Path, factor: float) -> None:
-    good = plans.ensure(model, tensorrt(), FAST_OPTIONS)
+    good = ensure_plan(model, tensorrt(), FAST_OPTIONS)
     other = tensorrt(replace(H100, driver="600.1"), change=lambda it: scale_output(it, factor))
     with pytest.raises(PlanRefused, match=r"rehue is refused: ab_mean is .* at most 0\.1 is all"):
-        plans.ensure(model, other, FAST_OPTIONS)
-    assert plans.check(model, tensorrt(), FAST_OPTIONS).record == good.record
+        ensure_plan(model, other, FAST_OPTIONS)
+    assert check_plan(model, tensorrt(), FAST_OPTIONS).record == good.record
 
 
 def test_a_plan_of_other_tensors_is_refused(model: Path) -> None:
@@ -108,7 +116,7 @@ def test_a_plan_of_other_tensors_is_refused(model: Path) -> None:
         return bytes(proto.SerializeToString())
 
     with pytest.raises(PlanRefused, match="ab is float32, its configuration says float16"):
-        plans.ensure(model, tensorrt(change=single), FAST_OPTIONS)
+        ensure_plan(model, tensorrt(change=single), FAST_OPTIONS)
 
 
 def test_profiles_are_as_many_as_the_configuration_names(model: Path) -> None:
@@ -121,7 +129,7 @@ def test_profiles_are_as_many_as_the_configuration_names(model: Path) -> None:
         ('"0", "1", "2"', [(1, 1, 3), (4, 6, 19), (20, 32, 32)]),
     ):
         config.write_text(text.replace('profile: [ "0", "1" ]', f"profile: [ {names} ]"))
-        profiles = plans.profiles(model)
+        profiles = load_served_model(model).profiles
         assert [profile.batches for profile in profiles] == expected
         tuned = [profile.batches[1] for profile in profiles]
         for batch in range(1, 33):  # as tensorrt_backend's GetMostOptimizedProfile chooses
@@ -129,22 +137,22 @@ def test_profiles_are_as_many_as_the_configuration_names(model: Path) -> None:
             least, _, greatest = profiles[distances.index(min(distances))].batches
             assert least <= batch <= greatest
     config.write_text(config.read_text().replace("max_batch_size: 32", "max_batch_size: 1"))
-    assert [profile.batches for profile in plans.profiles(model)] == [(1, 1, 1)] * 3
+    assert [profile.batches for profile in load_served_model(model).profiles] == [(1, 1, 1)] * 3
 
 
 def test_a_plan_of_other_profiles_is_refused(model: Path) -> None:
     engine, config = tensorrt(), model / "configs" / "gpu.pbtxt"
-    plans.ensure(model, engine, FAST_OPTIONS)
+    ensure_plan(model, engine, FAST_OPTIONS)
     config.write_text(config.read_text().replace('profile: [ "0", "1" ]', 'profile: [ "0" ]'))
     with pytest.raises(PlanRefused, match="it has 2 optimisation profiles instead of 1"):
-        plans.compare(model, engine, (model / "1" / "model.plan").read_bytes(), FAST_OPTIONS)
+        compare_plan(model, engine, (model / "1" / "model.plan").read_bytes(), FAST_OPTIONS)
 
 
 def test_a_build_that_fails_leaves_the_old_plan(model: Path) -> None:
-    good = plans.ensure(model, tensorrt(), FAST_OPTIONS)
+    good = ensure_plan(model, tensorrt(), FAST_OPTIONS)
     with pytest.raises(BuildFailed, match="could not build"):
-        plans.ensure(model, tensorrt(version="12", change=lambda it: None), FAST_OPTIONS)
-    assert plans.check(model, tensorrt(), FAST_OPTIONS).record == good.record
+        ensure_plan(model, tensorrt(version="12", change=lambda it: None), FAST_OPTIONS)
+    assert check_plan(model, tensorrt(), FAST_OPTIONS).record == good.record
 
 
 def test_an_onnx_file_that_tensorrt_does_not_take_is_said(model: Path) -> None:
@@ -153,20 +161,20 @@ def test_an_onnx_file_that_tensorrt_does_not_take_is_said(model: Path) -> None:
     proto.graph.node[-1].op_type = "Nonsense"
     path.write_bytes(proto.SerializeToString())
     with pytest.raises(BuildFailed, match="does not take the ONNX file"):
-        plans.ensure(model, tensorrt(), replace(FAST_OPTIONS, precision="fp32"))
+        ensure_plan(model, tensorrt(), replace(FAST_OPTIONS, precision="fp32"))
 
 
 def test_a_file_that_is_no_onnx_file_is_said(model: Path) -> None:
     path = model / "1" / "model.onnx"
     path.write_bytes(path.read_bytes()[:100_000])
     with pytest.raises(ValueError, match="the ONNX file is cut short or is none"):
-        plans.ensure(model, tensorrt(), FAST_OPTIONS)
+        ensure_plan(model, tensorrt(), FAST_OPTIONS)
 
 
 def test_a_configuration_that_is_none_is_said(model: Path) -> None:
     (model / "configs" / "gpu.pbtxt").write_text('name: "rehue" max_batch: 3')
     with pytest.raises(ValueError, match=r"gpu\.pbtxt is no model configuration: .*max_batch"):
-        plans.ensure(model, tensorrt(), FAST_OPTIONS)
+        ensure_plan(model, tensorrt(), FAST_OPTIONS)
 
 
 @pytest.mark.parametrize(
@@ -179,19 +187,21 @@ def test_a_configuration_that_is_none_is_said(model: Path) -> None:
 )
 def test_what_tensorrt_does_not_give_is_said(model: Path, null: str, told: str) -> None:
     """A driver too old for the library's CUDA, and a GPU that is full."""
-    good = plans.ensure(model, tensorrt(), FAST_OPTIONS)
+    good = ensure_plan(model, tensorrt(), FAST_OPTIONS)
     other = tensorrt(replace(H100, driver="580.82.07"), null=null)
     with pytest.raises(BuildFailed, match=told):
-        plans.ensure(model, other, replace(FAST_OPTIONS, compatibility="ampere-plus"))
-    assert plans.check(model, tensorrt(), FAST_OPTIONS).record == good.record
+        ensure_plan(model, other, replace(FAST_OPTIONS, compatibility="ampere-plus"))
+    assert check_plan(model, tensorrt(), FAST_OPTIONS).record == good.record
 
 
 def test_the_builder_is_told_everything(model: Path) -> None:
     engine = tensorrt()
-    plans.ensure(model, engine, replace(FAST_OPTIONS, compatibility="ampere-plus", level=1))
+    ensure_plan(model, engine, replace(FAST_OPTIONS, compatibility="ampere-plus", level=1))
     ((network, config),) = engine.module.builds
     assert network.flags == 1 << engine.module.NetworkDefinitionCreationFlag.STRONGLY_TYPED
-    assert network.onnx == precision.at((model / "1" / "model.onnx").read_bytes(), "fp16")
+    assert network.onnx == precision.convert_precision(
+        (model / "1" / "model.onnx").read_bytes(), "fp16"
+    )
     assert config.flags == {"TF32"}
     assert config.hardware_compatibility_level.name == "AMPERE_PLUS"
     assert (config.builder_optimization_level, config.tactic_sources) == (1, None)
@@ -204,19 +214,19 @@ def test_the_builder_is_told_everything(model: Path) -> None:
 
 def test_tensorrt_8_is_told_what_its_onnx_cannot_say(model: Path) -> None:
     engine = tensorrt(version="8.6.0")
-    plans.ensure(model, engine, FAST_OPTIONS)
+    ensure_plan(model, engine, FAST_OPTIONS)
     ((network, config),) = engine.module.builds
     assert network.flags == 1 << engine.module.NetworkDefinitionCreationFlag.EXPLICIT_BATCH
     assert config.flags == {"TF32", "FP16"}
     assert config.builder_optimization_level == 3
     assert config.tactic_sources == 0b11000
     with pytest.raises(BuildFailed, match=r"8\.6\.0 has no compatibility level same-compute"):
-        plans.ensure(model, engine, replace(FAST_OPTIONS, compatibility="same-compute-capability"))
+        ensure_plan(model, engine, replace(FAST_OPTIONS, compatibility="same-compute-capability"))
 
 
 def test_fp32_is_not_tf32(model: Path) -> None:
     engine = tensorrt()
-    plans.ensure(model, engine, replace(FAST_OPTIONS, precision="fp32"))
+    ensure_plan(model, engine, replace(FAST_OPTIONS, precision="fp32"))
     assert engine.module.builds[0][1].flags == set()
 
 
@@ -225,10 +235,10 @@ def test_what_was_timed_is_kept_for_other_weights(
     model: Path, tmp_path: Path, cache: str | None
 ) -> None:
     options = replace(FAST_OPTIONS, cache=tmp_path / cache if cache else None)
-    plans.ensure(model, tensorrt(), options)
+    ensure_plan(model, tensorrt(), options)
     rescale(model / "1" / "model.onnx", 0.9)
-    plans.ensure(model, tensorrt(), options)
-    plans.ensure(model, tensorrt(replace(H100, driver="600.1")), options)
+    ensure_plan(model, tensorrt(), options)
+    ensure_plan(model, tensorrt(replace(H100, driver="600.1")), options)
     kept = (options.cache or model / "1").glob("model.plan.timing-????????????????")
     assert sorted(path.read_bytes() for path in kept) == [b"timed;", b"timed;timed;"]
 
@@ -243,29 +253,29 @@ def test_an_onnx_file_replaced_while_another_builds_is_not_built(
         rescale(model / "1" / "model.onnx", 0.9)
         yield
 
-    monkeypatch.setattr(plans, "locked", locked)
+    monkeypatch.setattr(plans, "lock_file", locked)
     with pytest.raises(PlanRefused, match="the ONNX file of rehue was replaced meanwhile"):
-        plans.ensure(model, tensorrt(), FAST_OPTIONS)
+        ensure_plan(model, tensorrt(), FAST_OPTIONS)
     assert not (model / "1" / "model.plan").exists()
 
 
 def test_a_plan_beyond_todays_tolerance_is_built_again(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = plans.ensure(model, tensorrt(), FAST_OPTIONS).record.parity["ab_largest"]
+    found = ensure_plan(model, tensorrt(), FAST_OPTIONS).record.parity["ab_largest"]
     stricter = replace(parity.TOLERANCE, ab_largest=found / 2)
-    monkeypatch.setattr(plans, "TOLERANCE", stricter)
+    monkeypatch.setattr(parity, "TOLERANCE", stricter)
     with pytest.raises(PlanRefused, match="no longer near enough: ab_largest is"):
-        plans.check(model, tensorrt(), FAST_OPTIONS)
+        check_plan(model, tensorrt(), FAST_OPTIONS)
     with pytest.raises(PlanRefused, match=r"the plan built from .* is refused: ab_largest is"):
-        plans.ensure(model, tensorrt(), FAST_OPTIONS)
+        ensure_plan(model, tensorrt(), FAST_OPTIONS)
 
 
 @pytest.mark.parametrize("null", ["", "timing cache"])
 def test_a_timing_cache_of_another_gpu_is_left(null: str) -> None:
     """TensorRT does not attach it, or makes none of it."""
-    built = tensorrt(null=null).build(
-        product_onnx(8), [], precision="fp32", timing_cache=b"of another GPU"
+    built = tensorrt(null=null).build_plan(
+        make_product_onnx(8), [], precision="fp32", timing_cache=b"of another GPU"
     )
     assert built.timing_cache == b"timed;"
 
@@ -276,33 +286,33 @@ def test_nodes_with_unlike_gpus_share_a_cache(model: Path, tmp_path: Path) -> No
     nodes = [copy_model(tmp_path / name) for name in ("one", "two", "three")]
     a10 = replace(H100, name="NVIDIA A10", compute_capability="8.6")
     outcomes = [
-        plans.ensure(node, tensorrt(gpu), options)
+        ensure_plan(node, tensorrt(gpu), options)
         for node, gpu in zip(nodes, (H100, a10, H100), strict=True)
     ]
     assert [outcome.built for outcome in outcomes] == [True, True, False]
     assert outcomes[0].record == outcomes[2].record
     for node, gpu in zip(nodes, (H100, a10, H100), strict=True):
-        assert plans.check(node, tensorrt(gpu), options).record.identity.gpu == gpu.name
+        assert check_plan(node, tensorrt(gpu), options).record.identity.gpu == gpu.name
 
 
 def test_gpus_that_may_share_a_plan_share_the_caches(model: Path, tmp_path: Path) -> None:
     options = replace(FAST_OPTIONS, cache=tmp_path / "cache", compatibility="ampere-plus")
     a10 = tensorrt(replace(H100, name="NVIDIA A10", compute_capability="8.6"))
-    assert plans.ensure(model, tensorrt(), options).built
+    assert ensure_plan(model, tensorrt(), options).built
     other = copy_model(tmp_path / "other")
     with pytest.raises(ValueError, match="at least one array"):  # compared there too, on none
-        plans.ensure(other, a10, replace(options, photographs=list))
+        ensure_plan(other, a10, replace(options, photographs=list))
     assert not (other / "1" / "model.plan").exists()
-    assert not plans.ensure(other, a10, options).built
-    assert plans.check(other, a10, options).record.identity.gpu == H100.name
+    assert not ensure_plan(other, a10, options).built
+    assert check_plan(other, a10, options).record.identity.gpu == H100.name
 
 
 def test_models_are_those_with_a_gpu_configuration(model: Path) -> None:
     repository = model.parent
     (repository / "other" / "configs").mkdir(parents=True)
-    assert plans.models(repository) == [model]
+    assert [found.folder for found in find_served_models(repository)] == [model]
     with pytest.raises(ValueError, match="no other with configs"):
-        plans.models(repository, ["other"])
+        find_served_models(repository, ["other"])
 
 
 class Nvinfer:

@@ -12,10 +12,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from plan_models import FAST_OPTIONS, copy_model
+from plan_models import FAST_OPTIONS, check_plan, copy_model, ensure_plan
 from standin import H100, tensorrt
 
-from rehue_training.plan import plans
 from rehue_training.plan.identity import PlanRefused
 
 
@@ -30,7 +29,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from standin import H100, tensorrt
-from plan_models import FAST_OPTIONS
+from plan_models import FAST_OPTIONS, ensure_plan
 from rehue_training.plan import plans
 
 def until_told(onnx):
@@ -45,7 +44,7 @@ def tell(text, *rest):
 plans.log.info = tell
 engine = tensorrt(replace(H100, driver=sys.argv[2]), change=until_told)
 print("begins", flush=True)
-outcome = plans.ensure(Path(sys.argv[1]), engine, FAST_OPTIONS)
+outcome = ensure_plan(Path(sys.argv[1]), engine, FAST_OPTIONS)
 print("built" if outcome.built else "found", flush=True)
 """
 
@@ -97,7 +96,7 @@ def test_two_builders_for_unlike_gpus_leave_a_whole_plan(model: Path) -> None:
             told = process.communicate(timeout=120)[0].split()
             assert [word for word in told if word != "waits"] == ["begins", "builds", "built"]
     fits = [
-        refusal(partial(plans.check, model, tensorrt(replace(H100, driver=driver)), FAST_OPTIONS))
+        refusal(partial(check_plan, model, tensorrt(replace(H100, driver=driver)), FAST_OPTIONS))
         for driver in ("1.0", "2.0")
     ]
     assert sorted(map(bool, fits)) == [False, True]
@@ -113,13 +112,13 @@ def refusal(work: Callable[[], object]) -> str:
 
 
 def test_a_killed_builder_leaves_the_old_plan_and_no_lock(model: Path) -> None:
-    good = plans.ensure(model, tensorrt(), FAST_OPTIONS)
+    good = ensure_plan(model, tensorrt(), FAST_OPTIONS)
     with builder(model, "2.0") as process:
         until(process, "builds")
         process.send_signal(signal.SIGKILL)
-    assert plans.check(model, tensorrt(), FAST_OPTIONS).record == good.record
+    assert check_plan(model, tensorrt(), FAST_OPTIONS).record == good.record
     began = time.monotonic()
-    assert plans.ensure(model, tensorrt(replace(H100, driver="2.0")), FAST_OPTIONS).built
+    assert ensure_plan(model, tensorrt(replace(H100, driver="2.0")), FAST_OPTIONS).built
     assert time.monotonic() - began < 60
 
 
@@ -128,11 +127,10 @@ def test_a_full_disk_leaves_the_old_plan(model: Path) -> None:
     script = (
         "import sys, resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20));"
         "from pathlib import Path; from dataclasses import replace;"
-        "from standin import H100, tensorrt; from plan_models import FAST_OPTIONS;"
-        "from rehue_training.plan import plans;"
-        "plans.ensure(Path(sys.argv[1]), tensorrt(replace(H100, driver='2.0')), FAST_OPTIONS)"
+        "from standin import H100, tensorrt; from plan_models import FAST_OPTIONS, ensure_plan;"
+        "ensure_plan(Path(sys.argv[1]), tensorrt(replace(H100, driver='2.0')), FAST_OPTIONS)"
     )
-    good = plans.ensure(model, tensorrt(), FAST_OPTIONS)
+    good = ensure_plan(model, tensorrt(), FAST_OPTIONS)
     done = subprocess.run(
         [sys.executable, "-c", script, str(model)],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
@@ -140,5 +138,5 @@ def test_a_full_disk_leaves_the_old_plan(model: Path) -> None:
         text=True,
     )
     assert "File too large" in done.stderr
-    assert plans.check(model, tensorrt(), FAST_OPTIONS).record == good.record
+    assert check_plan(model, tensorrt(), FAST_OPTIONS).record == good.record
     assert not list((model / "1").glob("*.new"))

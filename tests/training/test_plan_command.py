@@ -19,6 +19,7 @@ from rehue_training.plan import command as plan_command
 from rehue_training.plan import gpu_check
 from rehue_training.plan.gpu_check import Effort
 from rehue_training.plan.gpu_runners import TensorRTRunner
+from rehue_training.plan.served_model import load_served_model
 from rehue_training.plan.tensorrt import TensorRT
 
 REHUE = Path(sys.executable).parent / "rehue"
@@ -71,7 +72,9 @@ def test_the_check_measures_every_batch_beside_the_ceiling(tmp_path: Path) -> No
     model = copy_model(tmp_path)
     engine = tensorrt()
     options = replace(FAST_OPTIONS, level=2)
-    *_, result = gpu_check.check([model], options, on=TensorRTRunner(engine), effort=QUICK)
+    *_, result = gpu_check.check_models(
+        [load_served_model(model)], options, runner=TensorRTRunner(engine), effort=QUICK
+    )
     assert json.loads(json.dumps(result)) == result
     best, found = result["ceiling"], result["models"]["rehue"]
     assert best["operations"] > 0
@@ -105,7 +108,7 @@ def checked(
     words = ["--seconds", "0", "--photos", str(photo)]
     places = ["--repository", str(repository), "--out", str(repository / "check.json")]
     arguments = parser.parse_args(["gpu-check", *words, *places])
-    code = plan_command.gpu_check(arguments, lambda: TensorRTRunner(engine))
+    code = plan_command.check_gpu(arguments, lambda: TensorRTRunner(engine))
     return code, json.loads((repository / "check.json").read_text())
 
 
@@ -157,6 +160,6 @@ def test_a_check_that_is_ended_leaves_what_it_measured(
 
 
 def test_batches_double_up_to_the_largest() -> None:
-    assert list(gpu_check.batches(32)) == [1, 2, 4, 8, 16, 32]
-    assert list(gpu_check.batches(12)) == [1, 2, 4, 8, 12]
-    assert list(gpu_check.batches(1)) == [1]
+    assert list(gpu_check.list_batches(32)) == [1, 2, 4, 8, 16, 32]
+    assert list(gpu_check.list_batches(12)) == [1, 2, 4, 8, 12]
+    assert list(gpu_check.list_batches(1)) == [1]

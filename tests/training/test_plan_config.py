@@ -10,11 +10,11 @@ import pytest
 import tritonclient.grpc as grpc
 from google.protobuf import text_format
 from paths import MODELS
-from plan_models import infer, replace_backend
+from plan_models import copy_model, infer, replace_backend
 from tritonclient.grpc import model_config_pb2
 
 from rehue_serve.embedded import EmbeddedTriton
-from rehue_training.plan import plans
+from rehue_training.plan.served_model import load_served_model, refuse_unsafe_config
 
 NAMES = ["rehue", "rehue-free", "seed"]
 ONNX_TYPES = {
@@ -116,7 +116,7 @@ def test_every_batch_has_a_cuda_graph_and_every_profile_a_shape(name: str) -> No
     assert [spec.batch_size for spec in specs] == list(range(1, config.max_batch_size + 1))
     assert not any(spec.HasField("graph_lower_bound") or spec.input for spec in specs)
     names = list(config.instance_group[0].profile)
-    profiles = plans.profiles(MODELS / name)
+    profiles = load_served_model(MODELS / name).profiles
     assert names == [str(number) for number in range(len(profiles))]
     assert [profile.batches for profile in profiles] == [(1, 1, 16), (17, 32, 32)]
     assert {(profile.name, profile.shape) for profile in profiles} == {
@@ -133,32 +133,28 @@ def test_warm_up_has_the_real_shapes_and_both_ends_of_the_batches(name: str) -> 
         assert warmup.inputs["lightness"].data_type == config.input[0].data_type
 
 
-def refuse_unsafe(config: model_config_pb2.ModelConfig) -> None:
-    """Refuses settings that make Triton slow or wrong, see docs/plans.md."""
-    cuda = config.optimization.cuda
-    assert not (cuda.graphs and cuda.output_copy_stream), "answers of earlier executions"
-    batching = config.dynamic_batching
-    assert {field.name for field, _ in batching.ListFields()} <= {"max_queue_delay_microseconds"}
-
-
 @pytest.mark.parametrize("kind", ["gpu", "cpu"])
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_makes_triton_slow_or_wrong(name: str, kind: str) -> None:
-    refuse_unsafe(read(name, kind))
+    refuse_unsafe_config(read(name, kind))
 
 
 @pytest.mark.parametrize(
-    "unsafe",
+    ("unsafe", "named"),
     [
-        "optimization { cuda { output_copy_stream: true } }",
-        "dynamic_batching { priority_levels: 2 }",
-        "dynamic_batching { default_queue_policy { max_queue_size: 256 } }",
-        "dynamic_batching { priority_queue_policy { key: 1 value { } } }",
-        "dynamic_batching { preserve_ordering: true }",
+        ("optimization { cuda { output_copy_stream: true } }", "graphs and output_copy_stream"),
+        ("dynamic_batching { priority_levels: 2 }", "priority_levels"),
+        ("dynamic_batching { default_queue_policy { max_queue_size: 256 } }", "queue_policy"),
+        ("dynamic_batching { priority_queue_policy { key: 1 value { } } }", "queue_policy"),
+        ("dynamic_batching { preserve_ordering: true }", "preserve_ordering"),
     ],
 )
-def test_what_makes_triton_slow_or_wrong_is_refused(unsafe: str) -> None:
-    config = read("rehue")
+def test_what_makes_triton_slow_or_wrong_is_refused(
+    unsafe: str, named: str, tmp_path: Path
+) -> None:
+    """By `rehue plan`, in any model's configuration."""
+    config, folder = read("rehue"), copy_model(tmp_path)
     text_format.Merge(unsafe, config)
-    with pytest.raises(AssertionError):
-        refuse_unsafe(config)
+    (folder / "configs" / "gpu.pbtxt").write_text(text_format.MessageToString(config))
+    with pytest.raises(ValueError, match=rf"gpu\.pbtxt: .*{named}"):
+        load_served_model(folder)

@@ -196,7 +196,7 @@ def test_the_gpu_is_named(driver: Driver) -> None:
 def test_what_is_uploaded_is_there_before_the_work_and_fetched_behind_it(driver: Driver) -> None:
     cuda, numbers = Cuda(), np.arange(70_000, dtype=np.uint8)
     found = np.zeros_like(numbers)
-    with cuda.memory(numbers.nbytes) as here, cuda.memory(numbers.nbytes) as there:
+    with cuda.allocate(numbers.nbytes) as here, cuda.allocate(numbers.nbytes) as there:
         cuda.upload(here, numbers)
         assert not driver.queue  # the array may go
         cuda.copy(there, here, numbers.nbytes)
@@ -209,13 +209,13 @@ def test_what_is_uploaded_is_there_before_the_work_and_fetched_behind_it(driver:
 
 def test_a_graph_holds_the_work_and_is_given_back(driver: Driver) -> None:
     cuda, numbers = Cuda(), np.arange(16, dtype=np.uint8)
-    with cuda.memory(16) as here, cuda.memory(16) as there:
+    with cuda.allocate(16) as here, cuda.allocate(16) as there:
         cuda.upload(here, numbers)
-        with cuda.graph(lambda: cuda.copy(there, here, 16)) as launch:
+        with cuda.capture_graph(lambda: cuda.copy(there, here, 16)) as launch:
             found = np.zeros_like(numbers)
             cuda.download(found, there)
             assert not found.any()  # recorded, not done
-            assert cuda.seconds(lambda: [launch(), launch()]) == 0.5
+            assert cuda.measure_seconds(lambda: [launch(), launch()]) == 0.5
             cuda.download(found, there)
         np.testing.assert_array_equal(found, numbers)
     assert not driver.objects
@@ -223,14 +223,14 @@ def test_a_graph_holds_the_work_and_is_given_back(driver: Driver) -> None:
 
 def test_work_that_fails_in_a_capture_says_so_itself(driver: Driver) -> None:
     cuda = Cuda()
-    with pytest.raises(ZeroDivisionError), cuda.graph(lambda: 1 / 0):
+    with pytest.raises(ZeroDivisionError), cuda.capture_graph(lambda: 1 / 0):
         pass
     assert driver.captured is None
 
 
 def test_a_call_that_fails_is_named(driver: Driver) -> None:
     cuda, driver.failing = Cuda(), "cuMemAlloc_v2"
-    with pytest.raises(CudaFailed, match=r"^cuMemAlloc_v2: out of memory$"), cuda.memory(1):
+    with pytest.raises(CudaFailed, match=r"^cuMemAlloc_v2: out of memory$"), cuda.allocate(1):
         pass
 
 

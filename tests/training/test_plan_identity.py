@@ -18,8 +18,8 @@ from rehue_training.plan.identity import PlanRefused
 
 
 def test_a_plan_that_was_put_is_found(tmp_path: Path) -> None:
-    identity.put(tmp_path, b"plan", create_record())
-    assert identity.check(tmp_path, IDENTITY) == create_record()
+    identity.store_plan(tmp_path, b"plan", create_record())
+    assert identity.find_record(tmp_path, IDENTITY) == create_record()
     assert (tmp_path / "model.plan").read_bytes() == b"plan"
     (kept,) = json.loads((tmp_path / "model.plan.json").read_text())["plans"]
     assert kept["identity"]["gpu"] == "NVIDIA H100 80GB HBM3"
@@ -46,17 +46,17 @@ def test_a_plan_that_was_put_is_found(tmp_path: Path) -> None:
 def test_each_part_that_differs_is_named(
     tmp_path: Path, part: str, value: str, sentence: str
 ) -> None:
-    identity.put(tmp_path, b"plan", create_record())
+    identity.store_plan(tmp_path, b"plan", create_record())
     with pytest.raises(PlanRefused) as caught:
-        identity.check(tmp_path, replace(IDENTITY, **{part: value}))
+        identity.find_record(tmp_path, replace(IDENTITY, **{part: value}))
     assert sentence in str(caught.value)
     assert str(caught.value).count("here it is") == 1
 
 
 def test_all_that_differs_is_named_at_once(tmp_path: Path) -> None:
-    identity.put(tmp_path, b"plan", create_record())
+    identity.store_plan(tmp_path, b"plan", create_record())
     with pytest.raises(PlanRefused, match=r"TensorRT version .*; the driver"):
-        identity.check(tmp_path, replace(IDENTITY, tensorrt="12", driver="600"))
+        identity.find_record(tmp_path, replace(IDENTITY, tensorrt="12", driver="600"))
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_all_that_differs_is_named_at_once(tmp_path: Path) -> None:
 def test_compatibility_bears_other_gpus(level: str, gpu: str, capability: str, fits: bool) -> None:
     built = replace(IDENTITY, compatibility=level)
     here = replace(built, gpu=gpu, compute_capability=capability)
-    assert (built.differences(here) == []) == fits
+    assert (built.describe_differences(here) == []) == fits
     assert built.key == here.key or not fits
     assert built.key != replace(here, driver="600").key
 
@@ -81,12 +81,12 @@ def test_compatibility_bears_other_gpus(level: str, gpu: str, capability: str, f
 def test_timings_are_shared_by_builds_of_one_gpu_and_tensorrt(part: str) -> None:
     timed = {"tensorrt", "gpu", "compute_capability", "driver", "compatibility", "level"}
     other = replace(IDENTITY, **{part: "another"})
-    assert (other.timings == IDENTITY.timings) == (part not in timed)
+    assert (other.timing_key == IDENTITY.timing_key) == (part not in timed)
 
 
 @pytest.mark.parametrize("broken", ["missing", "cut", "exchanged", "unreadable", "foreign"])
 def test_a_plan_without_its_identity_is_refused(tmp_path: Path, broken: str) -> None:
-    identity.put(tmp_path, b"plan" * 1000, create_record(b"plan" * 1000))
+    identity.store_plan(tmp_path, b"plan" * 1000, create_record(b"plan" * 1000))
     plan, records = tmp_path / "model.plan", tmp_path / "model.plan.json"
     {  # type: ignore[no-untyped-call]
         "missing": records.unlink,
@@ -96,35 +96,35 @@ def test_a_plan_without_its_identity_is_refused(tmp_path: Path, broken: str) -> 
         "foreign": lambda: records.write_text('{"plans": [{"identity": 3}]}'),
     }[broken]()
     with pytest.raises(PlanRefused, match="no identity"):
-        identity.check(tmp_path, IDENTITY)
+        identity.find_record(tmp_path, IDENTITY)
 
 
 def test_an_identity_with_a_level_that_is_not_known_fits_nothing(tmp_path: Path) -> None:
-    identity.put(
+    identity.store_plan(
         tmp_path, b"plan", create_record(identity=replace(IDENTITY, compatibility="of tomorrow"))
     )
     with pytest.raises(PlanRefused, match="level was of tomorrow, here it is none"):
-        identity.check(tmp_path, IDENTITY)
+        identity.find_record(tmp_path, IDENTITY)
 
 
 def test_no_plan_is_said(tmp_path: Path) -> None:
     with pytest.raises(PlanRefused, match="does not exist"):
-        identity.check(tmp_path, IDENTITY)
+        identity.find_record(tmp_path, IDENTITY)
 
 
 @pytest.mark.parametrize("old", [b"old", b"new" * (1 << 20)], ids=["another", "the same"])
 def test_a_full_disk_leaves_the_old_plan(tmp_path: Path, old: bytes) -> None:
     """Whether the new plan's bytes are others or happen to be the old one's."""
-    identity.put(tmp_path, old, create_record(old))
+    identity.store_plan(tmp_path, old, create_record(old))
     new = b"new" * (1 << 20)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limits[1]))
     try:
         with pytest.raises(OSError, match="File too large"):
-            identity.put(tmp_path, new, create_record(new, replace(IDENTITY, driver="600")))
+            identity.store_plan(tmp_path, new, create_record(new, replace(IDENTITY, driver="600")))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert identity.check(tmp_path, IDENTITY) == create_record(old)
+    assert identity.find_record(tmp_path, IDENTITY) == create_record(old)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.plan", "model.plan.json"]
 
 
@@ -139,12 +139,12 @@ print("ready", flush=True)
 while True:
     number += 1
     plan = str(number).encode() * 100_000
-    identity.put(Path(sys.argv[1]), plan, create_record(plan))
+    identity.store_plan(Path(sys.argv[1]), plan, create_record(plan))
 """
 
 
 def test_a_kill_at_any_moment_leaves_a_whole_plan(tmp_path: Path) -> None:
-    identity.put(tmp_path, b"old", create_record(b"old"))
+    identity.store_plan(tmp_path, b"old", create_record(b"old"))
     for kill in range(12):
         with subprocess.Popen(
             [sys.executable, "-c", PUTTING, str(tmp_path)],
@@ -156,5 +156,5 @@ def test_a_kill_at_any_moment_leaves_a_whole_plan(tmp_path: Path) -> None:
             time.sleep(0.01 + kill * 0.0037)
             process.send_signal(signal.SIGKILL)
         plan = (tmp_path / "model.plan").read_bytes()
-        assert identity.check(tmp_path, IDENTITY) == create_record(plan)
+        assert identity.find_record(tmp_path, IDENTITY) == create_record(plan)
     assert plan != b"old"

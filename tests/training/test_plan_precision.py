@@ -11,7 +11,7 @@ from onnx import TensorProto, shape_inference
 from paths import MODELS, PHOTOS
 
 from rehue_core import spec
-from rehue_training.plan import cost, parity, precision
+from rehue_training.plan import cost, onnx_graph, parity, precision
 from rehue_training.plan.parity import Parity
 
 NAMES = ["rehue", "seed"]
@@ -30,7 +30,8 @@ def network(content: bytes) -> parity.Network:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_convolution_is_fp16_and_the_ends_are_fp32(name: str) -> None:
     graph = shape_inference.infer_shapes(
-        onnx.load_model_from_string(precision.at(model(name), "fp16")), strict_mode=True
+        onnx.load_model_from_string(precision.convert_precision(model(name), "fp16")),
+        strict_mode=True,
     ).graph
     types = {
         value_info.name: value_info.type.tensor_type.elem_type
@@ -51,22 +52,22 @@ def test_every_convolution_is_fp16_and_the_ends_are_fp32(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_contract_and_the_colours_stay(name: str) -> None:
     made, kept = (onnx.load_model_from_string(item) for item in (
-        precision.at(model(name), "fp16"), model(name)
+        precision.convert_precision(model(name), "fp16"), model(name)
     ))  # fmt: skip
     assert (made.graph.input, made.graph.output) == (kept.graph.input, kept.graph.output)
     contract = spec.read_model_contract(MODELS / name / "configs" / "gpu.pbtxt")
-    found = parity.measure(
+    found = parity.measure_parity(
         network(made.SerializeToString()), network(model(name)),
-        parity.photographs(SOME), contract, batch=2,
+        parity.load_photographs(SOME), contract, batch=2,
     )  # fmt: skip
-    assert found.exceeds(parity.TOLERANCE) == []
+    assert found.list_excesses(parity.TOLERANCE) == []
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", ["fp32", "fp16"])
 def test_convolutions_have_weights_and_no_tensors(name: str, kind: precision.Precision) -> None:
     """To TensorRT's parser what a Cast gives is a tensor, and the convolution one of two inputs."""
-    graph = onnx.load_model_from_string(precision.at(model(name), kind)).graph
+    graph = onnx.load_model_from_string(precision.convert_precision(model(name), kind)).graph
     weights = {initializer.name for initializer in graph.initializer}
     for node in graph.node:
         if node.op_type == "Conv":
@@ -77,7 +78,8 @@ def test_convolutions_have_weights_and_no_tensors(name: str, kind: precision.Pre
 def test_fp32_is_the_files_own_arithmetic() -> None:
     counts = np.random.default_rng(0).integers(0, 256, (1, 1, 224, 224), np.uint8)
     found, expected = (
-        network(item)(counts) for item in (precision.at(model("seed"), "fp32"), model("seed"))
+        network(item)(counts)
+        for item in (precision.convert_precision(model("seed"), "fp32"), model("seed"))
     )
     np.testing.assert_array_equal(found, expected)
 
@@ -105,11 +107,13 @@ def test_what_a_softmax_makes_colours_of_stays_fp32() -> None:
     proto = onnx.helper.make_model(
         graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8
     )
-    made = onnx.load_model_from_string(precision.at(proto.SerializeToString(), "fp16")).graph
+    made = onnx.load_model_from_string(
+        precision.convert_precision(proto.SerializeToString(), "fp16")
+    ).graph
     types = {initializer.name: initializer.data_type for initializer in made.initializer}
     kinds = [types[node.input[1]] for node in made.node if node.op_type == "Conv"]
     assert kinds == [TensorProto.FLOAT16, TensorProto.FLOAT16, TensorProto.FLOAT]
-    assert [found_node.name for found_node in precision.convolutions(nodes)] == ["a", "b"]
+    assert [found_node.name for found_node in onnx_graph.find_convolutions(nodes)] == ["a", "b"]
 
 
 def test_a_graph_without_convolutions_is_said() -> None:
@@ -117,13 +121,13 @@ def test_a_graph_without_convolutions_is_said() -> None:
     for node in proto.graph.node:
         node.op_type = "Relu" if node.op_type == "Conv" else node.op_type
     with pytest.raises(ValueError, match="no convolution"):
-        precision.half(proto)
+        precision.convert_to_fp16(proto)
 
 
 def test_the_distance_is_the_worst_photographs() -> None:
     """One of three photographs, in calls of two, gets other colours; its distance is told."""
     contract = spec.read_model_contract(MODELS / "seed" / "configs" / "gpu.pbtxt")
-    three = parity.photographs([*SOME, PHOTOS / "sklearn_flower.jpg"])
+    three = parity.load_photographs([*SOME, PHOTOS / "sklearn_flower.jpg"])
     calls = []
 
     def off(counts: NDArray[Any]) -> NDArray[Any]:
@@ -136,17 +140,17 @@ def test_the_distance_is_the_worst_photographs() -> None:
     def gray(counts: NDArray[Any]) -> NDArray[Any]:
         return np.zeros((len(counts), 2, 224, 224), np.float16)
 
-    found = parity.measure(off, gray, three, contract, batch=2)
+    found = parity.measure_parity(off, gray, three, contract, batch=2)
     assert calls == [2, 2]
     assert (found.ab_mean, found.ab_largest) == (40, 40)
     assert found.ciede2000 > 10
     nothing = Parity(0, 0, 1e-9)  # the same picture's CIEDE2000 is not always quite 0
-    assert parity.measure(gray, gray, three, contract, batch=2).exceeds(nothing) == []
+    assert parity.measure_parity(gray, gray, three, contract, batch=2).list_excesses(nothing) == []
 
 
 def test_a_picture_that_is_none_is_said() -> None:
     with pytest.raises(ValueError, match="is not a picture that can be read"):
-        parity.photographs([PHOTOS / "SOURCES.tsv"])
+        parity.load_photographs([PHOTOS / "SOURCES.tsv"])
 
 
 def test_the_cost_of_seed_is_the_papers_layers() -> None:
@@ -156,17 +160,17 @@ def test_the_cost_of_seed_is_the_papers_layers() -> None:
         (256, 512, 28), (512, 512, 28), (512, 256, 28), (256, 128, 28),
         (128, 64, 56), (64, 32, 112), (32, 16, 112), (16, 2, 112),
     ]  # fmt: skip
-    found = cost.of(precision.at(model("seed"), "fp16"))
+    found = cost.estimate_cost(precision.convert_precision(model("seed"), "fp16"))
     assert found.operations == sum(2 * 9 * made * given * side**2 for given, made, side in layers)
     parameters = sum(9 * given * made + made for given, made, _ in layers)
     assert found.weights == pytest.approx(2 * parameters, abs=64)
     assert parameters == 6_219_410
-    whole = cost.of(model("seed"))
+    whole = cost.estimate_cost(model("seed"))
     assert whole.operations == found.operations
     assert whole.traffic > found.traffic
 
 
 def test_the_bound_is_the_slower_of_arithmetic_and_memory() -> None:
     single = cost.Cost(operations=100, traffic=10, weights=50)
-    assert single.shortest(4, operations_rate=1, bytes_rate=1) == 400
-    assert single.shortest(4, operations_rate=100, bytes_rate=1) == 90
+    assert single.compute_bound(4, operations_rate=1, bytes_rate=1) == 400
+    assert single.compute_bound(4, operations_rate=100, bytes_rate=1) == 90

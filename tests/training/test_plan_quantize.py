@@ -9,15 +9,16 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper, shape_inference
 from paths import MODELS, PHOTOS
-from plan_models import copy_model
+from plan_models import check_plan, copy_model, ensure_plan
 from standin import H100, tensorrt
 
 from rehue_core import spec
-from rehue_training.plan import cost, parity, plans, precision, quantize
+from rehue_training.plan import cost, parity, precision, quantize
 from rehue_training.plan.cuda import Gpu
 from rehue_training.plan.identity import PlanRefused
-from rehue_training.plan.plans import Options
+from rehue_training.plan.options import PlanOptions
 from rehue_training.plan.precision import Precision
+from rehue_training.plan.served_model import load_served_model
 from rehue_training.plan.tensorrt_package import BuildFailed
 
 NAMES = ["rehue", "seed"]
@@ -25,12 +26,12 @@ LARGEST = {"int8": 127, "fp8": 448}
 TYPES = {"int8": np.int8, "fp8": ml_dtypes.float8_e4m3fn}
 EVERY = sorted(PHOTOS.glob("*.jpg"))
 CALIBRATION, OTHERS = tuple(EVERY[:8]), EVERY[12:14]
-OPTIONS = Options(
-    precision="int8", calibration=CALIBRATION, photographs=lambda: parity.photographs(OTHERS)
+OPTIONS = PlanOptions(
+    precision="int8", calibration=CALIBRATION, photographs=lambda: parity.load_photographs(OTHERS)
 )
 # One photograph to compare on, and few to calibrate on: for tests of what is said.
 QUICK = replace(
-    OPTIONS, calibration=CALIBRATION[:5], photographs=lambda: parity.photographs(OTHERS[:1])
+    OPTIONS, calibration=CALIBRATION[:5], photographs=lambda: parity.load_photographs(OTHERS[:1])
 )
 
 
@@ -38,7 +39,11 @@ QUICK = replace(
 def quantized(request: pytest.FixtureRequest) -> tuple[str, str, bytes]:
     """A model's name, the precision, and the ONNX file that its plan would be built from."""
     name, kind = request.param
-    return name, kind, replace(OPTIONS, precision=kind).onnx(MODELS / name)
+    return (
+        name,
+        kind,
+        replace(OPTIONS, precision=kind).convert_onnx(load_served_model(MODELS / name)),
+    )
 
 
 def test_the_dense_convolutions_are_quantized_and_symmetric(
@@ -79,21 +84,24 @@ def test_the_dense_convolutions_are_quantized_and_symmetric(
 
 def test_the_colours_hold(quantized: tuple[str, str, bytes]) -> None:
     name, _, content = quantized
-    found = parity.measure(
-        parity.quantized_network(content),
-        parity.onnx_network(MODELS / name / "1" / "model.onnx"),
-        parity.photographs(OTHERS),
+    found = parity.measure_parity(
+        parity.load_quantized_network(content),
+        parity.load_onnx_network(MODELS / name / "1" / "model.onnx"),
+        parity.load_photographs(OTHERS),
         spec.read_model_contract(MODELS / name / "configs" / "gpu.pbtxt"),
         batch=2,
     )
-    assert found.exceeds(parity.QUANTIZED) == []
+    assert found.list_excesses(parity.QUANTIZED_TOLERANCE) == []
     assert found.ciede2000 > 0.01  # it is quantized indeed
 
 
 def test_int8_moves_fewer_bytes(quantized: tuple[str, str, bytes]) -> None:
     name, _, content = quantized
     whole = (MODELS / name / "1" / "model.onnx").read_bytes()
-    before, after = cost.of(precision.at(whole, "fp16")), cost.of(content)
+    before, after = (
+        cost.estimate_cost(precision.convert_precision(whole, "fp16")),
+        cost.estimate_cost(content),
+    )
     assert after.operations == before.operations
     assert after.traffic < before.traffic
     assert after.weights < before.weights
@@ -101,27 +109,27 @@ def test_int8_moves_fewer_bytes(quantized: tuple[str, str, bytes]) -> None:
 
 def test_a_plan_says_what_it_was_calibrated_on(tmp_path: Path) -> None:
     model, engine = copy_model(tmp_path / "repository"), tensorrt()
-    built = plans.ensure(model, engine, QUICK)
+    built = ensure_plan(model, engine, QUICK)
     assert " calibrated on 5 photographs (" in built.record.identity.precision
     assert engine.module.builds[0][1].flags == {"TF32"}  # the rest is in the graph
     with pytest.raises(PlanRefused, match=r"the precision was int8 .* 5 .*, here it is int8 .* 2"):
-        plans.check(model, engine, replace(QUICK, calibration=CALIBRATION[:2]))
+        check_plan(model, engine, replace(QUICK, calibration=CALIBRATION[:2]))
 
 
 def test_colours_that_quantization_loses_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The depthwise convolutions, which are left alone for this very reason."""
-    monkeypatch.setattr(quantize, "_dense", lambda node: True)
+    monkeypatch.setattr(quantize, "_is_dense", lambda node: True)
     model = copy_model(tmp_path / "repository")
     with pytest.raises(PlanRefused, match=r"ciede2000 is \d\.\d+, at most 0\.5 is allowed"):
-        plans.ensure(model, tensorrt(), QUICK)
+        ensure_plan(model, tensorrt(), QUICK)
     assert not (model / "1" / "model.plan").exists()
 
 
 def test_int8_needs_photographs(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="int8 needs photographs to calibrate on"):
-        plans.ensure(copy_model(tmp_path / "r"), tensorrt(), replace(OPTIONS, calibration=()))
+        ensure_plan(copy_model(tmp_path / "r"), tensorrt(), replace(OPTIONS, calibration=()))
 
 
 @pytest.mark.parametrize(
@@ -141,7 +149,7 @@ def test_what_cannot_run_is_refused_before_the_work(
     gpu: Gpu,
     told: str,
 ) -> None:
-    monkeypatch.delattr(precision, "at")  # which calibrates for minutes
+    monkeypatch.delattr(precision, "convert_precision")  # which calibrates for minutes
     model = copy_model(tmp_path / "repository")
     with pytest.raises(BuildFailed, match=told):
-        plans.ensure(model, tensorrt(gpu, version=version), replace(QUICK, precision=kind))
+        ensure_plan(model, tensorrt(gpu, version=version), replace(QUICK, precision=kind))

@@ -11,9 +11,9 @@ import onnx
 import pytest
 from standin import HostCuda
 
-from rehue_training.plan import plans
-from rehue_training.plan.plans import Options
+from rehue_training.plan.options import PlanOptions
 from rehue_training.plan.precision import Precision
+from rehue_training.plan.served_model import ONNX_FILE, load_served_model
 from rehue_training.plan.tensorrt import TensorRT
 from rehue_training.plan.tensorrt_package import BuildFailed
 
@@ -29,25 +29,29 @@ def builder() -> TensorRT:
     return TensorRT(rtx, "10", HostCuda())  # type: ignore[arg-type]
 
 
-def options(precision: Precision) -> Options:
-    return Options(precision, calibration=PHOTOS if precision in ("int8", "fp8") else ())
+def options(precision: Precision) -> PlanOptions:
+    return PlanOptions(precision, calibration=PHOTOS if precision in ("int8", "fp8") else ())
 
 
 @pytest.mark.parametrize("precision", ["fp16", "fp32", "int8", "fp8"])
 @pytest.mark.parametrize("name", ["rehue", "seed"])
 def test_every_graph_becomes_a_plan(builder: TensorRT, name: str, precision: Precision) -> None:
     model = ROOT / "model_repository" / name
-    built = builder.build(
-        options(precision).onnx(model), plans.profiles(model), precision=precision
+    built = builder.build_plan(
+        options(precision).convert_onnx(load_served_model(model)),
+        load_served_model(model).profiles,
+        precision=precision,
     )
     # Its weights at least; those of dense convolutions are a byte each where quantized.
-    weights = (model / "1" / plans.ONNX).stat().st_size
+    weights = (model / "1" / ONNX_FILE).stat().st_size
     assert len(built.plan) > weights * {"fp32": 2, "fp16": 1}.get(precision, 0.5)
 
 
 def test_graph_is_typed_as_it_is_served(builder: TensorRT) -> None:
-    network = rtx.Builder(builder._logger).create_network(builder._network_flags())
-    builder._parse(network, Options().onnx(ROOT / "model_repository" / "rehue"))
+    network = rtx.Builder(builder._logger).create_network(builder._get_network_flags())
+    builder._parse_onnx(
+        network, PlanOptions().convert_onnx(load_served_model(ROOT / "model_repository" / "rehue"))
+    )
     (entry, result) = network.get_input(0), network.get_output(0)
     assert (entry.dtype, result.dtype) == (rtx.DataType.UINT8, rtx.DataType.HALF)
     convolutions = [
@@ -60,7 +64,9 @@ def test_graph_is_typed_as_it_is_served(builder: TensorRT) -> None:
 
 def test_refusal_has_the_parsers_reason(builder: TensorRT) -> None:
     model = ROOT / "model_repository" / "seed"
-    graph = onnx.load_from_string(Options().onnx(model))
+    graph = onnx.load_from_string(PlanOptions().convert_onnx(load_served_model(model)))
     graph.graph.node[-1].op_type = "Rehue"
     with pytest.raises(BuildFailed, match=r"does not take the ONNX file: .*Rehue"):
-        builder.build(graph.SerializeToString(), plans.profiles(model), precision="fp16")
+        builder.build_plan(
+            graph.SerializeToString(), load_served_model(model).profiles, precision="fp16"
+        )

@@ -42,7 +42,7 @@ gpu = replace(H100, driver=os.environ["DRIVER"])
 change = lambda plan: None if os.environ.get("BROKEN") else plan
 if os.environ.get("SLOW"):
     change = lambda plan: time.sleep(600)
-sys.exit(plan_command.build(arguments, lambda: tensorrt(gpu, change=change)))
+sys.exit(plan_command.build_plans(arguments, lambda: tensorrt(gpu, change=change)))
 """
 TRITONSERVER = """#!/bin/sh
 echo "tritonserver $PYTHONPATH" >> "$STEPS"
@@ -122,7 +122,7 @@ def served(process: "subprocess.Popen[str]", http: int) -> None:
 
 
 def choose_ports() -> tuple[list[str], int, int]:
-    """Options for tritonserver, and its gRPC and HTTP ports."""
+    """PlanOptions for tritonserver, and its gRPC and HTTP ports."""
     grpc, http, metrics = claim_free_ports(3)
     options = [f"--grpc-port={grpc}", f"--http-port={http}", f"--metrics-port={metrics}"]
     return options, grpc, http

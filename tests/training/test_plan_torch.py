@@ -30,23 +30,24 @@ def test_pytorch_has_the_onnx_files_colours(name: str) -> None:
 def test_fp16_arithmetic_is_within_the_tolerance(name: str) -> None:
     """Every tensor between the convolutions rounded to FP16, as on a GPU."""
     path = MODELS / name / "1" / "model.onnx"
-    network = TorchNetwork(precision.at(path.read_bytes(), "fp16"), "cpu")
-    found = parity.measure(
+    network = TorchNetwork(precision.convert_precision(path.read_bytes(), "fp16"), "cpu")
+    found = parity.measure_parity(
         lambda counts: network.run({"lightness": counts})["ab"],
-        parity.onnx_network(path),
-        parity.photographs([PHOTOS / "mpl_grace_hopper.jpg", PHOTOS / "sklearn_china.jpg"]),
+        parity.load_onnx_network(path),
+        parity.load_photographs([PHOTOS / "mpl_grace_hopper.jpg", PHOTOS / "sklearn_china.jpg"]),
         spec.read_model_contract(MODELS / name / "configs" / "gpu.pbtxt"),
         batch=2,
     )
     assert found.ab_largest > 0
-    assert found.exceeds(parity.TOLERANCE) == []
+    assert found.list_excesses(parity.TOLERANCE) == []
 
 
 @pytest.mark.parametrize("name", ["rehue", "seed"])
 def test_nothing_is_read_back_from_the_device(name: str) -> None:
     """Which would end the capture of a CUDA graph; tensors without contents cannot be read."""
     network = TorchNetwork(
-        precision.at((MODELS / name / "1" / "model.onnx").read_bytes(), "fp16"), "meta"
+        precision.convert_precision((MODELS / name / "1" / "model.onnx").read_bytes(), "fp16"),
+        "meta",
     )
     config = spec.read_model_contract(MODELS / name / "configs" / "gpu.pbtxt")
     counts = torch.empty((2, 1, config.height, config.width), dtype=torch.uint8, device="meta")

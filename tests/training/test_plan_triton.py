@@ -26,7 +26,7 @@ from rehue_training.plan.triton_check import (
     vary_inputs,
 )
 
-PHOTOGRAPHS = parity.photographs()
+PHOTOGRAPHS = parity.load_photographs()
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
-"""`rehue plan` and `rehue gpu-check`: the words that need a GPU.
+"""The commands `rehue plan` and `rehue gpu-check`.
 
-Their exit codes are their own, so that a script knows what happened.
+Their exit codes are their own, so that a script can tell what happened.
 """
 
 import argparse
@@ -32,166 +32,167 @@ def add_commands(subparsers: Any) -> None:
     )  # fmt: skip
     _add_models(plan)
     plan.add_argument("--check", action="store_true", help="refuse rather than build")
-    plan.add_argument("--cache", type=Path, help="plans of several nodes, on a shared volume")
-    plan.set_defaults(run=build, extra="plan")
+    plan.add_argument("--cache", type=Path, help="the plans of several nodes, on a shared volume")
+    plan.set_defaults(run=build_plans, extra="plan")
     check = subparsers.add_parser(
         "gpu-check", help="build, compare and measure on this machine's GPU", epilog=EXITS,
         description="Builds the plans, compares them with their ONNX files and measures them "
-        "beside the GPU's own ceiling; with PyTorch in TensorRT's place where that is missing.",
+        "beside the GPU's own ceiling; with PyTorch in TensorRT's place if that is missing.",
     )  # fmt: skip
     _add_models(check)
-    check.add_argument("--seconds", type=float, default=3.0, help="of one measurement")
+    check.add_argument("--seconds", type=float, default=3.0, help="length of one measurement")
     check.add_argument("--out", type=Path, default=Path("results/gpu-check.json"))
     check.add_argument(
         "--triton", metavar="HOST:PORT",
-        help="build and measure nothing: compare what the Triton at this gRPC address answers with "
-        "the ONNX files, on any machine",
+        help="compare what the Triton at this gRPC address answers with the ONNX files, and build "
+        "and measure nothing; on any machine",
     )  # fmt: skip
-    check.set_defaults(run=gpu_check, cache=None, extra="plan")
+    check.set_defaults(run=check_gpu, cache=None, extra="plan")
 
 
 def _add_models(parser: Any) -> None:
-    parser.add_argument("models", nargs="*", metavar="MODEL", help="all of them, if none is named")
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="all of them if none is named")
     parser.add_argument("--repository", type=Path, default=Path("model_repository"))
     parser.add_argument("--precision", choices=["fp16", "fp32", "int8", "fp8"], default="fp16")
     parser.add_argument(
         "--compatibility", default=THIS_GPU, choices=COMPATIBILITY,
-        help="GPUs that the plan shall also run on (slower than a plan of their own)",
+        help="other GPUs that the plan must also run on (slower than a plan of their own)",
     )  # fmt: skip
     parser.add_argument(
         "--level", type=int, choices=range(6),
-        help="of the builder's optimisation: 0 builds quickest, 5 searches longest; TensorRT's "
-        "own, if none is given",
+        help="the builder's optimisation level: 0 builds fastest, 5 searches longest (TensorRT's "
+        "own)",
     )  # fmt: skip
     parser.add_argument(
         "--photos", type=Path, nargs="+", default=[], metavar="PHOTO",
-        help="photographs to compare on; scikit-image's, if none is given",
+        help="photographs to compare on (three of scikit-image's)",
     )  # fmt: skip
     parser.add_argument(
         "--calibration", type=Path, nargs="+", default=[], metavar="PHOTO",
-        help="for int8 and fp8: a hundred photographs or so, like those to be served, and none "
-        "of --photos",
+        help="for int8 and fp8: about a hundred photographs like those to be served, and none of "
+        "--photos",
     )  # fmt: skip
 
 
-def build(arguments: argparse.Namespace, here: "Callable[[], TensorRT] | None" = None) -> int:
-    """Runs `rehue plan`; `here` gives TensorRT (this machine's, if it is not given)."""
+def build_plans(arguments: argparse.Namespace, load: "Callable[[], TensorRT] | None" = None) -> int:
+    """Runs `rehue plan`; `load` returns TensorRT (by default, this machine's)."""
     from rehue_training.plan import plans, tensorrt
     from rehue_training.plan.cuda import CudaFailed, NoGpu
     from rehue_training.plan.identity import PlanRefused
+    from rehue_training.plan.served_model import find_served_models
     from rehue_training.plan.tensorrt_package import BuildFailed, NoTensorRT
 
-    _say_what_is_done()
+    _show_log()
     try:
-        found = plans.models(arguments.repository, arguments.models)
-        engine = (here or tensorrt.load_on_first_gpu)()
-        for model in found:
-            work = plans.check if arguments.check else plans.ensure
-            print(told(model.name, work(model, engine, _options(arguments))), flush=True)
+        models = find_served_models(arguments.repository, arguments.models)
+        engine = (load or tensorrt.load_on_first_gpu)()
+        for model in models:
+            work = plans.check_plan if arguments.check else plans.ensure_plan
+            outcome = work(model, engine, _read_options(arguments))
+            print(describe_outcome(model.name, outcome), flush=True)
     except (NoGpu, NoTensorRT) as error:
-        return _end(NO_GPU, f"{error}. Plans are built on the GPU node that serves them.")
+        return _fail(NO_GPU, f"{error}. Plans are built on the GPU node that serves them.")
     except PlanRefused as error:
-        return _end(REFUSED, str(error))
+        return _fail(REFUSED, str(error))
     except (BuildFailed, CudaFailed, ValueError, OSError) as error:
-        return _end(FAILED, f"no plan was built: {error}")
+        return _fail(FAILED, f"no plan was built: {error}")
     return 0
 
 
-def told(name: str, outcome: Any) -> str:
-    """What happened to one model's plan."""
+def describe_outcome(name: str, outcome: Any) -> str:
+    """Says what was done for a model's plan."""
     record = outcome.record
-    if outcome.refused is None:
+    if outcome.refusal is None:
         return f"{name}: the plan of {record.built} fits"
-    found = ", ".join(f"{key} {value:.4g}" for key, value in record.parity.items())
-    way = f"built in {record.seconds:.0f} s" if outcome.built else "taken from the cache"
-    return f"{name}: {outcome.refused}\n{name}: {way}; distance to the ONNX file: {found}"
+    distances = ", ".join(f"{key} {value:.4g}" for key, value in record.parity.items())
+    done = f"built in {record.seconds:.0f} s" if outcome.built else "taken from the cache"
+    return f"{name}: {outcome.refusal}\n{name}: {done}; distance to the ONNX file: {distances}"
 
 
-def gpu_check(arguments: argparse.Namespace, on: "Callable[[], Runner] | None" = None) -> int:
-    """Runs `rehue gpu-check`; `on` gives what to measure on (this machine's, if it is not given).
+def check_gpu(arguments: argparse.Namespace, select: "Callable[[], Runner] | None" = None) -> int:
+    """Runs `rehue gpu-check`; `select` returns what to measure on (by default, this machine's GPU).
 
     The result's file and the tables grow with each model.
     """
-    from rehue_training.plan import gpu_check, plans
+    if arguments.triton:
+        return check_triton(arguments)
+    from rehue_training.plan import gpu_check, gpu_report
     from rehue_training.plan.cuda import CudaFailed, NoGpu
+    from rehue_training.plan.served_model import find_served_models
     from rehue_training.plan.tensorrt_package import BuildFailed, NoTensorRT
 
-    if arguments.triton:
-        return compare_triton(arguments)
-    effort = gpu_check.Effort(seconds=arguments.seconds)
+    options, effort = _read_options(arguments), gpu_check.Effort(seconds=arguments.seconds)
     code = 0
-    _say_what_is_done()
+    _show_log()
     try:
-        found = plans.models(arguments.repository, arguments.models)
-        runner = (on or gpu_check.runner)()
-        results = gpu_check.check(found, _options(arguments), on=runner, effort=effort)
-        print(gpu_check.head(_kept(next(results), arguments.out)), flush=True)
-        for model, result in zip(found, results, strict=True):
-            one = _kept(result, arguments.out)["models"][model.name]
-            print(gpu_check.table(model.name, one), flush=True)
-            code = REFUSED if "refused" in one else FAILED if "failed" in one else code
+        models = find_served_models(arguments.repository, arguments.models)
+        runner = (select or gpu_check.select_runner)()
+        results = gpu_check.check_models(models, options, runner=runner, effort=effort)
+        print(gpu_report.format_head(_write_result(next(results), arguments.out)), flush=True)
+        for model, result in zip(models, results, strict=True):
+            measured = _write_result(result, arguments.out)["models"][model.name]
+            print(gpu_report.format_model(model.name, measured), flush=True)
+            code = REFUSED if "refused" in measured else FAILED if "failed" in measured else code
     except (NoGpu, NoTensorRT) as error:
-        return _end(NO_GPU, f"{error}. {gpu_check.NEEDS}")
+        return _fail(NO_GPU, f"{error}. {gpu_check.NEEDS}")
     except (BuildFailed, CudaFailed, ValueError, OSError) as error:
-        return _end(FAILED, f"the check did not end: {error}")
+        return _fail(FAILED, f"the check failed: {error}")
     return code
 
 
-def compare_triton(arguments: argparse.Namespace) -> int:
+def check_triton(arguments: argparse.Namespace) -> int:
     """Runs `rehue gpu-check --triton`; prints a line for each model and writes the result."""
-    from rehue_training.plan import triton_check
     from rehue_training.plan.served_model import find_served_models
+    from rehue_training.plan.triton_check import TritonUnreachable, WrongAnswers, compare_triton
 
-    options = _options(arguments)
+    options, url = _read_options(arguments), arguments.triton
     date = datetime.now(UTC).isoformat(timespec="seconds")
-    result: dict[str, Any] = {"date": date, "triton": arguments.triton, "models": {}}
+    result: dict[str, Any] = {"date": date, "triton": url, "models": {}}
     code = 0
     try:
         photographs = options.photographs()
         for model in find_served_models(arguments.repository, arguments.models):
             try:
-                found = triton_check.compare_triton(
-                    arguments.triton, model, photographs, options.tolerance
-                )
-            except triton_check.WrongAnswers as error:
-                code, entry = REFUSED, {"refused": str(error)}
-                print(error, file=sys.stderr, flush=True)
+                parity = compare_triton(url, model, photographs, options.tolerance)
+            except WrongAnswers as error:
+                code = _fail(REFUSED, str(error))
+                result["models"][model.name] = {"refused": str(error)}
             else:
-                entry = asdict(found)
-                print(f"{model.name} through Triton: {found}", flush=True)
-            result["models"][model.name] = entry
-            _kept(result, arguments.out)
-    except (triton_check.TritonUnreachable, ValueError, OSError) as error:
-        return _end(FAILED, f"the comparison did not end: {error}")
+                print(f"{model.name} through Triton: {parity}", flush=True)
+                result["models"][model.name] = asdict(parity)
+            _write_result(result, arguments.out)
+    except (TritonUnreachable, ValueError, OSError) as error:
+        return _fail(FAILED, f"the comparison failed: {error}")
     return code
 
 
-def _kept(result: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The result, after it was written."""
+def _write_result(result: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Writes the result and returns it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1))
     return result
 
 
-def _say_what_is_done() -> None:
-    """The training package's log on stderr: steps that take minutes say so beforehand."""
+def _show_log() -> None:
+    """Shows this package's log on stderr: steps that take minutes are announced there."""
     logging.basicConfig(format="%(message)s")
     logging.getLogger("rehue_training").setLevel(logging.INFO)
 
 
-def _options(arguments: argparse.Namespace) -> Any:
-    from rehue_training.plan import parity, plans
+def _read_options(arguments: argparse.Namespace) -> Any:
+    from rehue_training.plan import parity
+    from rehue_training.plan.options import PlanOptions
 
-    return plans.Options(
+    return PlanOptions(
         precision=arguments.precision,
         compatibility=arguments.compatibility,
         level=arguments.level,
         cache=arguments.cache,
-        photographs=lambda: parity.photographs(arguments.photos),
+        photographs=lambda: parity.load_photographs(arguments.photos),
         calibration=tuple(arguments.calibration),
     )
 
 
-def _end(code: int, sentence: str) -> int:
-    print(f"rehue: {sentence}", file=sys.stderr)
+def _fail(code: int, sentence: str) -> int:
+    print(f"rehue: {sentence}", file=sys.stderr, flush=True)
     return code

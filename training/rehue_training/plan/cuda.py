@@ -1,8 +1,12 @@
-"""The GPU of this machine through its driver: its name, memory, streams and clocks.
+"""Drives this machine's GPU through its driver: memory, a stream, CUDA graphs, times.
 
-The driver's own libraries (libcuda, libnvidia-ml) come with every NVIDIA driver and
-keep their ABI, so neither PyTorch nor a CUDA toolkit is needed on the node that
-builds plans.
+The driver's own libraries (libcuda, libnvidia-ml) come with every NVIDIA driver and keep their ABI,
+so neither PyTorch nor a CUDA toolkit is needed on the node that builds plans.
+
+Why not NVIDIA's cuda-bindings and nvidia-ml-py: a release of cuda-bindings is for one major version
+of CUDA (13.4 asks for cuEventElapsedTime_v2, which CUDA 12's drivers lack), and these calls run
+under both. Importing it takes 53 ms (270 ms the first time) and 44 MB of disk; ctypes takes 2 ms.
+The tests compare every call here with cuda-bindings' declarations.
 """
 
 import ctypes
@@ -15,14 +19,14 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-# CUdevice_attribute: compute capability, and what CUDA needs to know of the machine.
+# CUdevice_attribute: CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR.
 MAJOR, MINOR = 75, 76
 NAME_BYTES = 256
 Pointer = ctypes.c_uint64  # CUdeviceptr
 
 
 class NoGpu(RuntimeError):
-    """There is no NVIDIA GPU here that a plan could be for; the message says why."""
+    """There is no NVIDIA GPU here that a plan could be built for; the message says why."""
 
 
 class CudaFailed(RuntimeError):
@@ -39,14 +43,14 @@ class Gpu:
 
 
 class Cuda:
-    """The first GPU that is visible, with one stream. Belongs to one thread."""
+    """The first visible GPU, with one stream. Belongs to the thread that creates it."""
 
     def __init__(self) -> None:
-        """Takes the GPU's primary context, as TensorRT does.
+        """Retains the GPU's primary context, as TensorRT does.
 
         Raises:
-            NoGpu: no driver, no GPU, or GPUs of several kinds: Triton would load the first
-                one's plan on all of them.
+            NoGpu: no driver, no GPU, or GPUs of several kinds: Triton would load the first GPU's
+                plan on all of them.
         """
         try:
             self._library = ctypes.CDLL("libcuda.so.1")
@@ -54,10 +58,10 @@ class Cuda:
             raise NoGpu("there is no NVIDIA driver here (libcuda.so.1 is missing)") from None
         try:
             self._call("cuInit", ctypes.c_uint(0))
-            devices = self._devices()
+            devices = self._list_devices()
         except CudaFailed as error:
             raise NoGpu(f"the NVIDIA driver shows no GPU ({error})") from None
-        names = sorted({self._name(device) for device in devices})
+        names = sorted({self._get_name(device) for device in devices})
         if len(names) != 1:
             raise NoGpu(
                 f"one kind of GPU is needed, there are {' and '.join(names) or 'none'} "
@@ -77,12 +81,18 @@ class Cuda:
 
     @property
     def gpu(self) -> Gpu:
-        capability = f"{self._attribute(MAJOR)}.{self._attribute(MINOR)}"
-        return Gpu(self._name(self._device), capability, driver_version())
+        capability = f"{self._get_attribute(MAJOR)}.{self._get_attribute(MINOR)}"
+        return Gpu(self._get_name(self._device), capability, read_driver_version())
 
     @contextmanager
-    def memory(self, size: int) -> Iterator[int]:
-        """The address of so many bytes on the GPU.
+    def allocate(self, size: int) -> Iterator[int]:
+        """Allocates memory on the GPU.
+
+        Args:
+            size: in bytes.
+
+        Yields:
+            Its address.
 
         Raises:
             CudaFailed: the GPU is full.
@@ -95,34 +105,39 @@ class Cuda:
             self._call("cuMemFree_v2", address)
 
     def upload(self, address: int, array: Array) -> None:
-        """Copies a C-contiguous array to the GPU, before what the stream does next.
+        """Copies a C-contiguous array to the GPU, before what is queued on the stream next.
 
-        Not by cuMemcpyHtoD, which may return before the last bytes are there: it goes
-        through the default stream, and this one does not wait for that.
+        Not with cuMemcpyHtoD, which may return before the last bytes are there: it uses the default
+        stream, and this stream does not wait for that.
         """
-        self._call("cuMemcpyHtoDAsync_v2", Pointer(address), *_host(array), self._stream)
+        self._call("cuMemcpyHtoDAsync_v2", Pointer(address), *_describe_array(array), self._stream)
         self._call("cuStreamSynchronize", self._stream)
 
     def download(self, array: Array, address: int) -> None:
-        """Fills a C-contiguous array from the GPU, after what the stream still does."""
+        """Fills a C-contiguous array from the GPU, after what is queued on the stream."""
+        host, size = _describe_array(array)
         self._call("cuStreamSynchronize", self._stream)
-        self._call("cuMemcpyDtoH_v2", *_host(array)[:1], Pointer(address), *_host(array)[1:])
+        self._call("cuMemcpyDtoH_v2", host, Pointer(address), size)
 
-    def copy(self, there: int, here: int, size: int) -> None:
-        """Queues a copy within the GPU's memory."""
+    def copy(self, target: int, source: int, size: int) -> None:
+        """Queues a copy of `size` bytes within the GPU's memory."""
         length = ctypes.c_size_t(size)
-        self._call("cuMemcpyDtoDAsync_v2", Pointer(there), Pointer(here), length, self._stream)
+        self._call("cuMemcpyDtoDAsync_v2", Pointer(target), Pointer(source), length, self._stream)
 
     @contextmanager
-    def graph(self, work: Callable[[], object]) -> Iterator[Callable[[], None]]:
-        """A CUDA graph of what `work` queues on the stream: calling it queues all of it."""
+    def capture_graph(self, work: Callable[[], object]) -> Iterator[Callable[[], None]]:
+        """Captures what `work` queues on the stream as a CUDA graph.
+
+        Yields:
+            A function that queues all of it.
+        """
         graph, ready = ctypes.c_void_p(), ctypes.c_void_p()
         # 2: CU_STREAM_CAPTURE_MODE_RELAXED.
         self._call("cuStreamBeginCapture_v2", self._stream, ctypes.c_int(2))
         try:
             work()
         except BaseException:
-            # The stream is free again; that the capture failed too says nothing new.
+            # End the capture; that it failed too says nothing new.
             self._library.cuStreamEndCapture(self._stream, ctypes.byref(graph))
             raise
         self._call("cuStreamEndCapture", self._stream, ctypes.byref(graph))
@@ -135,25 +150,25 @@ class Cuda:
             self._call("cuGraphExecDestroy", ready)
             self._call("cuGraphDestroy", graph)
 
-    def seconds(self, work: Callable[[], object]) -> float:
-        """The GPU's own time for what `work` queues on the stream."""
-        begin, end = self._event(), self._event()
+    def measure_seconds(self, work: Callable[[], object]) -> float:
+        """Returns the GPU's own time for what `work` queues on the stream."""
+        begin, end = self._create_event(), self._create_event()
         self._call("cuEventRecord", begin, self._stream)
         work()
         self._call("cuEventRecord", end, self._stream)
         self._call("cuEventSynchronize", end)
-        taken = ctypes.c_float()
-        self._call("cuEventElapsedTime", ctypes.byref(taken), begin, end)
+        elapsed = ctypes.c_float()  # milliseconds
+        self._call("cuEventElapsedTime", ctypes.byref(elapsed), begin, end)
         for event in (begin, end):
             self._call("cuEventDestroy_v2", event)
-        return taken.value / 1000
+        return elapsed.value / 1000
 
-    def _event(self) -> ctypes.c_void_p:
+    def _create_event(self) -> ctypes.c_void_p:
         event = ctypes.c_void_p()
         self._call("cuEventCreate", ctypes.byref(event), ctypes.c_uint(0))
         return event
 
-    def _devices(self) -> list[ctypes.c_int]:
+    def _list_devices(self) -> list[ctypes.c_int]:
         count = ctypes.c_int()
         self._call("cuDeviceGetCount", ctypes.byref(count))
         devices = [ctypes.c_int() for _ in range(count.value)]
@@ -161,12 +176,12 @@ class Cuda:
             self._call("cuDeviceGet", ctypes.byref(device), ctypes.c_int(ordinal))
         return devices
 
-    def _name(self, device: ctypes.c_int) -> str:
+    def _get_name(self, device: ctypes.c_int) -> str:
         name = ctypes.create_string_buffer(NAME_BYTES)
         self._call("cuDeviceGetName", name, ctypes.c_int(NAME_BYTES), device)
         return name.value.decode()
 
-    def _attribute(self, number: int) -> int:
+    def _get_attribute(self, number: int) -> int:
         value = ctypes.c_int()
         self._call("cuDeviceGetAttribute", ctypes.byref(value), ctypes.c_int(number), self._device)
         return value.value
@@ -174,17 +189,17 @@ class Cuda:
     def _call(self, name: str, *arguments: Any) -> None:
         code = getattr(self._library, name)(*arguments)
         if code != 0:
-            told = ctypes.c_char_p()
-            self._library.cuGetErrorString(ctypes.c_int(code), ctypes.byref(told))
-            raise CudaFailed(f"{name}: {(told.value or b'').decode() or f'error {code}'}")
+            reason = ctypes.c_char_p()
+            self._library.cuGetErrorString(ctypes.c_int(code), ctypes.byref(reason))
+            raise CudaFailed(f"{name}: {(reason.value or b'').decode() or f'error {code}'}")
 
 
-def _host(array: Array) -> tuple[ctypes.c_void_p, ctypes.c_size_t]:
+def _describe_array(array: Array) -> tuple[ctypes.c_void_p, ctypes.c_size_t]:
     return ctypes.c_void_p(array.ctypes.data), ctypes.c_size_t(array.nbytes)
 
 
-def driver_version() -> str:
-    """The driver's version, as nvidia-smi shows it.
+def read_driver_version() -> str:
+    """Reads the driver's version, as nvidia-smi shows it.
 
     Raises:
         NoGpu: the driver's management library is missing or does not answer.

@@ -1,12 +1,12 @@
-"""What INT8 and FP8 do to the colours, measured without a GPU: Q/DQ nodes in ONNX Runtime.
+"""Measures what INT8 and FP8 do to the colours without a GPU: Q/DQ nodes in ONNX Runtime.
 
 Prints the table of docs/plans.md.
 
     python -m rehue_training.plan.quantize_check --calibration PHOTOGRAPHS/train-0.tar \
         --data PHOTOGRAPHS/test.tar
 
-Distances to the ONNX file are those that decide on a plan (`parity`); CIEDE2000 to the truth
-says whether the photographs are any worse for it. Nothing here is tuned on the result.
+Distances to the ONNX file are those that decide on a plan (`parity`); CIEDE2000 to the original
+photograph says whether the result is any worse for it. Nothing here is tuned on the result.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from rehue_training.evaluation.colorizer import Colorizer
 from rehue_training.evaluation.evaluate import load_photographs
 from rehue_training.plan import parity, precision
 from rehue_training.plan.parity import Network
-from rehue_training.plan.plans import ONNX
+from rehue_training.plan.served_model import load_served_model
 
 TABLE = """
 | | ab, mean | ab, largest | CIEDE2000 to the ONNX file | to the truth; FP32's (95 % interval) |
@@ -43,42 +43,55 @@ def main() -> int:
     parser.add_argument("--repository", type=Path, default=Path("model_repository"))
     parser.add_argument("models", nargs="*", default=["rehue", "seed"])
     arguments = parser.parse_args()
-    scaled = _some(arguments.calibration, arguments.calibrate_on)
-    measured = _some(arguments.data, arguments.count)
-    print(f"calibrated on {len(scaled)} photographs, measured on {len(measured)} others", TABLE)
+    calibration = _load_some(arguments.calibration, arguments.calibrate_on)
+    photographs = _load_some(arguments.data, arguments.count)
+    print(f"calibrated on {len(calibration)} photographs, measured on {len(photographs)} others")
+    print(TABLE)
     for name in arguments.models:
         model = Colorizer(arguments.repository, name)
-        content = (arguments.repository / name / "1" / ONNX).read_bytes()
+        content = load_served_model(arguments.repository / name).onnx_path.read_bytes()
+        counts = parity.prepare_inputs(calibration, model.spec)
         for kind in precision.QUANTIZED:
-            made = precision.at(content, kind, parity.prepared(scaled, model.spec))
-            print(_row(kind, model, parity.quantized_network(made), measured), flush=True)
+            converted = precision.convert_precision(content, kind, counts)
+            network = parity.load_quantized_network(converted)
+            print(_format_row(kind, model, network, photographs), flush=True)
     return 0
 
 
-def _some(paths: list[Path], count: int) -> list[UInt8]:
-    return [parity.shrunk(one) for _, one in islice(load_photographs(paths), count)]
+def _load_some(paths: list[Path], count: int) -> list[UInt8]:
+    return [parity.shrink(photograph) for _, photograph in islice(load_photographs(paths), count)]
 
 
-def _row(kind: str, model: Colorizer, quantized: Network, measured: list[UInt8]) -> str:
-    found = np.array(
+def _format_row(kind: str, model: Colorizer, quantized: Network, photographs: list[UInt8]) -> str:
+    console = Console(stderr=True)
+    measured = np.array(
         [
-            [
-                *astuple(parity.measure(quantized, model.predict_ab, [one], model.spec, batch=1)),
-                _error(one, quantized, model),
-                _error(one, model.predict_ab, model),
-            ]
-            for one in track(measured, f"{model.name} {kind}", console=Console(stderr=True))
+            _measure_photograph(photograph, quantized, model)
+            for photograph in track(photographs, f"{model.name} {kind}", console=console)
         ]
     )
     distances = " | ".join(
-        f"{column.mean():.3f} (worst {column.max():.3f})" for column in found.T[:3]
+        f"{column.mean():.3f} (worst {column.max():.3f})" for column in measured.T[:3]
     )
-    low, high = metrics.bootstrap_interval(found[:, 3] - found[:, 4])
-    truths = f"{found[:, 3].mean():.3f}; {found[:, 4].mean():.3f} ({low:+.3f} to {high:+.3f})"
+    errors, fp32_errors = measured[:, 3], measured[:, 4]
+    low, high = metrics.bootstrap_interval(errors - fp32_errors)
+    truths = f"{errors.mean():.3f}; {fp32_errors.mean():.3f} ({low:+.3f} to {high:+.3f})"
     return f"| `{model.name}` {kind.upper()} | {distances} | {truths} |"
 
 
-def _error(truth: UInt8, network: Network, model: Colorizer) -> float:
+def _measure_photograph(
+    photograph: UInt8, quantized: Network, model: Colorizer
+) -> tuple[float, ...]:
+    """Returns the three distances to the ONNX file, and the errors of both networks."""
+    found = parity.measure_parity(quantized, model.predict_ab, [photograph], model.spec, batch=1)
+    errors = (
+        _measure_error(photograph, network, model) for network in (quantized, model.predict_ab)
+    )
+    return (*astuple(found), *errors)
+
+
+def _measure_error(truth: UInt8, network: Network, model: Colorizer) -> float:
+    """Returns the mean CIEDE2000 of a colorized photograph to the original."""
     lightness = lab.compute_lightness(truth)
     counts, box = colorize.prepare_input(lightness, model.spec)
     guess = colorize.compose_rgb(lightness, network(counts[None])[0], box, model.spec, 1.0)

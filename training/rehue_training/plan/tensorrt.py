@@ -1,53 +1,34 @@
-"""TensorRT: a plan from an ONNX file, and answers from a plan.
+"""Builds plans from ONNX files with TensorRT, and loads them.
 
-The one place that calls TensorRT's Python API: 10 and 11, and what is left of 8.6
-that differs. 8.6.0 has built with it and run on an H200; the classes and arguments used
-here were compared with the bindings of 10.0, 10.16, 11.1 and 11.4 too.
+With `engine`, the one place that calls TensorRT's Python API: 10 and 11, and what differs in 8.6.
+8.6.0 has built with it and run on an H200; the classes and arguments used here were also compared
+with the bindings of 10.0, 10.16, 11.1 and 11.4.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from rehue_training.plan.cuda import Cuda, Gpu
+from rehue_training.plan.engine import Engine
 from rehue_training.plan.identity import AMPERE_PLUS, SAME_CAPABILITY, THIS_GPU
 from rehue_training.plan.precision import QUANTIZED, Precision
+from rehue_training.plan.served_model import Profile
 from rehue_training.plan.tensorrt_package import BuildFailed, load_tensorrt
 
-Tensors = Mapping[str, NDArray[Any]]
+FP8_CAPABILITY = (8, 9)  # Ada
 
-FP8_FROM = (8, 9)  # compute capability: Ada
-
-LEVELS = {
+COMPATIBILITY_LEVELS = {
     THIS_GPU: "NONE",
-    SAME_CAPABILITY: "SAME_COMPUTE_CAPABILITY",  # from 10.x on
+    SAME_CAPABILITY: "SAME_COMPUTE_CAPABILITY",  # 10.0.1 lacks it
     AMPERE_PLUS: "AMPERE_PLUS",
 }
 
 
 @dataclass(frozen=True)
-class Profile:
-    """Shapes of the one input that TensorRT tunes for: batch of each, then the rest."""
-
-    name: str
-    shape: tuple[int, ...]  # without the batch
-    batches: tuple[int, int, int]  # least, the one to be quickest at, greatest
-
-    @property
-    def shapes(self) -> list[tuple[int, ...]]:
-        return [(batch, *self.shape) for batch in self.batches]
-
-    def __str__(self) -> str:
-        return f"{self.name} " + "/".join("x".join(map(str, one)) for one in self.shapes)
-
-
-@dataclass(frozen=True)
-class Built:
-    """A plan, and what TensorRT timed on the way, for the next build."""
+class BuiltPlan:
+    """A plan, and the kernels' times that TensorRT measured for it, for the next build."""
 
     plan: bytes
     timing_cache: bytes
@@ -70,7 +51,7 @@ class TensorRT:
     def gpu(self) -> Gpu:
         return self.cuda.gpu
 
-    def build(
+    def build_plan(
         self,
         onnx: bytes,
         profiles: Sequence[Profile],
@@ -79,59 +60,77 @@ class TensorRT:
         compatibility: str = THIS_GPU,
         level: int | None = None,
         timing_cache: bytes = b"",
-    ) -> Built:
-        """Builds a plan; minutes, on the GPU that it will run on.
+    ) -> BuiltPlan:
+        """Builds a plan, which takes minutes, on the GPU that it will run on.
 
         Args:
             level: of the builder's optimisation, 0 (quick to build) to 5; None: TensorRT's own.
 
         Raises:
-            BuildFailed: TensorRT does not take the ONNX, or finds no way to run it.
+            BuildFailed: TensorRT does not take the ONNX file, or finds no way to run it.
         """
-        builder = self._made(self.module.Builder)
-        network = builder.create_network(self._network_flags())
-        self._parse(network, onnx)
+        builder = self._create(self.module.Builder)
+        network = builder.create_network(self._get_network_flags())
+        self._parse_onnx(network, onnx)
         config = builder.create_builder_config()
         self._set_precision(config, precision)
         if level is not None:
             config.builder_optimization_level = level
         if self._major < 10:
-            self._own_tactics(config)
+            self._disable_external_kernels(config)
         if compatibility != THIS_GPU:
-            config.hardware_compatibility_level = self._level(compatibility)
-        for one in profiles:
-            profile = builder.create_optimization_profile()
-            profile.set_shape(one.name, *one.shapes)
-            config.add_optimization_profile(profile)
-        cache = self._timing_cache(config, timing_cache)
+            config.hardware_compatibility_level = self._get_compatibility_level(compatibility)
+        for profile in profiles:
+            entry = builder.create_optimization_profile()
+            entry.set_shape(profile.input_name, *profile.shapes)
+            config.add_optimization_profile(entry)
+        cache = self._attach_timing_cache(config, timing_cache)
         plan = builder.build_serialized_network(network, config)
         if plan is None:
             raise BuildFailed("TensorRT could not build the plan; its log says why")
-        return Built(bytes(plan), bytes(cache.serialize()))
+        return BuiltPlan(bytes(plan), bytes(cache.serialize()))
 
     @contextmanager
-    def load(self, plan: bytes) -> Iterator["Engine"]:
-        """The plan on the GPU.
+    def load_plan(self, plan: bytes) -> Iterator[Engine]:
+        """Loads a plan onto the GPU.
 
         Raises:
             BuildFailed: TensorRT does not take it.
         """
-        runtime = self._made(self.module.Runtime)
+        runtime = self._create(self.module.Runtime)
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise BuildFailed("TensorRT could not load the plan; its log says why")
         yield Engine(self.module, self.cuda, engine)
 
+    def refuse_unsupported(self, precision: Precision) -> None:
+        """Refuses before the work what TensorRT would refuse after minutes, or build wrongly.
+
+        Raises:
+            BuildFailed: TensorRT takes no networks of this precision here.
+        """
+        # 8.6's parser takes the FP16 scales of quantized tensors for FP32.
+        if precision in QUANTIZED and self._major < 10:
+            raise BuildFailed(
+                f"TensorRT {self.version} takes no {precision.upper()} networks: 10 or newer does"
+            )
+        capability = tuple(map(int, self.gpu.compute_capability.split(".")))
+        if precision == "fp8" and capability < FP8_CAPABILITY:
+            raise BuildFailed(
+                f"FP8 needs compute capability 8.9 or newer; {self.gpu.name} "
+                f"has {self.gpu.compute_capability}"
+            )
+
     @property
     def _major(self) -> int:
         return int(self.version.partition(".")[0])
 
-    def _made(self, kind: Any, *arguments: Any) -> Any:
-        """One of TensorRT's own objects.
+    def _create(self, kind: Any, *arguments: Any) -> Any:
+        """Creates one of TensorRT's own objects.
 
         Raises:
-            BuildFailed: the library gives none, as under a driver that is too old for its
-                CUDA; the bindings make a TypeError of that.
+            BuildFailed: the library creates none, as with a driver that is too old for its CUDA;
+                the bindings raise a TypeError for that.
         """
         try:
             return kind(*arguments, self._logger)
@@ -141,140 +140,45 @@ class TensorRT:
                 f"{self.gpu.driver}; its log says why ({error})"
             ) from None
 
-    def _network_flags(self) -> int:
+    def _get_network_flags(self) -> int:
         flags = self.module.NetworkDefinitionCreationFlag
         # 8.6 has no strong typing; 11 always has it and ignores the flag.
         return 1 << int(flags.EXPLICIT_BATCH if self._major < 10 else flags.STRONGLY_TYPED)
 
-    def _parse(self, network: Any, onnx: bytes) -> None:
-        parser = self._made(self.module.OnnxParser, network)
+    def _parse_onnx(self, network: Any, onnx: bytes) -> None:
+        parser = self._create(self.module.OnnxParser, network)
         if not parser.parse(onnx):
             errors = [str(parser.get_error(index)) for index in range(parser.num_errors)]
             raise BuildFailed("TensorRT does not take the ONNX file: " + "; ".join(errors))
 
     def _set_precision(self, config: Any, precision: Precision) -> None:
-        """What the ONNX cannot say: whether FP32 may be TF32, and 8.6's leave for less."""
+        """Sets what the ONNX file cannot: no TF32 for FP32; that 8.6 may use FP16."""
         if precision == "fp32":
             config.clear_flag(self.module.BuilderFlag.TF32)
         elif self._major < 10:
             config.set_flag(self.module.BuilderFlag.FP16)
 
-    def _own_tactics(self, config: Any) -> None:
-        """No cuBLAS and no cuDNN, as is 10's and 11's default: 8.6 would look for them."""
+    def _disable_external_kernels(self, config: Any) -> None:
+        """Does without cuBLAS and cuDNN, as 10 and 11 do by default: 8.6 would load them."""
         sources = self.module.TacticSource
         config.set_tactic_sources(
             1 << int(sources.EDGE_MASK_CONVOLUTIONS) | 1 << int(sources.JIT_CONVOLUTIONS)
         )
 
-    def accept(self, precision: Precision) -> None:
-        """Says before the work what TensorRT would say after minutes, or not at all.
-
-        Raises:
-            BuildFailed: it takes no networks of this precision here.
-        """
-        # 8.6's parser takes the FP16 scales of quantized tensors for FP32.
-        if precision in QUANTIZED and self._major < 10:
-            raise BuildFailed(
-                f"TensorRT {self.version} takes no {precision.upper()} networks: 10 or newer does"
-            )
-        capability = tuple(map(int, self.gpu.compute_capability.split(".")))
-        if precision == "fp8" and capability < FP8_FROM:
-            raise BuildFailed(
-                f"FP8 needs compute capability 8.9 or newer; {self.gpu.name} "
-                f"has {self.gpu.compute_capability}"
-            )
-
-    def _level(self, compatibility: str) -> Any:
-        level = getattr(self.module.HardwareCompatibilityLevel, LEVELS[compatibility], None)
+    def _get_compatibility_level(self, compatibility: str) -> Any:
+        name = COMPATIBILITY_LEVELS[compatibility]
+        level = getattr(self.module.HardwareCompatibilityLevel, name, None)
         if level is None:
             raise BuildFailed(f"TensorRT {self.version} has no compatibility level {compatibility}")
         return level
 
-    def _timing_cache(self, config: Any, kept: bytes) -> Any:
-        """The cache in use; an empty one where the kept one is of another TensorRT or GPU."""
-        cache = config.create_timing_cache(kept)
+    def _attach_timing_cache(self, config: Any, content: bytes) -> Any:
+        """Attaches a timing cache; an empty one if the content is another TensorRT's or GPU's."""
+        cache = config.create_timing_cache(content)
         if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
             cache = config.create_timing_cache(b"")
             config.set_timing_cache(cache, ignore_mismatch=False)
         return cache
-
-
-class Engine:
-    """A plan that lies on the GPU."""
-
-    def __init__(self, module: Any, cuda: Cuda, engine: Any) -> None:
-        self._module, self._cuda, self._engine = module, cuda, engine
-        self._context = engine.create_execution_context()
-        if self._context is None:
-            raise BuildFailed("TensorRT has no room to run the plan in; its log says why")
-        self.inputs, self.outputs = self._names("INPUT"), self._names("OUTPUT")
-
-    @property
-    def profiles(self) -> int:
-        return int(self._engine.num_optimization_profiles)
-
-    @property
-    def types(self) -> dict[str, np.dtype[Any]]:
-        """Of the inputs and outputs, by name."""
-        names = [*self.inputs, *self.outputs]
-        kinds = (self._module.nptype(self._engine.get_tensor_dtype(name)) for name in names)
-        return dict(zip(names, map(np.dtype, kinds), strict=True))
-
-    def run(self, tensors: Tensors, *, profile: int = 0) -> dict[str, NDArray[Any]]:
-        """The outputs for these inputs, by name."""
-        with self.ready(tensors, profile=profile) as (work, answers):
-            work()
-            return answers()
-
-    @contextmanager
-    def ready(
-        self, tensors: Tensors, *, profile: int = 0
-    ) -> Iterator[tuple[Callable[[], None], Callable[[], dict[str, NDArray[Any]]]]]:
-        """Inputs on the GPU and room for the outputs there.
-
-        Yields:
-            What queues one inference on the stream, and what waits for it and
-            fetches the outputs.
-
-        Raises:
-            BuildFailed: the plan does not take these shapes.
-        """
-        self._set_profile(profile)
-        with ExitStack() as stack:
-            for name, array in tensors.items():
-                if not self._context.set_input_shape(name, tuple(array.shape)):
-                    raise BuildFailed(f"the plan does not take {name} of shape {array.shape}")
-                self._cuda.upload(self._room(stack, name, array), np.ascontiguousarray(array))
-            results = {name: self._empty(name) for name in self.outputs}
-            places = {name: self._room(stack, name, array) for name, array in results.items()}
-
-            def answers() -> dict[str, NDArray[Any]]:
-                for name, array in results.items():
-                    self._cuda.download(array, places[name])
-                return results
-
-            yield self._queue, answers
-
-    def _queue(self) -> None:
-        if not self._context.execute_async_v3(self._cuda.stream):
-            raise BuildFailed("TensorRT could not run the plan; its log says why")
-
-    def _set_profile(self, number: int) -> None:
-        if not self._context.set_optimization_profile_async(number, self._cuda.stream):
-            raise BuildFailed(f"the plan has no optimisation profile {number}")
-
-    def _room(self, stack: ExitStack, name: str, array: NDArray[Any]) -> int:
-        address = stack.enter_context(self._cuda.memory(array.nbytes))
-        self._context.set_tensor_address(name, address)
-        return address
-
-    def _empty(self, name: str) -> NDArray[Any]:
-        return np.empty(tuple(self._context.get_tensor_shape(name)), self.types[name])
-
-    def _names(self, mode: str) -> list[str]:
-        wanted = getattr(self._module.TensorIOMode, mode)
-        names = map(self._engine.get_tensor_name, range(self._engine.num_io_tensors))
-        return [name for name in names if self._engine.get_tensor_mode(name) == wanted]
 
 
 def load_on_first_gpu() -> TensorRT:

@@ -1,8 +1,7 @@
-"""This project's ONNX networks in PyTorch: what a GPU without TensorRT can do with them.
+"""Runs this project's ONNX networks in PyTorch, to measure a GPU without TensorRT.
 
-A stand-in for measuring, never for serving: it runs the very file that a plan would be
-built from, FP16 and all, one operator after the other. It knows the operators that
-`graph` writes and no others.
+For measuring, never for serving: it runs the same file that a plan would be built from, FP16
+included, one operator after the other. It knows only the operators that `network.graph` writes.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,50 +18,50 @@ Attributes = dict[str, Any]
 
 
 class TorchNetwork:
-    """A serialized ONNX model, on a device; weights and pictures in channels-last order."""
+    """A serialized ONNX model on a device; weights and pictures in channels-last order."""
 
     def __init__(self, model: bytes, device: str) -> None:
-        """Raises: ValueError, naming the operators that are not known."""
+        """Raises: ValueError, naming the unknown operators."""
         graph = onnx.load_model_from_string(model).graph
-        self._nodes = [(one, _attributes(one)) for one in graph.node]
+        self._nodes = [(node, _read_attributes(node)) for node in graph.node]
         unknown = {node.op_type for node, _ in self._nodes} - set(OPERATORS)
         if unknown:
             raise ValueError(f"unknown operators: {', '.join(sorted(unknown))}")
-        self.inputs = [one.name for one in graph.input]
-        self.outputs = [one.name for one in graph.output]
+        self.inputs = [entry.name for entry in graph.input]
+        self.outputs = [entry.name for entry in graph.output]
         self._device = device
-        # Not on the device: reading them there would end the capture of a CUDA graph.
-        reading = [node for node in graph.node if node.op_type in ("ReduceSum", "Resize")]
-        read = {name for node in reading for name in node.input[1:]}
+        # These stay on the CPU: reading them from the device would end the capture of a CUDA graph.
+        readers = [node for node in graph.node if node.op_type in ("ReduceSum", "Resize")]
+        on_cpu = {name for node in readers for name in node.input[1:]}
         self._weights = {
-            one.name: _weight(one, "cpu" if one.name in read else device)
-            for one in graph.initializer
+            tensor.name: _load_weight(tensor, "cpu" if tensor.name in on_cpu else device)
+            for tensor in graph.initializer
         }
 
     def __call__(self, *tensors: Any) -> list[Any]:
-        """The outputs for inputs on the device, both in the model's order."""
+        """Returns the outputs for inputs on the device, both in the model's order."""
         values = self._weights | dict(zip(self.inputs, tensors, strict=True)) | {"": None}
         for node, attributes in self._nodes:
             operate = OPERATORS[node.op_type]
-            values[node.output[0]] = operate([values[one] for one in node.input], attributes)
+            values[node.output[0]] = operate([values[name] for name in node.input], attributes)
         return [values[name] for name in self.outputs]
 
     def run(self, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """The outputs for these inputs, by name."""
-        given = [torch.from_numpy(tensors[name]).to(self._device) for name in self.inputs]
+        """Returns the outputs for these inputs, by name."""
+        inputs = [torch.from_numpy(tensors[name]).to(self._device) for name in self.inputs]
         with torch.inference_mode():
-            made = self(*given)
-        return dict(zip(self.outputs, (one.cpu().numpy() for one in made), strict=True))
+            outputs = [output.cpu().numpy() for output in self(*inputs)]
+        return dict(zip(self.outputs, outputs, strict=True))
 
 
-def _weight(tensor: onnx.TensorProto, device: str) -> Any:
+def _load_weight(tensor: onnx.TensorProto, device: str) -> Any:
     value = torch.from_numpy(np.array(numpy_helper.to_array(tensor)))
     form = torch.channels_last if value.ndim == 4 else torch.contiguous_format
     return value.to(device, memory_format=form)
 
 
-def _attributes(node: onnx.NodeProto) -> Attributes:
-    return {one.name: helper.get_attribute_value(one) for one in node.attribute}
+def _read_attributes(node: onnx.NodeProto) -> Attributes:
+    return {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
 
 
 def _cast(inputs: list[Any], attributes: Attributes) -> Any:
@@ -84,9 +83,9 @@ def _conv(inputs: list[Any], attributes: Attributes) -> Any:
 def _resize(inputs: list[Any], attributes: Attributes) -> Any:
     data, _, scales = inputs
     mode = {b"nearest": "nearest", b"linear": "bilinear"}[attributes["mode"]]
-    # Both as ONNX writes them here: nearest takes the pixel below, linear half-pixel centres.
+    # As the ONNX files have them: nearest takes the pixel below, linear half-pixel centres.
     aligned = None if mode == "nearest" else False
-    factors = tuple(float(one) for one in scales[2:])
+    factors = tuple(map(float, scales[2:]))
     return functional.interpolate(data, scale_factor=factors, mode=mode, align_corners=aligned)
 
 

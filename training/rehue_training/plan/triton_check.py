@@ -71,8 +71,8 @@ def compare_triton(
         TritonUnreachable: Triton does not answer.
         ValueError: the photographs are too alike to tell their answers apart.
     """
-    inputs = vary_inputs(parity.prepared(photographs, model.contract))
-    answers = np.asarray(parity.onnx_network(model.onnx_path)(inputs), np.float32)
+    inputs = vary_inputs(parity.prepare_inputs(photographs, model.contract))
+    answers = np.asarray(parity.load_onnx_network(model.onnx_path)(inputs), np.float32)
     answers *= model.contract.ab_scale
     _refuse_alike(answers, tolerance)
     sizes = choose_batches(model.contract.max_batch)
