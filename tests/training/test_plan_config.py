@@ -119,7 +119,7 @@ def test_every_batch_has_a_cuda_graph_and_every_profile_a_shape(name: str) -> No
     profiles = load_served_model(MODELS / name).profiles
     assert names == [str(number) for number in range(len(profiles))]
     assert [profile.batches for profile in profiles] == [(1, 1, 16), (17, 32, 32)]
-    assert {(profile.name, profile.shape) for profile in profiles} == {
+    assert {(profile.input_name, profile.shape) for profile in profiles} == {
         ("lightness", tuple(config.input[0].dims))
     }
 
