@@ -18,10 +18,14 @@ class Engine:
     """A plan on the GPU."""
 
     def __init__(self, module: Any, cuda: Cuda, engine: Any) -> None:
-        """
+        """Creates an execution context for the plan.
+
         Args:
             module: the package `tensorrt`.
             engine: its `ICudaEngine`.
+
+        Raises:
+            BuildFailed: the GPU has no room for it.
         """
         self._module, self._cuda, self._engine = module, cuda, engine
         self._context = engine.create_execution_context()
