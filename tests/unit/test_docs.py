@@ -1,6 +1,7 @@
 """The documents agree with the repository: links, anchors, commands, paths and settings."""
 
 import argparse
+import ast
 import re
 import shlex
 import subprocess
@@ -70,6 +71,27 @@ def test_links_and_anchors_exist(document: Path) -> None:
             assert anchor in heading_anchors(target.read_text()), link
 
 
+def test_every_page_is_reached_from_the_readme() -> None:
+    reached, unread = set[Path](), [ROOT / "README.md"]
+    while unread:
+        document = unread.pop()
+        reached.add(document)
+        for link in LINK.findall(remove_code(document.read_text())):
+            target = (document.parent / link.partition("#")[0]).resolve()
+            if target.suffix == ".md" and target.is_file() and target not in reached:
+                unread.append(target)
+    pages = {path for path in DOCUMENTS if path.is_relative_to(ROOT / "docs")}
+    assert pages <= reached
+
+
+@each_document
+def test_python_examples_import_what_exists(document: Path) -> None:
+    for language, block in FENCE.findall(document.read_text()):
+        if language == "python":
+            lines = (ast.unparse(node) for node in ast.parse(block).body if is_import(node))
+            exec("\n".join(lines), {})
+
+
 @each_document
 def test_commands_exist(document: Path) -> None:
     for line in command_lines(document.read_text()):
@@ -111,6 +133,10 @@ def find_in_code(document: Path, pattern: re.Pattern[str]) -> list[str]:
     text = document.read_text()
     code = [block for _, block in FENCE.findall(text)] + INLINE_CODE.findall(remove_fences(text))
     return [match for snippet in code for match in pattern.findall(snippet)]
+
+
+def is_import(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Import | ast.ImportFrom)
 
 
 def remove_fences(text: str) -> str:
