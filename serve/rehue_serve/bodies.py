@@ -1,22 +1,38 @@
-"""Read the photograph from the body of an HTTP request."""
+"""Read the photograph, and the fields of a form, from the body of an HTTP request."""
 
 from collections.abc import MutableMapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import Request
-from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import FormData
+from starlette.formparsers import MultiPartException, MultiPartParser
 
 from rehue_serve import images
-from rehue_serve.errors import InvalidImage
+from rehue_serve.errors import InvalidImage, InvalidParameter, UnsupportedImage
 from rehue_serve.uploads import Upload
 
 FORM_OVERHEAD = 64 * 1024  # bytes that a form may have besides the photograph
+MAX_FIELDS = 20
+PHOTOGRAPH_FIELD = "image"
 
 
-async def read_photograph(request: Request, upload: Upload, max_bytes: int) -> bytes:
-    """Read the encoded photograph; stop reading at the limit.
+@dataclass(frozen=True)
+class Body:
+    """What a request's body holds.
+
+    Attributes:
+        photograph: the encoded file.
+        fields: the other fields of a form.
+    """
+
+    photograph: bytes
+    fields: dict[str, str] = field(default_factory=dict)
+
+
+async def read_body(request: Request, upload: Upload, max_bytes: int) -> Body:
+    """Read the encoded photograph and the form's fields; stop reading at the limit.
 
     Args:
         request: its body is the file itself, or a form with the file in field ``image``.
@@ -25,10 +41,18 @@ async def read_photograph(request: Request, upload: Upload, max_bytes: int) -> b
 
     Raises:
         InvalidImage: the form is malformed or has no file.
+        InvalidParameter: the form has other files.
         ImageTooLarge: the file is over the limit.
+        UnsupportedImage: the body has a content encoding.
         Overloaded: there is no memory for the body.
         ClientDisconnect: the caller disconnected.
     """
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        # Image files are compressed already.
+        raise UnsupportedImage(
+            f"Content-Encoding {encoding[:40]} is not supported; send the file as it is."
+        )
     declared = request.headers.get("content-length", "")
     content_type = request.headers.get("content-type", "").lower()
     is_form = content_type.startswith("multipart/form-data")
@@ -38,7 +62,7 @@ async def read_photograph(request: Request, upload: Upload, max_bytes: int) -> b
     limited = _LimitedRequest(request, upload, limit)
     if is_form:
         return await _read_form(limited, max_bytes)
-    return await limited.body()
+    return Body(await limited.body())
 
 
 class _LimitedRequest(Request):
@@ -57,18 +81,48 @@ class _LimitedRequest(Request):
         return message
 
 
-async def _read_form(request: Request, max_bytes: int) -> bytes:
+class _FormParser(MultiPartParser):
+    """Keeps files in memory, which is counted, and takes a name given as ``filename*`` alone."""
+
+    spool_max_size = 2**40
+
+    def on_headers_finished(self) -> None:
+        disposition = self._current_part.content_disposition or b""
+        _, options = parse_options_header(disposition)  # drops ``filename*``
+        if b"filename*=" in disposition.lower() and b"filename" not in options:
+            self._current_part.content_disposition = disposition + b'; filename="file"'
+        super().on_headers_finished()
+
+
+async def _read_form(request: Request, max_bytes: int) -> Body:
+    parser = _FormParser(
+        request.headers, request.stream(), max_files=MAX_FIELDS, max_fields=MAX_FIELDS
+    )
     try:
-        async with request.form(max_files=1, max_fields=10) as form:
-            image = form.get("image")
-            data = await image.read() if isinstance(image, UploadFile) else b""
-    except (MultiPartException, HTTPException) as error:
-        raise InvalidImage(f"The form cannot be read: {_get_detail(error)}") from None
-    if not data:
-        raise InvalidImage("The form has no file in its field 'image'.")
-    images.check_byte_limit(len(data), max_bytes)
-    return data
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise InvalidImage(f"The form cannot be read: {error.message}") from None
+    try:
+        photograph, fields = await _collect_parts(form)
+    finally:
+        await form.close()
+    if not photograph:
+        raise InvalidImage(f"The form has no file in its field {PHOTOGRAPH_FIELD!r}.")
+    images.check_byte_limit(len(photograph), max_bytes)
+    return Body(photograph, fields)
 
 
-def _get_detail(error: MultiPartException | HTTPException) -> str:
-    return str(error.detail if isinstance(error, HTTPException) else error.message)
+async def _collect_parts(form: FormData) -> tuple[bytes, dict[str, str]]:
+    photograph = b""
+    fields: dict[str, str] = {}
+    for name, value in form.multi_items():
+        if isinstance(value, str):
+            fields[name] = value
+        elif name == PHOTOGRAPH_FIELD and not photograph:
+            photograph = await value.read()
+        else:
+            raise InvalidParameter(
+                f"The form has a second file, in its field {name[:100]!r}; send one file in "
+                f"the field {PHOTOGRAPH_FIELD!r}."
+            )
+    return photograph, fields

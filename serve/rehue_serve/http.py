@@ -2,22 +2,36 @@
 
 import asyncio
 from importlib import resources
-from typing import Annotated, Literal
+from typing import Annotated
 
-from fastapi import FastAPI, Query, Request
+from fastapi import FastAPI, Query, Request, Security
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response
+from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
 
-from rehue_serve.bodies import read_photograph
+from rehue_serve.bodies import read_body
 from rehue_serve.errors import InvalidParameter
 from rehue_serve.http_errors import add_error_handlers, get_request_id
+from rehue_serve.middleware import RequestVariants
 from rehue_serve.observation import observe_request
-from rehue_serve.openapi import PHOTOGRAPH_BODY, PICTURE_RESPONSE, PROBLEM_RESPONSES
-from rehue_serve.pipeline import DEFAULT_QUALITY, STAGES, Colorized, Parameters
+from rehue_serve.openapi import PHOTOGRAPH_REQUEST, PICTURE_RESPONSE, PROBLEM_RESPONSES
+from rehue_serve.parameters import ColorizeParameters
+from rehue_serve.pipeline import STAGES, Colorized
 from rehue_serve.service import Service
 
-Format = Literal["auto", "jpeg", "png", "webp", "tiff"]
-MetadataChoice = Literal["keep", "none"]
+# Request headers that a page of another origin may send, and those of answers that it may read.
+CORS_REQUEST_HEADERS = (
+    "Authorization", "Content-Type", "X-Request-Id", "X-Request-Timeout",
+    "traceparent", "tracestate",
+)  # fmt: skip
+CORS_ANSWER_HEADERS = (
+    "X-Request-Id", "X-Rehue-Model", "X-Rehue-Pages", "Server-Timing", "Retry-After",
+)  # fmt: skip
+
+API_KEY = HTTPBearer(
+    auto_error=False, scheme_name="API key", description="Needed where the server has keys."
+)
 
 
 def build_http_app(service: Service) -> FastAPI:
@@ -28,8 +42,18 @@ def build_http_app(service: Service) -> FastAPI:
         version="1",
         redoc_url=None,
         static_url="/docs/static",
+        redirect_slashes=False,  # `RequestVariants` answers such paths
     )
     add_error_handlers(app)
+    app.add_middleware(RequestVariants)
+    if service.settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=service.settings.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=CORS_REQUEST_HEADERS,
+            expose_headers=CORS_ANSWER_HEADERS,
+        )
     _add_colorize_route(app, service)
     _add_status_routes(app, service)
     _add_page(app)
@@ -40,20 +64,13 @@ def _add_colorize_route(app: FastAPI, service: Service) -> None:
     @app.post(
         "/v1/colorize",
         response_class=Response,
-        openapi_extra=PHOTOGRAPH_BODY,
+        openapi_extra=PHOTOGRAPH_REQUEST,
+        dependencies=[Security(API_KEY)],
         responses={**PICTURE_RESPONSE, **PROBLEM_RESPONSES},
     )
     async def colorize(
         request: Request,
-        model: Annotated[str, Query(description="Name of the model; empty: the default.")] = "",
-        strength: Annotated[float, Query(ge=0, le=2, description="Scales chroma.")] = 1.0,
-        format: Annotated[Format, Query(description="auto: the input's format.")] = "auto",
-        quality: Annotated[
-            int, Query(ge=1, le=100, description="Quality of JPEG and WebP.")
-        ] = DEFAULT_QUALITY,
-        metadata: Annotated[
-            MetadataChoice, Query(description="keep or none: EXIF, IPTC, XMP, captions.")
-        ] = "keep",
+        parameters: Annotated[ColorizeParameters, Query()],
     ) -> Response:
         """Colorizes one photograph; it keeps its size and its lightness."""
         request_id = get_request_id(request)
@@ -62,14 +79,14 @@ def _add_colorize_route(app: FastAPI, service: Service) -> None:
         ) as record:
             caller = service.keys.authenticate(request.headers.get("authorization"))
             deadline = _parse_deadline(request)
-            parameters = Parameters(model, strength, format, quality, metadata)
             service.admission.check_open(caller)
             with service.uploads.hold() as upload:
                 async with upload.receive(deadline):
-                    data = await read_photograph(request, upload, service.settings.max_bytes)
-                record.bytes_in = len(data)
+                    body = await read_body(request, upload, service.settings.max_bytes)
+                record.bytes_in = len(body.photograph)
+                choices = parameters.add_fields(body.fields).build_parameters()
                 async with service.admission.admit(caller, deadline) as end:
-                    picture = await service.pipeline.colorize(data, parameters, end)
+                    picture = await service.pipeline.colorize(body.photograph, choices, end)
             record.picture = picture
         return _build_picture_response(picture)
 
@@ -87,7 +104,11 @@ def _add_status_routes(app: FastAPI, service: Service) -> None:
             raise service.build_unready_error()
         return "ready"
 
-    @app.get("/v1/models", responses=_select_problems(401, 503))
+    @app.get(
+        "/v1/models",
+        responses=_select_problems(401, 503),
+        dependencies=[Security(API_KEY)],
+    )
     async def list_models(request: Request) -> dict[str, object]:
         """The models, their versions and state."""
         service.keys.authenticate(request.headers.get("authorization"))

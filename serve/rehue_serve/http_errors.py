@@ -23,6 +23,7 @@ from rehue_serve.errors import (
     UnsupportedImage,
     get_reason_name,
 )
+from rehue_serve.parameters import describe_errors
 
 log = logging.getLogger(__name__)
 
@@ -119,14 +120,13 @@ async def _answer_error(request: Request, error: Exception) -> Response:
 
 async def _answer_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    detail = "; ".join(f"{item['loc'][-1]}: {item['msg']}" for item in error.errors())
-    return _build_error_response(InvalidParameter(detail), request)
+    return _build_error_response(InvalidParameter(describe_errors(error.errors())), request)
 
 
 async def _answer_http_exception(request: Request, error: Exception) -> Response:
     """Answer a request for an unknown route, or with the wrong method."""
     assert isinstance(error, HTTPException)
-    return _build_response(
+    response = _build_response(
         {
             "type": "about:blank",
             "title": str(error.detail),
@@ -135,3 +135,8 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
             "request_id": get_request_id(request),
         }
     )
+    if error.headers and "Allow" in error.headers:
+        allowed = error.headers["Allow"]
+        # HEAD is answered wherever GET is.
+        response.headers["Allow"] = f"{allowed}, HEAD" if "GET" in allowed else allowed
+    return response

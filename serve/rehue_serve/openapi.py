@@ -4,8 +4,19 @@ from typing import Any
 
 from rehue_serve import images
 from rehue_serve.http_errors import HTTP_STATUS, PROBLEM_MEDIA_TYPE
+from rehue_serve.parameters import ColorizeParameters
 
-PHOTOGRAPH_BODY: dict[str, Any] = {
+_FORM_FIELDS = ColorizeParameters.model_json_schema()["properties"]
+PHOTOGRAPH_REQUEST: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": "X-Request-Timeout",
+            "in": "header",
+            "required": False,
+            "description": "Seconds that the caller waits, the upload included.",
+            "schema": {"type": "number", "exclusiveMinimum": 0},
+        }
+    ],
     "requestBody": {
         "required": True,
         "description": "The photograph: JPEG, PNG, WebP, TIFF, HEIC, AVIF, JPEG 2000 or GIF.",
@@ -15,11 +26,14 @@ PHOTOGRAPH_BODY: dict[str, Any] = {
                 "schema": {
                     "type": "object",
                     "required": ["image"],
-                    "properties": {"image": {"type": "string", "format": "binary"}},
+                    "properties": {
+                        "image": {"type": "string", "format": "binary"},
+                        **_FORM_FIELDS,
+                    },
                 }
             },
         },
-    }
+    },
 }
 
 _PROBLEM_FIELDS = {

@@ -20,7 +20,7 @@ from rehue_core import colorize, lab
 from rehue_core.colorize import ModelSpec
 from rehue_serve import images, metrics, tracing
 from rehue_serve.admission import Admission
-from rehue_serve.errors import InvalidParameter
+from rehue_serve.errors import InvalidParameter, UnknownModel
 from rehue_serve.memory import MemoryBudget
 from rehue_serve.metadata.answer import build_metadata
 from rehue_serve.settings import Settings
@@ -28,6 +28,7 @@ from rehue_serve.triton import TritonClient
 
 T = TypeVar("T")
 
+MAX_MODEL_NAME = 255  # characters; it is the name of a folder
 METADATA = ("keep", "none")
 FORMATS = ("auto", *images.MEDIA_TYPES)
 STAGES = ("decode", "prepare", "infer", "color", "encode")
@@ -36,7 +37,7 @@ DEFAULT_QUALITY = 92  # of JPEG and WebP; no visible loss, a third of the bytes 
 
 @dataclass(frozen=True)
 class Parameters:
-    """A caller's choices; raises InvalidParameter for values out of range."""
+    """A caller's choices; raises InvalidParameter or UnknownModel for wrong values."""
 
     model: str = ""
     strength: float = 1.0
@@ -45,6 +46,8 @@ class Parameters:
     metadata: str = "keep"
 
     def __post_init__(self) -> None:
+        if len(self.model) > MAX_MODEL_NAME:
+            raise UnknownModel("There is no model of so long a name; see /v1/models.")
         if not 0 <= self.strength <= 2:  # also refuses NaN
             raise InvalidParameter(f"strength is {self.strength}; it must be from 0 to 2.")
         if self.format not in FORMATS:

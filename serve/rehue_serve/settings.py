@@ -119,6 +119,11 @@ class Settings(BaseSettings):
         description="Photographs in flight in one replica with the same API key; more are refused. "
         "0: three quarters of `REHUE_MAX_REQUESTS`, so that no key can take every place.",
     )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Origins, `https://host`, separated by commas, whose pages may use the API; "
+        "`*`: any. Empty: pages of this server alone.",
+    )
     log_format: Literal["text", "json"] = Field(
         "text",
         description="`text` or `json`: format of the log lines, one per request and one per fault.",
@@ -135,9 +140,9 @@ class Settings(BaseSettings):
         "`OTEL_EXPORTER_OTLP_ENDPOINT`; the other `OTEL_*` variables apply too.",
     )
 
-    @field_validator("triton_urls", mode="before")
+    @field_validator("triton_urls", "cors_origins", mode="before")
     @classmethod
-    def _split_urls(cls, value: object) -> object:
+    def _split_list(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from paths import ROOT
 
+from rehue_client.v1 import rehue_pb2
 from rehue_serve import settings
 from rehue_serve.errors import get_reason_name
 from rehue_serve.http_errors import HTTP_STATUS
@@ -57,6 +58,18 @@ def test_settings_page_has_the_table_of_the_code() -> None:
 def test_api_page_has_the_errors_of_the_code(error: Any) -> None:
     row = f"| `{get_reason_name(error)}` | {HTTP_STATUS[error].value} | {GRPC_STATUS[error].name} |"
     assert row in (ROOT / "docs" / "reference" / "api.md").read_text()
+
+
+def test_api_page_has_every_reason_with_the_statuses_of_the_code() -> None:
+    page = (ROOT / "docs" / "reference" / "api.md").read_text()
+    rows = re.findall(r"^\| `([A-Z_]+)` \| (\d+) \| ([A-Z_]+) \|", page, re.MULTILINE)
+    expected = {
+        (get_reason_name(error), str(status.value), GRPC_STATUS[error].name)
+        for error, status in HTTP_STATUS.items()
+    }
+    assert set(rows) == expected
+    reasons = set(rehue_pb2.ErrorReason.keys()) - {"ERROR_REASON_UNSPECIFIED"}
+    assert {name for name, _, _ in rows} == reasons
 
 
 @each_document
