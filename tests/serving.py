@@ -48,6 +48,12 @@ class _Servicer(rehue_pb2_grpc.ColorizerServicer):
         ray_context._set_on_grpc_context(context)
         return answer
 
+    async def ListModels(self, request: Any, context: Any) -> Any:
+        ray_context = RayServegRPCContext(context)
+        answer = await rpc.list_models(self.service, request, ray_context)
+        ray_context._set_on_grpc_context(context)
+        return answer
+
     async def ColorizeStream(self, requests: Any, context: Any) -> AsyncIterator[Any]:
         ray_context = RayServegRPCContext(context)
         async for answer in rpc.colorize_stream(self.service, requests, ray_context):

@@ -115,9 +115,9 @@ class Client(Session[Target, Transport]):
         return self._yield_results(sources, concurrency, options, timeout)
 
     def models(self, *, timeout: float | None = None) -> list[Model]:
-        """List the models of the server; needs an HTTP target."""
+        """List the models of the server."""
         return self._send_with_retries(
-            self._start_listing(timeout),
+            self._start_call(timeout),
             lambda transport, remaining: transport.models(timeout=remaining),
         )
 

@@ -23,7 +23,6 @@ from rehue_client.server_options import (
     report_error,
 )
 from rehue_client.session import DEFAULT_MAX_BYTES
-from rehue_client.target import DEFAULT_TARGET
 
 EPILOG = """exit codes:
   0    every photograph is colorized, or was already
@@ -46,7 +45,7 @@ def add_colorize_command(parser: argparse.ArgumentParser) -> None:
     add("-o", "--out", required=True, metavar="OUT",
         help="output folder; for a single photograph also a file name, whose suffix decides "
         "the format, or - for standard output")  # fmt: skip
-    add_server_options(parser, DEFAULT_TARGET)
+    add_server_options(parser)
     add("--model", help="name of the model (default: the server's)")
     add("--strength", type=_parse_strength, default=1.0, metavar="0..2",
         help="strength of the colours (default: 1)")  # fmt: skip

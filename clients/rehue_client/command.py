@@ -16,8 +16,6 @@ from rehue_client.server_options import add_server_options, create_client, repor
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
-# Default server of `rehue models`: models are listed over HTTP only.
-DEFAULT_HTTP_TARGET = "http://127.0.0.1:8000"
 # A missing module of these packages is a bug, not an extra that is not installed.
 OUR_PACKAGES = {"rehue_client", "rehue_serve", "rehue_training"}
 
@@ -48,7 +46,7 @@ def add_commands(subparsers: "Subparsers") -> None:
     )  # fmt: skip
     add_colorize_command(colorize)
     models = subparsers.add_parser("models", help="list the server's models")
-    add_server_options(models, DEFAULT_HTTP_TARGET)
+    add_server_options(models)
     models.set_defaults(run=_run_models)
 
 

@@ -26,7 +26,9 @@ from rehue_client.proxy import describe_route, is_loopback
 from rehue_client.target import Target, Tls
 from rehue_client.v1 import rehue_pb2
 
-COLORIZE = f"/{rehue_pb2.DESCRIPTOR.services_by_name['Colorizer'].full_name}/Colorize"
+SERVICE = rehue_pb2.DESCRIPTOR.services_by_name["Colorizer"].full_name
+COLORIZE = f"/{SERVICE}/Colorize"
+LIST_MODELS = f"/{SERVICE}/ListModels"
 
 # grpc.health.v1: an empty request asks about the whole server. These bytes are the
 # answer SERVING, so that the package grpcio-health-checking is not needed.
@@ -82,6 +84,11 @@ class GrpcTransport:
             request_serializer=rehue_pb2.ColorizeRequest.SerializeToString,
             response_deserializer=rehue_pb2.ColorizeResponse.FromString,
         )
+        self._list_models = self._channel.unary_unary(
+            LIST_MODELS,
+            request_serializer=rehue_pb2.ListModelsRequest.SerializeToString,
+            response_deserializer=rehue_pb2.ListModelsResponse.FromString,
+        )
         self._health = self._channel.unary_unary(HEALTH, bytes, bytes)
 
     def colorize(self, image: bytes, options: Options, *, timeout: float | None) -> Picture:
@@ -99,8 +106,14 @@ class GrpcTransport:
         except grpc.RpcError as error:
             raise _convert_error(error, self._route) from error
 
-    def models(self, *, timeout: float | None) -> list[Model]:  # noqa: ARG002 (same signature as over HTTP)
-        raise _listing_error(self._route)
+    def models(self, *, timeout: float | None) -> list[Model]:
+        try:
+            answer = self._list_models(
+                rehue_pb2.ListModelsRequest(), timeout=timeout, metadata=self._metadata
+            )
+        except grpc.RpcError as error:
+            raise _convert_error(error, self._route) from error
+        return _parse_models(answer)
 
     def close(self) -> None:
         self._channel.close()
@@ -124,6 +137,11 @@ class AsyncGrpcTransport:
             request_serializer=rehue_pb2.ColorizeRequest.SerializeToString,
             response_deserializer=rehue_pb2.ColorizeResponse.FromString,
         )
+        self._list_models = self._channel.unary_unary(
+            LIST_MODELS,
+            request_serializer=rehue_pb2.ListModelsRequest.SerializeToString,
+            response_deserializer=rehue_pb2.ListModelsResponse.FromString,
+        )
         self._health = self._channel.unary_unary(HEALTH, bytes, bytes)
 
     async def colorize(self, image: bytes, options: Options, *, timeout: float | None) -> Picture:
@@ -141,15 +159,24 @@ class AsyncGrpcTransport:
         except grpc.RpcError as error:
             raise _convert_error(error, self._route) from error
 
-    async def models(self, *, timeout: float | None) -> list[Model]:  # noqa: ARG002 (same signature as over HTTP)
-        raise _listing_error(self._route)
+    async def models(self, *, timeout: float | None) -> list[Model]:
+        try:
+            answer = await self._list_models(
+                rehue_pb2.ListModelsRequest(), timeout=timeout, metadata=self._metadata
+            )
+        except grpc.RpcError as error:
+            raise _convert_error(error, self._route) from error
+        return _parse_models(answer)
 
     async def close(self) -> None:
         await self._channel.close()
 
 
-def _listing_error(route: str) -> ProtocolError:
-    return ProtocolError(f"{route}: models are listed over HTTP only; use an http:// address")
+def _parse_models(answer: rehue_pb2.ListModelsResponse) -> list[Model]:
+    return [
+        Model(name=model.name, version=model.version, state=model.state, default=model.default)
+        for model in answer.models
+    ]
 
 
 def _get_channel_options(target: Target) -> list[tuple[str, Any]]:

@@ -8,17 +8,17 @@ from typing import Any, TypeVar
 
 from rehue_client.retries import Retries
 from rehue_client.session import DEFAULT_TIMEOUT
-from rehue_client.target import Tls, read_targets_from_environment
+from rehue_client.target import DEFAULT_TARGET, Tls, read_targets_from_environment
 
 C = TypeVar("C")
 
 
-def add_server_options(parser: argparse.ArgumentParser, default: str) -> None:
+def add_server_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say which server to call, and how."""
     parser.add_argument(
         "--server", action="append", metavar="URL",
         help=f"grpc://, grpcs://, http:// or https://HOST:PORT; may be given several times "
-        f"(default: REHUE_SERVER, or {default})",
+        f"(default: REHUE_SERVER, or {DEFAULT_TARGET})",
     )  # fmt: skip
     parser.add_argument(
         "--timeout", type=_parse_timeout, default=DEFAULT_TIMEOUT, metavar="SECONDS",
@@ -32,12 +32,11 @@ def add_server_options(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument(
         "--ca", metavar="FILE", help="certificate authorities to trust, for grpcs:// and https://"
     )
-    parser.set_defaults(default_server=default)
 
 
 def get_servers(namespace: argparse.Namespace) -> list[str]:
     """Return the addresses of the servers to call."""
-    return list(namespace.server or read_targets_from_environment(namespace.default_server))
+    return list(namespace.server or read_targets_from_environment())
 
 
 def create_client(kind: Callable[..., C], namespace: argparse.Namespace, **options: Any) -> C:

@@ -74,17 +74,8 @@ class Session(ABC, Generic[K, T]):
         return transports
 
     def _start_call(self, timeout: float | None) -> Call:
-        return self._create_call(self._endpoints, timeout)
-
-    def _start_listing(self, timeout: float | None) -> Call:
-        """Start a call for the list of models, which only HTTP offers."""
-        http = [target for target in self._targets if not target.uses_grpc]
-        endpoints = Endpoints(http or self._targets)
-        return self._create_call(endpoints, timeout)
-
-    def _create_call(self, endpoints: Endpoints, timeout: float | None) -> Call:
         seconds = self._timeout if timeout is None else normalize_timeout(timeout)
-        return Call(endpoints, self._retries, seconds)
+        return Call(self._endpoints, self._retries, seconds)
 
 
 def normalize_timeout(timeout: float | None) -> float | None:

@@ -9,10 +9,10 @@ DEFAULT_TARGET = "grpc://127.0.0.1:9000"
 DEFAULT_PORTS = {"grpc": 9000, "grpcs": 443, "http": 80, "https": 443}
 
 
-def read_targets_from_environment(default: str = DEFAULT_TARGET) -> list[str]:
+def read_targets_from_environment() -> list[str]:
     """Return the addresses in REHUE_SERVER, separated by commas or spaces, or the default."""
     urls = re.split(r"[,\s]+", os.environ.get("REHUE_SERVER", ""))
-    return [url for url in urls if url] or [default]
+    return [url for url in urls if url] or [DEFAULT_TARGET]
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,11 @@ class Colorizer:
     ) -> rehue_pb2.ColorizeResponse:
         return await rpc.colorize(self._service, request, grpc_context)
 
+    async def ListModels(
+        self, request: rehue_pb2.ListModelsRequest, grpc_context: RayServegRPCContext
+    ) -> rehue_pb2.ListModelsResponse:
+        return await rpc.list_models(self._service, request, grpc_context)
+
     async def ColorizeStream(
         self,
         requests: gRPCInputStream[rehue_pb2.ColorizeRequest],

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
+from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 from ray.serve._private.constants import DEFAULT_GRPC_SERVER_OPTIONS
@@ -65,12 +66,17 @@ def add_colorizer(servicer: Any, server: grpc.aio.Server) -> None:
     Like the generated function, except that malformed messages are answered with
     INVALID_ARGUMENT. gRPC itself would answer UNKNOWN, which blames the server.
     """
-    handlers = {
+    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
         "Colorize": grpc.unary_unary_rpc_method_handler(
             servicer.Colorize, _parse_request, rehue_pb2.ColorizeResponse.SerializeToString
         ),
         "ColorizeStream": grpc.stream_stream_rpc_method_handler(
             servicer.ColorizeStream, _parse_request, rehue_pb2.ColorizeResponse.SerializeToString
+        ),
+        "ListModels": grpc.unary_unary_rpc_method_handler(
+            servicer.ListModels,
+            rehue_pb2.ListModelsRequest.FromString,
+            rehue_pb2.ListModelsResponse.SerializeToString,
         ),
     }
     name = rehue_pb2.DESCRIPTOR.services_by_name["Colorizer"].full_name
@@ -96,6 +102,28 @@ async def colorize(
     except RehueError as error:
         _set_error(context, error, request_id)
         return rehue_pb2.ColorizeResponse()
+
+
+async def list_models(
+    service: Service,
+    request: rehue_pb2.ListModelsRequest,  # noqa: ARG001  # as Ray calls it
+    context: RayServegRPCContext,
+) -> rehue_pb2.ListModelsResponse:
+    """List the models; errors are set on the context."""
+    try:
+        service.keys.authenticate(_get_metadata(context, "authorization"))
+        listed = await service.triton.models.list_models()
+        models = [json_format.ParseDict(model, rehue_pb2.Model()) for model in listed]
+    except RehueError as error:
+        _set_error(context, error, _get_request_id(context))
+        return rehue_pb2.ListModelsResponse()
+    except Exception:
+        log.exception("listing the models failed")
+        _set_error(
+            context, Internal("The server failed on this request."), _get_request_id(context)
+        )
+        return rehue_pb2.ListModelsResponse()
+    return rehue_pb2.ListModelsResponse(models=models)
 
 
 async def colorize_stream(

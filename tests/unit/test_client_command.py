@@ -203,8 +203,9 @@ def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_models_are_listed(scripted: ScriptedServer, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main(["models", "--server", scripted.http_url]) == 0
-    assert capsys.readouterr().out.split() == ["rehue", "1", "READY", "default"]
+    for url in (scripted.http_url, scripted.grpc_url):
+        assert command.main(["models", "--server", url]) == 0
+        assert capsys.readouterr().out.split() == ["rehue", "1", "READY", "default"]
 
 
 def test_ctrl_c_exits_with_130_and_resume_continues(

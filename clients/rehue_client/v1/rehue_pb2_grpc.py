@@ -44,6 +44,11 @@ class ColorizerStub:
                 request_serializer=rehue__client_dot_v1_dot_rehue__pb2.ColorizeRequest.SerializeToString,
                 response_deserializer=rehue__client_dot_v1_dot_rehue__pb2.ColorizeResponse.FromString,
                 _registered_method=True)
+        self.ListModels = channel.unary_unary(
+                '/rehue.v1.Colorizer/ListModels',
+                request_serializer=rehue__client_dot_v1_dot_rehue__pb2.ListModelsRequest.SerializeToString,
+                response_deserializer=rehue__client_dot_v1_dot_rehue__pb2.ListModelsResponse.FromString,
+                _registered_method=True)
 
 
 class ColorizerServicer:
@@ -67,6 +72,13 @@ class ColorizerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListModels(self, request, context):
+        """Lists the models, their versions and state.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ColorizerServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -79,6 +91,11 @@ def add_ColorizerServicer_to_server(servicer, server):
                     servicer.ColorizeStream,
                     request_deserializer=rehue__client_dot_v1_dot_rehue__pb2.ColorizeRequest.FromString,
                     response_serializer=rehue__client_dot_v1_dot_rehue__pb2.ColorizeResponse.SerializeToString,
+            ),
+            'ListModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListModels,
+                    request_deserializer=rehue__client_dot_v1_dot_rehue__pb2.ListModelsRequest.FromString,
+                    response_serializer=rehue__client_dot_v1_dot_rehue__pb2.ListModelsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -135,6 +152,33 @@ class Colorizer:
             '/rehue.v1.Colorizer/ColorizeStream',
             rehue__client_dot_v1_dot_rehue__pb2.ColorizeRequest.SerializeToString,
             rehue__client_dot_v1_dot_rehue__pb2.ColorizeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rehue.v1.Colorizer/ListModels',
+            rehue__client_dot_v1_dot_rehue__pb2.ListModelsRequest.SerializeToString,
+            rehue__client_dot_v1_dot_rehue__pb2.ListModelsResponse.FromString,
             options,
             channel_credentials,
             insecure,

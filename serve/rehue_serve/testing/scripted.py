@@ -273,6 +273,12 @@ class _Servicer(rehue_pb2_grpc.ColorizerServicer):
                 timings=rehue_pb2.Timings(decode=1.5, infer=20),
             )
 
+    def ListModels(
+        self, _request: rehue_pb2.ListModelsRequest, _context: grpc.ServicerContext
+    ) -> rehue_pb2.ListModelsResponse:
+        model = rehue_pb2.Model(name="rehue", version="1", state="READY", default=True)
+        return rehue_pb2.ListModelsResponse(models=[model])
+
     def ColorizeStream(
         self, requests: Iterator[rehue_pb2.ColorizeRequest], context: grpc.ServicerContext
     ) -> Iterator[rehue_pb2.ColorizeResponse]:
