@@ -3,6 +3,7 @@
 import logging
 import os
 import secrets
+import sys
 from collections.abc import Collection
 from pathlib import Path
 
@@ -60,7 +61,14 @@ def start_ray(settings: Settings, directory: Path, spare: Collection[psutil.Proc
 
 
 def build_ray_environment(settings: Settings, directory: Path) -> dict[str, str]:
-    """Return the environment variables for a Ray instance of this machine's own."""
+    """Return the environment variables for a Ray instance of this machine's own.
+
+    Raises:
+        RayFailed: the command ``rehue-haproxy`` is not installed.
+    """
+    command = Path(sys.executable).with_name("rehue-haproxy")
+    if not command.is_file():
+        raise RayFailed(f"{command} is missing: install the package rehue again.")
     haproxy = directory / "haproxy"
     stats, metrics, fallback, rpc_fallback = claim_free_ports(4)
     # Ray's default ports are the same for every server of a machine, and they would share them.
@@ -74,6 +82,7 @@ def build_ray_environment(settings: Settings, directory: Path) -> dict[str, str]
         "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(rpc[-1]),
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(command),  # see `rehue_serve.haproxy`
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(haproxy / "metrics.sock"),

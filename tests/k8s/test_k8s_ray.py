@@ -109,6 +109,8 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
             "REHUE_API_KEYS_FILE": str(base / "keys"),
             "REHUE_LOG_FILE": str(base / "application.log"),
             "REHUE_REPLICAS": "1",
+            # The image's path is not this machine's.
+            "RAY_SERVE_HAPROXY_BINARY_PATH": alone["RAY_SERVE_HAPROXY_BINARY_PATH"],
         }
         if service("production")["rayClusterConfig"].get("authOptions") == {"mode": "token"}:
             environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}  # KubeRay's doing

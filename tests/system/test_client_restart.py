@@ -1,10 +1,13 @@
 """A batch under which the whole server restarts twice loses nothing."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
+import httpx
 import pytest
 
 from rehue_client import Client, Result
@@ -33,12 +36,28 @@ def feed(photo: bytes, done: threading.Event) -> Iterator[tuple[int, bytes]]:
             end = time.monotonic() + 2
 
 
+def look(server: Server) -> set[str]:
+    """What a client without retries gets now: HTTP's status and type, gRPC's status."""
+    seen = set()
+    with contextlib.suppress(httpx.TransportError):
+        answer = httpx.get(f"{server.http_url}/readyz", timeout=5)
+        retry = " Retry-After" if "retry-after" in answer.headers else ""
+        seen.add(f"{answer.status_code} {answer.headers['content-type']}{retry}")
+    with grpc.insecure_channel(server.grpc_url.removeprefix("grpc://")) as channel:
+        try:
+            channel.unary_unary("/grpc.health.v1.Health/Check", bytes, bytes)(b"", timeout=5)
+        except grpc.RpcError as error:
+            seen.add(error.code().name)
+    return seen
+
+
 @pytest.mark.timeout(600)
 def test_batch_loses_nothing_when_the_server_restarts_twice(
     sleepers: list[SleepingTriton], photo: bytes, tmp_path: Path
 ) -> None:
     server = start_server(tmp_path / "log", triton_urls=sleepers[0].url)
     ports = server.ports
+    seen: set[str] = set()
     done = threading.Event()
     results: dict[str, list[Result]] = {"http": [], "grpc": []}
 
@@ -50,7 +69,7 @@ def test_batch_loses_nothing_when_the_server_restarts_twice(
     try:
         for thread in threads:
             thread.start()  # before the server is ready, as in a script that starts both
-        server.wait_until_ready()
+        server.wait_until_ready(lambda: seen.update(look(server)))
         for _ in range(RESTARTS):
             time.sleep(2)
             server.stop()
@@ -61,6 +80,11 @@ def test_batch_loses_nothing_when_the_server_restarts_twice(
         for thread in threads:
             thread.join()
         server.stop()
+    # While it starts nothing is final: no 404 and no NOT_FOUND.
+    assert seen - {"200 text/plain; charset=utf-8", "DEADLINE_EXCEEDED"} <= {
+        "503 application/problem+json Retry-After",
+        "UNAVAILABLE",
+    }
     for protocol, outcomes in results.items():
         assert {str(result.error) for result in outcomes if result.error} == set(), protocol
         assert sorted(result.key for result in outcomes) == list(range(len(outcomes)))
