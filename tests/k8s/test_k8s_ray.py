@@ -72,14 +72,14 @@ class Node:
         raise AssertionError(f"no answer from {path}:\n{self.log.read_text()}")
 
 
-def service(overlay: str) -> Object:
+def get_service(overlay: str) -> Object:
     found: Object = get_object(overlay, "RayService")["spec"]
     return found
 
 
-def config(overlay: str, node: Node) -> Object:
-    """serveConfigV2 for one node, on its ports."""
-    found: Object = yaml.safe_load(service(overlay)["serveConfigV2"])
+def get_serve_config(overlay: str, node: Node) -> Object:
+    """Return serveConfigV2 for one node, with its ports."""
+    found: Object = yaml.safe_load(get_service(overlay)["serveConfigV2"])
     found["http_options"]["port"] = node.ports["serve"]
     found["grpc_options"]["port"] = node.ports["grpc"]
     for deployment in found["applications"][0]["deployments"]:
@@ -112,11 +112,11 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
             # The image's path is not this machine's.
             "RAY_SERVE_HAPROXY_BINARY_PATH": alone["RAY_SERVE_HAPROXY_BINARY_PATH"],
         }
-        if service("production")["rayClusterConfig"].get("authOptions") == {"mode": "token"}:
+        if get_service("production")["rayClusterConfig"].get("authOptions") == {"mode": "token"}:
             environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}  # KubeRay's doing
         with (base / "log").open("w") as out:
             process = subprocess.Popen(
-                [RAY, "start", "--head", "--block", *parameters(ports, directory)],
+                [RAY, "start", "--head", "--block", *list_start_parameters(ports, directory)],
                 env=os.environ | environment,
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -132,9 +132,9 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
         yield made
 
 
-def parameters(ports: dict[str, int], directory: Path) -> list[str]:
+def list_start_parameters(ports: dict[str, int], directory: Path) -> list[str]:
     """The head's rayStartParams, but for what would meet others on this machine."""
-    cluster = service("production")["rayClusterConfig"]
+    cluster = get_service("production")["rayClusterConfig"]
     given: dict[str, str] = cluster["headGroupSpec"]["rayStartParams"] | {
         "num-cpus": cluster["workerGroupSpecs"][0]["rayStartParams"]["num-cpus"],
         "node-ip-address": "127.0.0.1",
@@ -170,7 +170,7 @@ def test_nobody_deploys_without_the_token(node: Node, token: str) -> None:
     """Whoever reaches the dashboard could run code of theirs on every node."""
     with node.dashboard(token) as anybody:
         answers = [
-            anybody.put(APPLICATIONS, json=config("gpu", node)),
+            anybody.put(APPLICATIONS, json=get_serve_config("gpu", node)),
             anybody.get(APPLICATIONS),
             anybody.post("/api/jobs/", json={"entrypoint": "true"}),
             anybody.get("/api/jobs/"),
@@ -191,14 +191,14 @@ def test_who_has_the_token_is_answered(node: Node) -> None:
 @pytest.mark.parametrize("overlay", ["gpu", "production"])
 def test_what_kuberay_deploys_colorizes(node: Node, photo: bytes, overlay: str) -> None:
     with node.dashboard(node.token) as operator:
-        told = operator.put(APPLICATIONS, json=config(overlay, node))
+        told = operator.put(APPLICATIONS, json=get_serve_config(overlay, node))
         assert told.is_success, told.text
         deadline = time.monotonic() + START_TIMEOUT
-        while (state := application(operator))["status"] != "RUNNING":
+        while (state := get_application(operator))["status"] != "RUNNING":
             assert state["status"] != "DEPLOY_FAILED", state["message"]
             assert time.monotonic() < deadline, state
             time.sleep(0.2)
-    (asked_for,) = config(overlay, node)["applications"][0]["deployments"]
+    (asked_for,) = get_serve_config(overlay, node)["applications"][0]["deployments"]
     scaled = state["deployments"]["Colorizer"]["deployment_config"].get("autoscaling_config") or {}
     assert scaled.items() >= asked_for.get("autoscaling_config", {}).items()
     assert bool(scaled) is (overlay == "production")
@@ -214,8 +214,8 @@ def test_what_kuberay_deploys_colorizes(node: Node, photo: bytes, overlay: str) 
             assert client.colorize(photo).data
 
 
-def application(operator: httpx.Client) -> Object:
-    """As KubeRay sees it."""
+def get_application(operator: httpx.Client) -> Object:
+    """Return the application's state as KubeRay reads it."""
     answer = operator.get(APPLICATIONS, params={"api_type": "declarative"})
     found: Object = answer.json()["applications"]["rehue"]
     return found

@@ -48,16 +48,18 @@ Break = Callable[[Any], Any]
 BROKEN: dict[str, Break] = {
     "host namespaces": lambda pod: pod["spec"].update(hostNetwork=True),
     "volume types": lambda pod: pod["spec"]["volumes"].append({"name": "x", "hostPath": {}}),
-    "privileged containers": lambda pod: _security(pod).update(privileged=True),
-    "privilege escalation": lambda pod: _security(pod).pop("allowPrivilegeEscalation"),
-    "running as non-root": lambda pod: _security(pod).update(runAsUser=0),
+    "privileged containers": lambda pod: _get_security_context(pod).update(privileged=True),
+    "privilege escalation": lambda pod: _get_security_context(pod).pop("allowPrivilegeEscalation"),
+    "running as non-root": lambda pod: _get_security_context(pod).update(runAsUser=0),
     "seccomp": lambda pod: pod["spec"]["securityContext"].pop("seccompProfile"),
-    "capabilities": lambda pod: _security(pod)["capabilities"].update(add=["SYS_ADMIN"]),
+    "capabilities": lambda pod: _get_security_context(pod)["capabilities"].update(
+        add=["SYS_ADMIN"]
+    ),
     "host ports": lambda pod: pod["spec"]["containers"][0]["ports"][0].update(hostPort=80),
 }
 
 
-def _security(pod: Object) -> Object:
+def _get_security_context(pod: Object) -> Object:
     found: Object = pod["spec"]["containers"][0]["securityContext"]
     return found
 
@@ -165,24 +167,28 @@ REACHED = [
 ]
 
 
-def allowed(overlay: str, source: str, target: str, port: int) -> bool:
-    """What a network that enforces the rendered policies lets through."""
-    here = {role: _labels(role, pod) for role, pod in list_pod_templates(overlay).items()} | INSIDE
+def is_allowed(overlay: str, source: str, target: str, port: int) -> bool:
+    """Return whether the rendered network policies allow a connection."""
+    here = {
+        role: _get_labels(role, pod) for role, pod in list_pod_templates(overlay).items()
+    } | INSIDE
     if target not in here:
         return False
-    out = source not in here or _side(overlay, "egress", here[source], here[target], None, port)
+    out = source not in here or _is_side_allowed(
+        overlay, "egress", here[source], here[target], None, port
+    )
     labels = here.get(source, OUTSIDE.get(source, {}))
     namespace = None if source in here else NAMESPACE.get(source, {"other": "namespace"})
-    return out and _side(overlay, "ingress", here[target], labels, namespace, port)
+    return out and _is_side_allowed(overlay, "ingress", here[target], labels, namespace, port)
 
 
-def _labels(role: str, pod: Object) -> dict[str, str]:
-    """A pod's labels, with what KubeRay adds to its own."""
+def _get_labels(role: str, pod: Object) -> dict[str, str]:
+    """Return a pod's labels and those that KubeRay adds."""
     extra = {"ray.io/cluster": "rehue-abc"} if role.startswith("ray-") else {}
     return pod["metadata"]["labels"] | extra  # type: ignore[no-any-return]
 
 
-def _side(
+def _is_side_allowed(
     overlay: str,
     way: str,
     own: dict[str, str],
@@ -199,14 +205,14 @@ def _side(
     assert policies, "the policy for all pods is missing"
     peers = "to" if way == "egress" else "from"
     return any(
-        (not rule.get(peers) or any(_peer(peer, other, namespace) for peer in rule[peers]))
+        (not rule.get(peers) or any(_matches_peer(peer, other, namespace) for peer in rule[peers]))
         and (not rule.get("ports") or port in [entry["port"] for entry in rule["ports"]])
         for policy in policies
         for rule in policy.get(way, [])
     )
 
 
-def _peer(peer: Object, labels: dict[str, str], namespace: dict[str, str] | None) -> bool:
+def _matches_peer(peer: Object, labels: dict[str, str], namespace: dict[str, str] | None) -> bool:
     where = peer.get("namespaceSelector")
     there = namespace is None if where is None else matches_selector(where, namespace or {})
     return there and matches_selector(peer.get("podSelector", {}), labels)
@@ -214,13 +220,13 @@ def _peer(peer: Object, labels: dict[str, str], namespace: dict[str, str] | None
 
 @pytest.mark.parametrize(("source", "target", "port", "where"), REACHED)
 def test_who_reaches_whom(source: str, target: str, port: int, where: tuple[str, ...]) -> None:
-    found = tuple(overlay for overlay in OVERLAYS if allowed(overlay, source, target, port))
+    found = tuple(overlay for overlay in OVERLAYS if is_allowed(overlay, source, target, port))
     assert found == tuple(overlay for overlay in OVERLAYS if overlay in where)
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_selector_chooses_a_pod(overlay: str) -> None:
-    labels = [_labels(role, pod) for role, pod in list_pod_templates(overlay).items()] + [
+    labels = [_get_labels(role, pod) for role, pod in list_pod_templates(overlay).items()] + [
         INSIDE["client"]
     ]
     for manifest in render_overlay(overlay):

@@ -49,7 +49,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "venv" / "bin"
 
 
-def run(*command: object, cwd: Path, code: int = 0) -> str:
+def run_command(*command: object, cwd: Path, code: int = 0) -> str:
     # An empty environment: no PYTHONPATH, no settings.
     done = subprocess.run(
         [str(word) for word in command],
@@ -60,11 +60,11 @@ def run(*command: object, cwd: Path, code: int = 0) -> str:
 
 
 def test_heavy_packages_are_not_installed(alone: Path, tmp_path: Path) -> None:
-    assert str(alone.parent) in run(alone / "python", "-c", PROBE, cwd=tmp_path)
+    assert str(alone.parent) in run_command(alone / "python", "-c", PROBE, cwd=tmp_path)
 
 
 def test_serve_names_its_extra(alone: Path, tmp_path: Path) -> None:
-    output = run(alone / "rehue", "serve", cwd=tmp_path, code=2)
+    output = run_command(alone / "rehue", "serve", cwd=tmp_path, code=2)
     assert "pip install 'rehue[serve]'" in output
     assert "Traceback" not in output
 
@@ -72,7 +72,7 @@ def test_serve_names_its_extra(alone: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
 def test_it_colorizes(alone: Path, server: Server, tmp_path: Path, protocol: str) -> None:
     url = server.http_url if protocol == "http" else server.grpc_url
-    output = run(
+    output = run_command(
         alone / "rehue", "colorize", PHOTO, "-o", tmp_path / "out.png",
         "--format", "png", "--server", url, cwd=tmp_path,
     )  # fmt: skip

@@ -21,8 +21,8 @@ Infer = Callable[[], Awaitable[object]]
 
 
 @contextlib.asynccontextmanager
-async def asking(*urls: str, limit: int = 2) -> AsyncIterator[tuple[Endpoints, Infer]]:
-    """The set of endpoints, and one photograph to them."""
+async def open_endpoints(*urls: str, limit: int = 2) -> AsyncIterator[tuple[Endpoints, Infer]]:
+    """Yield the endpoints, and a function that sends them a photograph."""
     asked = Endpoints(urls, model="rehue", limit=limit)
     triton = TritonClient(asked, default_model="rehue")
     await triton.start()
@@ -35,7 +35,7 @@ async def asking(*urls: str, limit: int = 2) -> AsyncIterator[tuple[Endpoints, I
         await triton.close()
 
 
-def addresses(asked: Endpoints) -> set[str]:
+def list_addresses(asked: Endpoints) -> set[str]:
     return {endpoint.address for endpoint in asked.list_all()}
 
 
@@ -54,15 +54,15 @@ async def test_name_is_looked_up_again(
 
     monkeypatch.setattr(endpoints, "resolve_addresses", look_up)
     monkeypatch.setattr(endpoints, "RESOLVE_INTERVAL", 0.1)
-    async with asking("dns:triton:8001") as (asked, infer):
+    async with open_endpoints("dns:triton:8001") as (asked, infer):
         for now in ({first, second}, {second}, OSError("try again"), {first}):
             listed = now
-            expected = addresses(asked) if isinstance(now, OSError) else now
+            expected = list_addresses(asked) if isinstance(now, OSError) else now
             # Photographs go on while the list changes.
             for _ in range(10):
                 await infer()
                 await asyncio.sleep(0.02)
-            assert addresses(asked) == expected
+            assert list_addresses(asked) == expected
 
 
 async def test_name_is_every_address_behind_it() -> None:
@@ -75,7 +75,7 @@ async def test_calls_under_way_stay_within_the_limit(sleepers: list[SleepingTrit
     sleepers[0].set_batch_seconds(0.1)
     most = 0
     try:
-        async with asking(sleepers[0].url, limit=2) as (asked, infer):
+        async with open_endpoints(sleepers[0].url, limit=2) as (asked, infer):
             work = [asyncio.create_task(infer()) for _ in range(40)]  # type: ignore[arg-type, var-annotated]
             while not all(task.done() for task in work):
                 most = max(most, *(endpoint.in_flight for endpoint in asked.list_all()))
@@ -92,7 +92,7 @@ async def test_busy_triton_is_asked_less(sleepers: list[SleepingTriton]) -> None
     before = [triton.count_photographs() for triton in (slow, quick)]
     slow.set_batch_seconds(0.5)
     try:
-        async with asking(slow.url, quick.url, limit=64) as (_, infer):
+        async with open_endpoints(slow.url, quick.url, limit=64) as (_, infer):
             work: list[asyncio.Task[object]] = []
             for _ in range(80):
                 work.append(asyncio.create_task(infer()))  # type: ignore[arg-type]
@@ -117,7 +117,7 @@ async def test_dying_cluster_is_not_stampeded(
     for triton in sleepers:
         triton.start_failing()
     try:
-        async with asking(*(triton.url for triton in sleepers)) as (_, infer):
+        async with open_endpoints(*(triton.url for triton in sleepers)) as (_, infer):
             for _ in range(photographs):
                 with pytest.raises(Unavailable) as caught:
                     await infer()
@@ -136,7 +136,7 @@ async def test_triton_that_computes_no_more_is_ejected_until_it_does(
     broken, good = sleepers
     broken.start_failing()
     try:
-        async with asking(broken.url, good.url) as (asked, infer):
+        async with open_endpoints(broken.url, good.url) as (asked, infer):
             (endpoint,) = (
                 found_endpoint
                 for found_endpoint in asked.list_all()
@@ -168,7 +168,7 @@ async def test_triton_that_computes_no_more_is_ejected_until_it_does(
 
 async def test_model_that_fails_ejects_no_triton(sleepers: list[SleepingTriton]) -> None:
     """One model's fault leaves the Triton to the others: only the default model's counts."""
-    async with asking(sleepers[0].url) as (asked, infer):
+    async with open_endpoints(sleepers[0].url) as (asked, infer):
         (endpoint,) = asked.list_all()
         for _ in range(3 * endpoints.MAX_ERRORS):
             asked.record_error(endpoint, "INTERNAL", ejects=False)
@@ -201,7 +201,7 @@ async def test_frozen_triton_cancels_nobody(
 
 async def test_probes_find_what_is_not_ready(sleepers: list[SleepingTriton]) -> None:
     """Nobody has to lose a call to it first."""
-    async with asking(*(triton.url for triton in sleepers)) as (asked, _):
+    async with open_endpoints(*(triton.url for triton in sleepers)) as (asked, _):
         assert len(asked.list_available()) == 2
         sleepers[0].unload_model()
         try:

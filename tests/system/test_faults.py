@@ -50,18 +50,18 @@ def small() -> bytes:
 
 @contextlib.contextmanager
 def killed(system: System, which: int) -> Iterator[None]:
-    with _ended(system.tritons[which], signal.SIGKILL):
+    with _end(system.tritons[which], signal.SIGKILL):
         yield
 
 
 @contextlib.contextmanager
 def terminated(system: System, which: int) -> Iterator[None]:
-    with _ended(system.tritons[which], signal.SIGTERM):
+    with _end(system.tritons[which], signal.SIGTERM):
         yield
 
 
 @contextlib.contextmanager
-def _ended(triton: EmbeddedTriton, number: int) -> Iterator[None]:
+def _end(triton: EmbeddedTriton, number: int) -> Iterator[None]:
     os.kill(triton.pid, number)
     yield
     triton.stop()
@@ -277,7 +277,7 @@ def test_stop_finishes_what_is_under_way(
             server.process.send_signal(signal.SIGTERM)
             told = time.monotonic()
             load.wait_for(lambda outcome: outcome.name == "Unavailable")
-            answers = says_that_it_stops(server, small)
+            answers = count_answers_while_stopping(server, small)
             time.sleep(2)  # the others have their pictures by now
             rest()
             assert server.process.wait(60) == 0
@@ -315,7 +315,7 @@ def read_slowly(server: Server) -> Iterator[Callable[[], None]]:
         yield rest
 
 
-def says_that_it_stops(server: Server, photo: bytes) -> dict[str, int]:
+def count_answers_while_stopping(server: Server, photo: bytes) -> dict[str, int]:
     """What is answered while a server finishes what is under way."""
     readyz = httpx.get(f"{server.http_url}/readyz")
     refused = httpx.post(f"{server.http_url}/v1/colorize", content=photo)

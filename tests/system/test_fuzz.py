@@ -31,8 +31,8 @@ COUNT = 10_000
 LIMITS = {"max_bytes": 1_000_000, "max_pixels": 1_000_000}
 
 
-def samples() -> list[bytes]:
-    """One small photograph in every kind that is read, and in unusual variants."""
+def create_samples() -> list[bytes]:
+    """Return a small photograph in every format that is read, and in unusual variants."""
     picture = Image.open(PHOTOS / "skimage_coffee.jpg").resize((48, 32))
     tags = Image.Exif()
     tags[0x0112] = 6
@@ -52,17 +52,17 @@ def samples() -> list[bytes]:
         ("1", "TIFF", {"compression": "group4"}),
         ("F", "TIFF", {}),
     ]
-    return [encode_image(_converted(picture, mode), kind, **more) for mode, kind, more in variants]
+    return [encode_image(_convert(picture, mode), kind, **more) for mode, kind, more in variants]
 
 
-def _converted(picture: Image.Image, mode: str) -> Image.Image:
+def _convert(picture: Image.Image, mode: str) -> Image.Image:
     return (
         picture.convert("L").convert("I").convert(mode) if mode == "I;16" else picture.convert(mode)
     )
 
 
-def mutated(data: bytes, chance: random.Random) -> bytes:
-    """A few bytes changed, dropped, doubled, or swapped for telling values."""
+def mutate(data: bytes, chance: random.Random) -> bytes:
+    """Change, drop, repeat or replace a few bytes."""
     broken = bytearray(data)
     for _ in range(chance.choice((1, 1, 2, 4, 16))):
         at = chance.randrange(max(1, len(broken)))
@@ -82,11 +82,11 @@ def mutated(data: bytes, chance: random.Random) -> bytes:
 
 
 def test_mutated_photographs_decode_or_are_refused() -> None:
-    originals = samples()
+    originals = create_samples()
     refused = 0
     for number in range(COUNT):
         chance = random.Random(number)
-        data = mutated(chance.choice(originals), chance)
+        data = mutate(chance.choice(originals), chance)
         try:
             lightness = images.decode_lightness(images.open_image(data, **LIMITS))
         except RehueError:
@@ -129,8 +129,8 @@ def whole(server: Server) -> Iterator[None]:
     assert grown[most] < 64  # of 10,000 inputs, 6 KiB each
 
 
-def form(image: bytes) -> tuple[bytes, str]:
-    """A multipart body with this photograph, and its content type."""
+def build_form(image: bytes) -> tuple[bytes, str]:
+    """Return a multipart body with this photograph, and its content type."""
     request = httpx.Request("POST", "http://x", files={"image": ("a.jpg", image, "image/jpeg")})
     return request.read(), request.headers["content-type"]
 
@@ -138,7 +138,7 @@ def form(image: bytes) -> tuple[bytes, str]:
 @pytest.mark.usefixtures("whole")
 def test_mutated_bodies_are_refused_over_http(server: Server, count: int) -> None:
     """Photographs, forms and parameters, each mutated."""
-    originals = samples()
+    originals = create_samples()
     statuses: Counter[int] = Counter()
     with httpx.Client(base_url=server.http_url, timeout=60) as http:
         for number in range(count):
@@ -147,12 +147,12 @@ def test_mutated_bodies_are_refused_over_http(server: Server, count: int) -> Non
             query: dict[str, str] = {}
             match number % 3:
                 case 0:
-                    body = mutated(body, chance)
+                    body = mutate(body, chance)
                 case 1:
-                    body, kind = form(body)
-                    body = mutated(body, chance)
+                    body, kind = build_form(body)
+                    body = mutate(body, chance)
                     if chance.random() < 0.3:
-                        kind = mutated(kind.encode(), chance).decode("latin-1")
+                        kind = mutate(kind.encode(), chance).decode("latin-1")
                         kind = "".join(c for c in kind if c.isprintable() and c.isascii()).strip()
                 case _:
                     query = {chance.choice(NAMES): chance.choice(ODD) for _ in range(3)}
@@ -170,7 +170,7 @@ def test_mutated_bodies_are_refused_over_http(server: Server, count: int) -> Non
 @pytest.mark.usefixtures("whole")
 def test_mutated_messages_are_refused_over_grpc(server: Server, count: int) -> None:
     """Photographs inside good messages, and messages that are themselves mutated."""
-    originals = samples()
+    originals = create_samples()
     codes: Counter[str] = Counter()
     unclear: list[tuple[int, grpc.RpcError]] = []
     address = server.grpc_url.removeprefix("grpc://")
@@ -181,13 +181,13 @@ def test_mutated_messages_are_refused_over_grpc(server: Server, count: int) -> N
         for number in range(count):
             chance = random.Random(number)
             message = rehue_pb2.ColorizeRequest(
-                image=mutated(chance.choice(originals), chance),
+                image=mutate(chance.choice(originals), chance),
                 strength=chance.choice([1.0, float("nan"), float("inf"), -1.0]),
                 quality=chance.choice([90, 0, -1, 2**31 - 1]),
                 model=chance.choice(["", "", "nobody"]),
             ).SerializeToString()
             if number % 2:
-                message = mutated(message, chance)
+                message = mutate(message, chance)
             try:
                 call(message, timeout=60)
                 codes["OK"] += 1
@@ -204,8 +204,8 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 SETTINGS = b"\0\0\0\4\0\0\0\0\0"
 
 
-def frame(chance: random.Random) -> bytes:
-    """An HTTP/2 frame whose header and payload may contradict each other."""
+def build_frame(chance: random.Random) -> bytes:
+    """Return an HTTP/2 frame whose header and payload may contradict each other."""
     payload = chance.randbytes(chance.choice((0, 4, 8, 40, 300)))
     length = chance.choice((len(payload), 0, 2**24 - 1))
     kind, flags = chance.choice((*range(11), 255)), chance.randrange(256)
@@ -216,17 +216,21 @@ def frame(chance: random.Random) -> bytes:
 @pytest.mark.usefixtures("whole")
 def test_garbage_on_the_ports_is_survived(server: Server, count: int) -> None:
     """Raw bytes on both ports: HTTP requests cut and mangled, HTTP/2 frames that make no sense."""
-    body = form(samples()[0])[0]
+    body = build_form(create_samples()[0])[0]
     head = b"POST /v1/colorize HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
     statuses: Counter[bytes] = Counter()
     for number in range(count):
         chance = random.Random(number)
         if number % 2:
             port = server.ports["grpc"]
-            sent = PREFACE + SETTINGS + b"".join(frame(chance) for _ in range(chance.randrange(9)))
+            sent = (
+                PREFACE
+                + SETTINGS
+                + b"".join(build_frame(chance) for _ in range(chance.randrange(9)))
+            )
         else:
             port = server.ports["http"]
-            sent = mutated(head, chance) + body
+            sent = mutate(head, chance) + body
         with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
             connection.settimeout(0.02)
             with contextlib.suppress(OSError):
@@ -240,7 +244,7 @@ def test_garbage_on_the_ports_is_survived(server: Server, count: int) -> None:
 
 
 @schemathesis.serializer("image/*")  # type: ignore[arg-type]
-def _as_it_is(context: schemathesis.SerializationContext, value: object) -> object:
+def _serialize(context: schemathesis.SerializationContext, value: object) -> object:
     return value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass")
 
 

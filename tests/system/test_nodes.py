@@ -104,7 +104,7 @@ def nodes(tmp_path: Path, long: bool) -> Iterator[tuple[Settings, psutil.Process
         yield settings, worker
 
 
-def replicas(node: psutil.Process) -> int:
+def count_replicas(node: psutil.Process) -> int:
     found = node.children(recursive=True)
     return sum("ray::ServeReplica" in " ".join(item.cmdline()) for item in found)
 
@@ -119,7 +119,7 @@ def test_loss_of_a_node_costs_nothing(nodes: tuple[Settings, psutil.Process]) ->
                 break
         assert time.monotonic() < deadline
         time.sleep(0.2)
-    assert replicas(worker) == 1
+    assert count_replicas(worker) == 1
     photo = (PHOTOS / "skimage_coffee.jpg").read_bytes()
     urls = [http, f"grpc://127.0.0.1:{settings.grpc_port}"]
     with Load(urls, photo, rate=15, retries=Retries()) as load:

@@ -40,13 +40,15 @@ def test_port_that_is_listened_on_is_left_out() -> None:
 
 def test_two_servers_on_one_machine_share_no_port(server: Server, system: System) -> None:
     """Ray's gRPC servers would listen beside others: each server has a range of its own."""
-    own, other = (listening(pid) for pid in (server.process.pid, system.server.process.pid))
+    own, other = (
+        list_listening_ports(pid) for pid in (server.process.pid, system.server.process.pid)
+    )
     assert {server.ports["http"], server.ports["grpc"]} < own
     assert len(own) > 5
     assert not own & other
 
 
-def listening(pid: int) -> set[int]:
+def list_listening_ports(pid: int) -> set[int]:
     processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
     found = [connection for process in processes for connection in process.net_connections("tcp")]
     return {item.laddr.port for item in found if item.status == psutil.CONN_LISTEN}

@@ -27,7 +27,7 @@ def fault(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "encode_pictures", fail)
 
 
-def outcomes(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+def list_outcomes(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
     """Level and outcome of each request's log line."""
     return [
         (record.levelname, record.fields["outcome"])  # type: ignore[attr-defined]
@@ -36,7 +36,7 @@ def outcomes(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
     ]
 
 
-def causes(caplog: pytest.LogCaptureFixture) -> list[str]:
+def list_causes(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [str(record.exc_info[1]) for record in caplog.records if record.exc_info]
 
 
@@ -51,8 +51,8 @@ async def test_http_fault_is_internal_and_logged_once(
     assert answer.json()["type"] == "urn:rehue:problem:internal"
     assert answer.json()["detail"] == "The server failed on this photograph."
     assert SECRET not in answer.text
-    assert outcomes(caplog) == [("ERROR", "INTERNAL")]
-    assert causes(caplog) == [SECRET]
+    assert list_outcomes(caplog) == [("ERROR", "INTERNAL")]
+    assert list_causes(caplog) == [SECRET]
 
 
 @pytest.mark.usefixtures("fault")
@@ -72,8 +72,8 @@ async def test_grpc_fault_is_internal_and_logged_once(
             code, message = caught.value.code().value[0], caught.value.details()
     assert code == grpc.StatusCode.INTERNAL.value[0]
     assert message == "The server failed on this photograph."
-    assert outcomes(caplog) == [("ERROR", "INTERNAL")]
-    assert causes(caplog) == [SECRET]
+    assert list_outcomes(caplog) == [("ERROR", "INTERNAL")]
+    assert list_causes(caplog) == [SECRET]
 
 
 async def test_faults_outside_the_pipeline_are_internal_too(
@@ -107,8 +107,8 @@ async def test_faults_outside_the_pipeline_are_internal_too(
     assert [error.code() for error in errors] == [grpc.StatusCode.INTERNAL] * 2
     said = [answer.text for answer in answers] + [str(error.details()) for error in errors]
     assert not any("secret" in text or "Errno" in text for text in said)
-    assert outcomes(caplog) == [("ERROR", "INTERNAL")] * 3
-    assert len(causes(caplog)) == 4
+    assert list_outcomes(caplog) == [("ERROR", "INTERNAL")] * 3
+    assert len(list_causes(caplog)) == 4
 
 
 async def test_requests_that_the_caller_gives_up_are_no_faults(
@@ -136,5 +136,5 @@ async def test_requests_that_the_caller_gives_up_are_no_faults(
                 await asyncio.sleep(0.2)
     finally:
         sleepers[0].set_batch_seconds()
-    assert outcomes(caplog) == [("INFO", "ABANDONED")] * 2
-    assert not causes(caplog)
+    assert list_outcomes(caplog) == [("INFO", "ABANDONED")] * 2
+    assert not list_causes(caplog)

@@ -49,11 +49,11 @@ def stub(channel: grpc.Channel) -> rehue_pb2_grpc.ColorizerStub:
     return rehue_pb2_grpc.ColorizerStub(channel)  # type: ignore[no-untyped-call]
 
 
-def opened(data: bytes) -> Image.Image:
+def open_image(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data))
 
 
-def lightness(picture: Image.Image) -> NDArray[Any]:
+def compute_lightness(picture: Image.Image) -> NDArray[Any]:
     return color.rgb2lab(np.asarray(picture.convert("RGB")))[..., 0]  # type: ignore[no-any-return]
 
 
@@ -66,11 +66,11 @@ def test_picture_keeps_size_and_lightness(http: httpx.Client, name: str) -> None
     answer = http.post("/v1/colorize", content=encode_image(gray, "PNG"))
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "image/png"
-    picture = opened(answer.content)
+    picture = open_image(answer.content)
     assert picture.size == gray.size
     lab = color.rgb2lab(np.asarray(picture))
     # Within sRGB the lightness is the photograph's own; colours outside of it are clipped.
-    assert np.percentile(np.abs(lab[..., 0] - lightness(gray)), 95) < 1
+    assert np.percentile(np.abs(lab[..., 0] - compute_lightness(gray)), 95) < 1
     assert np.hypot(lab[..., 1], lab[..., 2]).mean() > 2
 
 
@@ -87,7 +87,7 @@ def test_parameters_are_obeyed(http: httpx.Client, photo: bytes) -> None:
     def pixels(**query: object) -> NDArray[Any]:
         answer = http.post("/v1/colorize", content=photo, params={"format": "png", **query})  # type: ignore[dict-item]
         assert answer.status_code == 200, answer.text
-        return np.asarray(opened(answer.content)).astype(int)
+        return np.asarray(open_image(answer.content)).astype(int)
 
     gray = pixels(strength=0)
     assert np.ptp(gray, axis=-1).max() <= 1
@@ -99,19 +99,19 @@ def test_parameters_are_obeyed(http: httpx.Client, photo: bytes) -> None:
 def test_formats_out(http: httpx.Client, photo: bytes, format: str) -> None:
     answer = http.post("/v1/colorize", content=photo, params={"format": format})
     assert answer.headers["content-type"] == f"image/{format}"
-    assert opened(answer.content).format == format.upper()
+    assert open_image(answer.content).format == format.upper()
 
 
 def test_orientation_is_applied(http: httpx.Client) -> None:
     tags = Image.Exif()
     tags[0x0112] = 6
     data = encode_image(Image.open(PHOTOS / "sklearn_china.jpg"), "JPEG", exif=tags)
-    assert opened(http.post("/v1/colorize", content=data).content).size == (427, 640)
+    assert open_image(http.post("/v1/colorize", content=data).content).size == (427, 640)
 
 
 def test_multipart(http: httpx.Client, photo: bytes) -> None:
     answer = http.post("/v1/colorize", files={"image": ("a.jpg", photo, "image/jpeg")})
-    assert opened(answer.content).size == (512, 512)
+    assert open_image(answer.content).size == (512, 512)
     empty = http.post("/v1/colorize", files={"other": ("a.jpg", photo, "image/jpeg")})
     assert empty.status_code == 400
     assert "'image'" in empty.json()["detail"]
@@ -141,10 +141,10 @@ def test_bad_input_costs_nobody_else_anything(
     with pytest.raises(grpc.RpcError) as caught:
         stub.Colorize(rehue_pb2.ColorizeRequest(image=data))
     assert caught.value.code() == GRPC_STATUS[kind]
-    assert reason(caught.value) == get_reason_name(kind)
+    assert get_reason(caught.value) == get_reason_name(kind)
 
 
-def reason(error: grpc.RpcError) -> str:
+def get_reason(error: grpc.RpcError) -> str:
     """The ErrorInfo's reason in an error's details."""
     metadata = {item.key: item.value for item in error.trailing_metadata()}
     status = status_pb2.Status.FromString(metadata["grpc-status-details-bin"])
@@ -231,7 +231,7 @@ def test_grpc(stub: rehue_pb2_grpc.ColorizerStub, photo: bytes) -> None:
     assert (answer.id, answer.media_type, answer.model) == ("one", "image/jpeg", "rehue/1")
     assert answer.request_id
     assert answer.timings.infer > 0
-    assert opened(answer.image).size == (512, 512)
+    assert open_image(answer.image).size == (512, 512)
 
 
 def test_stream_goes_on_after_a_bad_photograph(

@@ -24,7 +24,7 @@ from rehue_serve.testing.tritons import SleepingTriton
 
 
 @contextlib.asynccontextmanager
-async def served(url: str, **options: object) -> AsyncIterator[httpx.AsyncClient]:
+async def open_service(url: str, **options: object) -> AsyncIterator[httpx.AsyncClient]:
     async with start_service(url, **options) as service, serve_http(service) as client:
         yield client
 
@@ -32,7 +32,7 @@ async def served(url: str, **options: object) -> AsyncIterator[httpx.AsyncClient
 async def test_keys(triton: EmbeddedTriton, tmp_path: Path, photo: bytes) -> None:
     keys = tmp_path / "keys"
     keys.write_text("first\nsecond\n")
-    async with served(triton.url, api_keys_file=keys) as client:
+    async with open_service(triton.url, api_keys_file=keys) as client:
 
         async def status(*given: str) -> int:
             headers = {"Authorization": given[0]} if given else {}
@@ -59,7 +59,7 @@ async def test_keys(triton: EmbeddedTriton, tmp_path: Path, photo: bytes) -> Non
 
 
 async def test_overload_is_refused_at_once(triton: EmbeddedTriton, photo: bytes) -> None:
-    async with served(triton.url, max_requests=4) as client:
+    async with open_service(triton.url, max_requests=4) as client:
         await client.post("/v1/colorize", content=photo)
         answers = await asyncio.gather(
             *(client.post("/v1/colorize", content=photo) for _ in range(12))
@@ -78,7 +78,7 @@ async def test_one_key_cannot_take_every_place(
     keys.write_text("greedy\nmodest\n")
     sleepers[0].set_batch_seconds(1)
     try:
-        async with served(sleepers[0].url, max_requests=8, api_keys_file=keys) as client:
+        async with open_service(sleepers[0].url, max_requests=8, api_keys_file=keys) as client:
 
             async def send(key: str) -> httpx.Response:
                 headers = {"Authorization": f"Bearer {key}"}
@@ -104,7 +104,7 @@ async def test_retry_after_is_how_long_photographs_take(
     """So that a client that comes back then finds those gone that were in its way."""
     sleepers[0].set_batch_seconds(1.5)  # of a call; the photographs go in one or two
     try:
-        async with served(sleepers[0].url, max_requests=4) as client:
+        async with open_service(sleepers[0].url, max_requests=4) as client:
             for _ in range(2):
                 answers = await asyncio.gather(
                     *(client.post("/v1/colorize", content=photo) for _ in range(5))
@@ -122,7 +122,7 @@ async def test_deadline_ends_a_slow_upload(triton: EmbeddedTriton, photo: bytes)
         yield photo[:1000]
         await asyncio.sleep(60)
 
-    async with served(triton.url, max_requests=1) as client:
+    async with open_service(triton.url, max_requests=1) as client:
         slow = asyncio.create_task(
             client.post("/v1/colorize", content=slowly(), headers={"X-Request-Timeout": "0.5"})
         )
@@ -145,7 +145,7 @@ async def test_work_that_nobody_waits_for_is_not_begun(
         time.sleep(1)
         return decode(*arguments)  # type: ignore[arg-type]
 
-    async with served(triton.url, threads=1) as client:
+    async with open_service(triton.url, threads=1) as client:
         monkeypatch.setattr(images, "decode_lightness", counted)
         first = asyncio.create_task(client.post("/v1/colorize", content=photo))
         while not decoded:
@@ -159,7 +159,7 @@ async def test_work_that_nobody_waits_for_is_not_begun(
 
 
 async def test_no_triton_is_said_with_when_to_come_back(photo: bytes) -> None:
-    async with served("127.0.0.1:9") as client:
+    async with open_service("127.0.0.1:9") as client:
         answer = await client.post("/v1/colorize", content=photo)
         assert answer.status_code == 503
         assert int(answer.headers["retry-after"]) >= 1
@@ -174,7 +174,7 @@ async def test_colour_and_sepia_count_as_their_lightness(
     truth = rgb2lab(np.asarray(colour))
     tones = {"gray": (0, 0), "sepia": (8, 22)}
     pictures = {}
-    async with served(triton.url) as client:
+    async with open_service(triton.url) as client:
         for name, (a, b) in tones.items():
             toned = np.dstack([truth[..., 0], np.full((*truth.shape[:2], 2), (a, b))])
             data = encode_image(
@@ -199,7 +199,7 @@ async def test_fault_of_ours_tells_nothing_of_our_insides(
         raise MemoryError("/secret/path")
 
     monkeypatch.setattr(images, "encode_pictures", broken)
-    async with served(triton.url) as client:
+    async with open_service(triton.url) as client:
         answer = await client.post("/v1/colorize", content=photo)
     assert answer.status_code == 500
     assert answer.json()["type"] == "urn:rehue:problem:internal"

@@ -36,11 +36,11 @@ asyncio.run(main())
 """
 
 
-def files() -> set[str]:
+def list_files() -> set[str]:
     return {path.name for path in shared_memory.FOLDER.glob(f"{shared_memory.PREFIX}*")}
 
 
-async def regions(there: TritonClient) -> set[str]:
+async def list_regions(there: TritonClient) -> set[str]:
     """Files that Triton has mapped."""
     stub = there.endpoints.list_all()[0].stub
     answer = await stub.SystemSharedMemoryStatus(service_pb2.SystemSharedMemoryStatusRequest())
@@ -48,20 +48,20 @@ async def regions(there: TritonClient) -> set[str]:
 
 
 async def test_nothing_is_left_at_the_end(triton: EmbeddedTriton) -> None:
-    before = files()
+    before = list_files()
     async with (
         open_client(triton.url, shared_memory=True) as there,
         open_client(triton.url) as other,
     ):
         await asyncio.gather(*(infer_random(there, seed) for seed in range(20)))
-        mine = files() - before
+        mine = list_files() - before
         assert 1 <= len(mine) <= 2  # one for each call under way
-        assert mine <= await regions(there)
+        assert mine <= await list_regions(there)
         await there.close()
-        assert not mine & (files() | await regions(other))
+        assert not mine & (list_files() | await list_regions(other))
 
 
-def crash(url: str) -> None:
+def crash_client(url: str) -> None:
     """A process that shares memory with this Triton is killed."""
     process = subprocess.Popen(
         [sys.executable, "-c", CRASHES, url],
@@ -78,36 +78,38 @@ def crash(url: str) -> None:
 
 
 async def test_a_crash_leaves_nothing(triton: EmbeddedTriton) -> None:
-    before = files()
-    await asyncio.to_thread(crash, triton.url)
-    left = files() - before
+    before = list_files()
+    await asyncio.to_thread(crash_client, triton.url)
+    left = list_files() - before
     assert left
     async with open_client(triton.url, shared_memory=True) as there:
         await infer_random(there)
-        assert not left & (files() | await regions(there))
+        assert not left & (list_files() | await list_regions(there))
 
 
 async def test_triton_that_was_started_again_shares_again(tmp_path: Path) -> None:
     with SleepingTriton(tmp_path) as triton:
         async with open_client(triton.url, shared_memory=True) as there:
             await infer_random(there)
-            before = await regions(there)
+            before = await list_regions(there)
             # What a Triton knows after a start: none of the files.
             stub = there.endpoints.list_all()[0].stub
             request = service_pb2.SystemSharedMemoryUnregisterRequest()
-            while await regions(there):  # refused while Triton still holds what it just answered
+            while await list_regions(
+                there
+            ):  # refused while Triton still holds what it just answered
                 with contextlib.suppress(grpc.RpcError):
                     await stub.SystemSharedMemoryUnregister(request)
             await asyncio.gather(*(infer_random(there, seed) for seed in range(30)))
             assert there.ready
-            assert await regions(there)
-            assert not before & await regions(there)
+            assert await list_regions(there)
+            assert not before & await list_regions(there)
             triton.stop()
             await asyncio.to_thread(triton.start)
             while not there.ready:
                 await asyncio.sleep(0.05)
             await asyncio.gather(*(infer_random(there, seed) for seed in range(30)))
-            assert await regions(there)
+            assert await list_regions(there)
 
 
 async def test_files_that_another_call_forgets_meanwhile_are_made_anew(
@@ -122,21 +124,21 @@ async def test_files_that_another_call_forgets_meanwhile_are_made_anew(
 
         monkeypatch.setattr(shared_memory, "_list_stale_regions", forgotten)
         assert isinstance(await infer_random(there, seconds=5), np.ndarray)
-        assert await regions(there)
+        assert await list_regions(there)
 
 
 async def test_file_that_triton_may_still_write_into_is_not_used_again(tmp_path: Path) -> None:
     with SleepingTriton(tmp_path) as triton:
         async with open_client(triton.url, shared_memory=True) as there:
             await infer_random(there)
-            before = await regions(there)
+            before = await list_regions(there)
             triton.set_batch_seconds(1.0)
             with pytest.raises(DeadlineExceeded):
                 await infer_random(there, seconds=0.3)
             triton.set_batch_seconds()
             assert isinstance(await infer_random(there), np.ndarray)
-            assert not before & files()
-            while before & await regions(there):  # until Triton is done with it
+            assert not before & list_files()
+            while before & await list_regions(there):  # until Triton is done with it
                 await asyncio.sleep(0.1)
                 await infer_random(there)
 
@@ -153,7 +155,7 @@ def test_sweep_leaves_what_is_in_use() -> None:
     mine = shared_memory.SharedFile(100)
     (shared_memory.FOLDER / f"{shared_memory.PREFIX}dead").write_bytes(b"x")
     shared_memory.remove_stale_files()
-    assert mine.name in files()
-    assert f"{shared_memory.PREFIX}dead" not in files()
+    assert mine.name in list_files()
+    assert f"{shared_memory.PREFIX}dead" not in list_files()
     mine.remove()
-    assert mine.name not in files()
+    assert mine.name not in list_files()

@@ -27,8 +27,8 @@ BAD = 4  # a second, beside the good ones
 SAMPLE = 1.0  # seconds between two looks at every process
 
 
-def bad_requests(photo: bytes) -> list[Callable[[httpx.Client], httpx.Response]]:
-    """One of each kind of refusal."""
+def create_bad_requests(photo: bytes) -> list[Callable[[httpx.Client], httpx.Response]]:
+    """Return a request for each kind of refusal."""
     huge = io.BytesIO()
     Image.new("1", (9000, 9000)).save(huge, "PNG")
     return [
@@ -63,15 +63,15 @@ def test_nothing_piles_up(system: System, request: pytest.FixtureRequest) -> Non
             time.sleep(5)  # caches fill, threads start
             until = time.monotonic() + seconds
             refusals = pool.submit(send_bad, system.server.http_url, photo, until, bad)
-            before = shared_memory(system)
-            table = watch(system.list_processes(), until)
-            after = shared_memory(system)
+            before = count_shared_memory(system)
+            table = watch_processes(system.list_processes(), until)
+            after = count_shared_memory(system)
             refusals.result()
     finally:
         for triton in system.tritons:
             triton.set_batch_seconds()
     print(f"\nsoak, {seconds:.0f} s at {rate:.1f}/s: good {load.counts}, bad {dict(bad)}")
-    print(report(table), f"\n\nregions of shared memory: {before}, {after}")
+    print(render_report(table), f"\n\nregions of shared memory: {before}, {after}")
     # A moment's crowd may be refused; nothing else may happen to a good photograph.
     assert load.counts.keys() <= {"ok", "Overloaded"}, set(map(str, load.errors))
     assert load.counts["ok"] >= 0.99 * len(load.outcomes)
@@ -81,21 +81,21 @@ def test_nothing_piles_up(system: System, request: pytest.FixtureRequest) -> Non
         half = len(rows) // 2
         assert files[half:].max() <= files[:half].max() + 8, name
         # A leak of one small photograph in two hundred would be more in ten minutes.
-        assert slope(rows[half:]) * seconds / 2 < 8, name
+        assert compute_slope(rows[half:]) * seconds / 2 < 8, name
     assert after <= before
 
 
 def send_bad(url: str, photo: bytes, until: float, statuses: "Counter[int]") -> None:
     chance = random.Random(0)
-    kinds = bad_requests(photo)
+    kinds = create_bad_requests(photo)
     with httpx.Client(base_url=url, timeout=30) as http:
         while time.monotonic() < until:
             statuses[chance.choice(kinds)(http).status_code] += 1
             time.sleep(1 / BAD)
 
 
-def shared_memory(system: System) -> int:
-    """Regions of shared memory that the system's processes hold."""
+def count_shared_memory(system: System) -> int:
+    """Return the number of shared memory regions of the system's processes."""
     paths = {
         memory_map.path
         for process in system.list_processes()
@@ -104,7 +104,7 @@ def shared_memory(system: System) -> int:
     return sum(path.startswith("/dev/shm") for path in paths)
 
 
-def watch(processes: list[psutil.Process], until: float) -> dict[str, list[list[float]]]:
+def watch_processes(processes: list[psutil.Process], until: float) -> dict[str, list[list[float]]]:
     """Seconds, MiB of resident memory and open files of each process, again and again."""
     table: dict[str, list[list[float]]] = {}
     # Ray changes its processes' names while they run.
@@ -124,19 +124,19 @@ def watch(processes: list[psutil.Process], until: float) -> dict[str, list[list[
     raise AssertionError
 
 
-def slope(rows: list[list[float]]) -> float:
+def compute_slope(rows: list[list[float]]) -> float:
     """MiB a second by which a process grew."""
     table = np.array(rows)
     return float(np.polyfit(table[:, 0], table[:, 1], 1)[0])
 
 
-def report(table: dict[str, list[list[float]]]) -> str:
+def render_report(table: dict[str, list[list[float]]]) -> str:
     """Each process's memory and files, first and last, and how it grew in each quarter."""
     lines = ["| Process | MiB, first | last | MiB/h, by quarter | files, first | last |"]
     lines.append("| --- | --- | --- | --- | --- | --- |")
     for name, rows in table.items():
         (_, m0, f0), (_, m1, f1) = rows[0], rows[-1]
         quarters = (rows[len(rows) * i // 4 : len(rows) * (i + 1) // 4] for i in range(4))
-        hourly = ", ".join(f"{slope(quarter) * 3600:+.1f}" for quarter in quarters)
+        hourly = ", ".join(f"{compute_slope(quarter) * 3600:+.1f}" for quarter in quarters)
         lines.append(f"| {name} | {m0:.1f} | {m1:.1f} | {hourly} | {f0:.0f} | {f1:.0f} |")
     return "\n".join(lines)

@@ -65,8 +65,8 @@ def tracer(collector: Collector) -> Iterator[trace.Tracer]:
     provider.shutdown()
 
 
-def traced(collector: Collector, id: int, *names: str) -> list[Span]:
-    """The spans of one trace: soon, as soon as those of these names are there."""
+def wait_for_trace(collector: Collector, id: int, *names: str) -> list[Span]:
+    """Return the spans of a trace once those of these names have arrived."""
     name = trace.format_trace_id(id)
 
     def mine(spans: list[Span]) -> list[Span]:
@@ -78,7 +78,7 @@ def traced(collector: Collector, id: int, *names: str) -> list[Span]:
     )
 
 
-def only(spans: list[Span], name: str) -> Span:
+def get_span(spans: list[Span], name: str) -> Span:
     (found,) = [span for span in spans if span.name == name]
     return found
 
@@ -115,19 +115,19 @@ async def test_one_trace_from_the_caller_into_triton(
                     (result,) = ours.colorize_many([photo])
                 assert result.picture is not None
                 picture = result.picture
-        spans = traced(collector, span.get_span_context().trace_id, *names, *STAGES)
+        spans = wait_for_trace(collector, span.get_span_context().trace_id, *names, *STAGES)
         if set(names) <= {found_span.name for found_span in spans}:
             break
     parent = ""
     for service, name in chain:
-        found_span = only(spans, name)
+        found_span = get_span(spans, name)
         assert (found_span.service, found_span.parent) == (service, parent), name
         parent = found_span.id
-    served = only(spans, SERVED[protocol])
+    served = get_span(spans, SERVED[protocol])
     assert served.attributes["rehue.request_id"] == picture.request_id
     assert served.attributes["rehue.model"] == picture.model == "rehue/1"
-    assert [only(spans, stage).parent for stage in STAGES] == [served.id] * len(STAGES)
-    call = only(spans, CALL)
+    assert [get_span(spans, stage).parent for stage in STAGES] == [served.id] * len(STAGES)
+    call = get_span(spans, CALL)
     assert (call.attributes["rehue.attempt"], call.attributes["rehue.outcome"]) == (1, "OK")
     assert not any(found_span.failed for found_span in spans)
 
@@ -185,8 +185,8 @@ def test_triton_sends_its_spans_as_often_as_we_do(
     assert arguments[5:] == (f"--trace-config=opentelemetry,bsp_schedule_delay={delay}",) * given
 
 
-def lines(server: Server, *ids: str) -> list[dict[str, Any]]:
-    """Every line of the log, when those of the requests are there."""
+def wait_for_log_lines(server: Server, *ids: str) -> list[dict[str, Any]]:
+    """Return the lines of the log once those of the requests have been written."""
     deadline = time.monotonic() + 20
     while not all(id in server.read_log() for id in ids):
         assert time.monotonic() < deadline, f"no line of one of {ids}"
@@ -209,7 +209,7 @@ def test_every_line_is_json_and_names_its_request(watched: Server, photo: bytes)
         outcomes[str(caught.value.request_id)] = "INVALID_IMAGE"
     outcomes[str(refused.value.request_id)] = "UNAUTHENTICATED"
     assert len(outcomes) == 5
-    logged = lines(watched, *outcomes)
+    logged = wait_for_log_lines(watched, *outcomes)
     for id, outcome in outcomes.items():
         (line,) = [entry for entry in logged if entry.get("request_id") == id]
         assert (line["message"], line["outcome"], line["level"]) == ("photograph", outcome, "INFO")
@@ -231,7 +231,7 @@ def test_the_log_tells_no_secrets(watched: Server, photo: bytes, tmp_path: Path)
     form = {"image": (path.name, photo, "image/jpeg")}
     named = {"Authorization": f"Bearer {KEY}", "X-Request-Id": "the-form"}
     assert httpx.post(url, files=form, headers=named, timeout=60).status_code == 200
-    lines(watched, last.request_id, "the-form")
+    wait_for_log_lines(watched, last.request_id, "the-form")
     text = watched.read_log()
     for secret in (KEY, path.name, "/v1/colorize?", "JFIF", base64.b64encode(photo[:30]).decode()):
         assert secret not in text.replace("-o colour.jpg", "")

@@ -34,7 +34,7 @@ def test_the_commands_of_the_page_work(tmp_path: Path) -> None:
     commands = read_commands()
     serve = next(index for index, words in enumerate(commands) if words[-1] == "serve")
     for words in commands[:serve]:
-        run(words, tmp_path)
+        run_command(words, tmp_path)
     assert (tmp_path / "results" / "evaluation" / "evaluation.md").read_text().count("| mine |")
 
     (setting,) = commands[serve][:-2]
@@ -42,7 +42,7 @@ def test_the_commands_of_the_page_work(tmp_path: Path) -> None:
     settings = {name: model, "REHUE_MODEL_REPOSITORY": str(tmp_path / "model_repository")}
     with run_server(tmp_path / "log", environment=settings, directory=tmp_path) as server:
         for words in commands[serve + 1 :]:
-            run(words, tmp_path, REHUE_SERVER=server.grpc_url)
+            run_command(words, tmp_path, REHUE_SERVER=server.grpc_url)
         photo = (PHOTOS / "skimage_coffee.jpg").read_bytes()
         headers = {"Content-Type": "image/jpeg"}
         answer = httpx.post(f"{server.http_url}/v1/colorize", content=photo, headers=headers)
@@ -51,7 +51,7 @@ def test_the_commands_of_the_page_work(tmp_path: Path) -> None:
         assert len(list((tmp_path / folder).rglob("*.jpg"))) == 4
 
 
-def run(words: list[str], folder: Path, **environment: str) -> None:
+def run_command(words: list[str], folder: Path, **environment: str) -> None:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     done = subprocess.run(
         words,

@@ -71,7 +71,7 @@ def test_what_changed_is_said_and_built_again(model: Path, part: str) -> None:
     elif part == "precision":
         options = replace(FAST_OPTIONS, precision="fp32")
     elif part == "onnx":
-        rescale(model / "1" / "model.onnx", 0.9)
+        scale_model(model / "1" / "model.onnx", 0.9)
     else:
         config = model / "configs" / "gpu.pbtxt"
         config.write_text(config.read_text().replace("max_batch_size: 2", "max_batch_size: 3"))
@@ -83,8 +83,8 @@ def test_what_changed_is_said_and_built_again(model: Path, part: str) -> None:
     assert check_plan(model, engine, options).record == outcome.record
 
 
-def rescale(path: Path, factor: float) -> None:
-    """Another network: its chroma scaled."""
+def scale_model(path: Path, factor: float) -> None:
+    """Replace a network by one with scaled chroma."""
     path.write_bytes(scale_output(path.read_bytes(), factor))
 
 
@@ -236,7 +236,7 @@ def test_what_was_timed_is_kept_for_other_weights(
 ) -> None:
     options = replace(FAST_OPTIONS, cache=tmp_path / cache if cache else None)
     ensure_plan(model, tensorrt(), options)
-    rescale(model / "1" / "model.onnx", 0.9)
+    scale_model(model / "1" / "model.onnx", 0.9)
     ensure_plan(model, tensorrt(), options)
     ensure_plan(model, tensorrt(replace(H100, driver="600.1")), options)
     kept = (options.cache or model / "1").glob("model.plan.timing-????????????????")
@@ -250,7 +250,7 @@ def test_an_onnx_file_replaced_while_another_builds_is_not_built(
 
     @contextmanager
     def locked(path: Path) -> Iterator[None]:
-        rescale(model / "1" / "model.onnx", 0.9)
+        scale_model(model / "1" / "model.onnx", 0.9)
         yield
 
     monkeypatch.setattr(plans, "lock_file", locked)

@@ -50,7 +50,7 @@ print("built" if outcome.built else "found", flush=True)
 
 
 @contextmanager
-def builder(model: Path, driver: str) -> Iterator["subprocess.Popen[str]"]:
+def start_builder(model: Path, driver: str) -> Iterator["subprocess.Popen[str]"]:
     process = subprocess.Popen(
         [sys.executable, "-c", BUILDER, str(model), driver],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
@@ -66,44 +66,46 @@ def builder(model: Path, driver: str) -> Iterator["subprocess.Popen[str]"]:
             process.kill()
 
 
-def until(process: "subprocess.Popen[str]", word: str) -> None:
+def wait_for_line(process: "subprocess.Popen[str]", word: str) -> None:
     assert process.stdout is not None
     assert any(line.strip() == word for line in process.stdout)
 
 
-def go_on(process: "subprocess.Popen[str]") -> None:
+def let_continue(process: "subprocess.Popen[str]") -> None:
     assert process.stdin is not None
     process.stdin.write("\n")
     process.stdin.flush()
 
 
 def test_of_two_builders_one_builds_and_the_other_finds(model: Path) -> None:
-    with builder(model, H100.driver) as first:
-        until(first, "builds")
-        with builder(model, H100.driver) as second:
-            until(second, "waits")
-            go_on(first)
-            until(first, "built")
+    with start_builder(model, H100.driver) as first:
+        wait_for_line(first, "builds")
+        with start_builder(model, H100.driver) as second:
+            wait_for_line(second, "waits")
+            let_continue(first)
+            wait_for_line(first, "built")
             assert second.communicate(timeout=120)[0].split() == ["found"]
     assert (first.returncode, second.returncode) == (0, 0)
 
 
 def test_two_builders_for_unlike_gpus_leave_a_whole_plan(model: Path) -> None:
-    with builder(model, "1.0") as first, builder(model, "2.0") as second:
+    with start_builder(model, "1.0") as first, start_builder(model, "2.0") as second:
         for process in (first, second):
-            go_on(process)
+            let_continue(process)
         for process in (first, second):
             told = process.communicate(timeout=120)[0].split()
             assert [word for word in told if word != "waits"] == ["begins", "builds", "built"]
     fits = [
-        refusal(partial(check_plan, model, tensorrt(replace(H100, driver=driver)), FAST_OPTIONS))
+        get_refusal(
+            partial(check_plan, model, tensorrt(replace(H100, driver=driver)), FAST_OPTIONS)
+        )
         for driver in ("1.0", "2.0")
     ]
     assert sorted(map(bool, fits)) == [False, True]
     assert "the driver was" in str(fits)
 
 
-def refusal(work: Callable[[], object]) -> str:
+def get_refusal(work: Callable[[], object]) -> str:
     try:
         work()
     except PlanRefused as error:
@@ -113,8 +115,8 @@ def refusal(work: Callable[[], object]) -> str:
 
 def test_a_killed_builder_leaves_the_old_plan_and_no_lock(model: Path) -> None:
     good = ensure_plan(model, tensorrt(), FAST_OPTIONS)
-    with builder(model, "2.0") as process:
-        until(process, "builds")
+    with start_builder(model, "2.0") as process:
+        wait_for_line(process, "builds")
         process.send_signal(signal.SIGKILL)
     assert check_plan(model, tensorrt(), FAST_OPTIONS).record == good.record
     began = time.monotonic()

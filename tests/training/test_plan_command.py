@@ -33,14 +33,14 @@ def has_driver() -> bool:
     return True
 
 
-def rehue(*words: str, at: Path) -> "subprocess.CompletedProcess[str]":
+def run_rehue(*words: str, at: Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([REHUE, *words], cwd=at, capture_output=True, text=True)
 
 
 @pytest.mark.skipif(has_driver(), reason="for machines without a GPU")
 def test_without_a_gpu_each_command_says_what_it_needs(tmp_path: Path) -> None:
     copy_model(tmp_path / "model_repository")
-    plan, check = (rehue(word, at=tmp_path) for word in ("plan", "gpu-check"))
+    plan, check = (run_rehue(word, at=tmp_path) for word in ("plan", "gpu-check"))
     assert (plan.returncode, check.returncode) == (4, 4)
     assert plan.stderr == (
         "rehue: there is no NVIDIA driver here (libcuda.so.1 is missing). "
@@ -52,7 +52,7 @@ def test_without_a_gpu_each_command_says_what_it_needs(tmp_path: Path) -> None:
 
 def test_a_model_that_is_not_there_is_said(tmp_path: Path) -> None:
     copy_model(tmp_path / "model_repository")
-    done = rehue("plan", "nothing", at=tmp_path)
+    done = run_rehue("plan", "nothing", at=tmp_path)
     assert done.returncode == 1
     assert "no nothing with configs/gpu.pbtxt in model_repository" in done.stderr
 
@@ -96,7 +96,7 @@ def test_the_check_measures_every_batch_beside_the_ceiling(tmp_path: Path) -> No
     assert [config.builder_optimization_level for _, config in engine.module.builds] == [2, 2]
 
 
-def checked(
+def run_gpu_check(
     repository: Path, engine: TensorRT, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[int, dict[str, Any]]:
     """The exit code of `rehue gpu-check` on an engine, and the file that it leaves."""
@@ -127,7 +127,7 @@ def test_a_model_that_is_not_measured_leaves_the_others(
 
     for name in ("rehue", "seed"):
         copy_model(tmp_path, name)
-    ended, result = checked(tmp_path, tensorrt(change=change), monkeypatch)
+    ended, result = run_gpu_check(tmp_path, tensorrt(change=change), monkeypatch)
     assert ended == code
     bad, good = result["models"]["rehue"], result["models"]["seed"]
     assert list(bad) == [reason]
@@ -152,7 +152,7 @@ def test_a_check_that_is_ended_leaves_what_it_measured(
         return plan
 
     with pytest.raises(KeyboardInterrupt):
-        checked(tmp_path, tensorrt(change=change), monkeypatch)
+        run_gpu_check(tmp_path, tensorrt(change=change), monkeypatch)
     result = json.loads((tmp_path / "check.json").read_text())
     assert list(result["models"]) == ["rehue"]
     assert [row["batch"] for row in result["models"]["rehue"]["batches"]] == [1, 2]

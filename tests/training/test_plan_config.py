@@ -24,12 +24,12 @@ ONNX_TYPES = {
 # All that a Triton without a GPU cannot take as it stands.
 
 
-def read(name: str, kind: str = "gpu") -> model_config_pb2.ModelConfig:
+def read_config(name: str, kind: str = "gpu") -> model_config_pb2.ModelConfig:
     text = (MODELS / name / "configs" / f"{kind}.pbtxt").read_text()
     return text_format.Parse(text, model_config_pb2.ModelConfig())
 
 
-def swapped_repository(path: Path) -> Path:
+def create_repository(path: Path) -> Path:
     """The model repository as a GPU node has it, with the ONNX file in the plan's place."""
     for name in NAMES:
         (path / name / "1").mkdir(parents=True)
@@ -42,7 +42,7 @@ def swapped_repository(path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def gpu_triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedTriton]:
-    repository = swapped_repository(tmp_path_factory.mktemp("repository"))
+    repository = create_repository(tmp_path_factory.mktemp("repository"))
     for name in NAMES:
         (repository / name / "1" / "model.onnx").rename(repository / name / "1" / "model.plan")
     with EmbeddedTriton(repository, threads=1, config_name="gpu") as running:
@@ -53,7 +53,7 @@ def gpu_triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedTri
 def test_a_gpu_configuration_serves_the_onnx_files_colours(
     gpu_triton: EmbeddedTriton, triton: EmbeddedTriton, name: str
 ) -> None:
-    config = read(name)
+    config = read_config(name)
     counts = np.random.default_rng(0).integers(0, 256, (3, *config.input[0].dims), np.uint8)
     session = onnxruntime.InferenceSession(MODELS / name / "1" / "model.onnx")
     (expected,) = session.run(["ab"], {"lightness": counts})
@@ -85,7 +85,7 @@ def test_triton_keeps_every_field(gpu_triton: EmbeddedTriton, name: str) -> None
 
 @pytest.mark.parametrize("name", NAMES)
 def test_tensors_are_the_cpu_configurations(name: str) -> None:
-    gpu, cpu = read(name), read(name, "cpu")
+    gpu, cpu = read_config(name), read_config(name, "cpu")
     assert gpu.input == cpu.input
     assert gpu.output == cpu.output
     assert dict(gpu.parameters) == dict(cpu.parameters)
@@ -95,8 +95,8 @@ def test_tensors_are_the_cpu_configurations(name: str) -> None:
 def test_tensors_are_the_onnx_files(name: str) -> None:
     session = onnxruntime.InferenceSession(MODELS / name / "1" / "model.onnx")
     for found, written in (
-        (session.get_inputs(), read(name).input),
-        (session.get_outputs(), read(name).output),
+        (session.get_inputs(), read_config(name).input),
+        (session.get_outputs(), read_config(name).output),
     ):
         assert [(item.name, ONNX_TYPES[item.type], item.shape[1:]) for item in found] == [
             (item.name, item.data_type, list(item.dims)) for item in written
@@ -111,7 +111,7 @@ def test_every_batch_has_a_cuda_graph_and_every_profile_a_shape(name: str) -> No
     A lower bound that does not name the input's shape has the graph's own (SetCudaGraphShape):
     it matches no lesser batch.
     """
-    config = read(name)
+    config = read_config(name)
     specs = config.optimization.cuda.graph_spec
     assert [spec.batch_size for spec in specs] == list(range(1, config.max_batch_size + 1))
     assert not any(spec.HasField("graph_lower_bound") or spec.input for spec in specs)
@@ -126,7 +126,7 @@ def test_every_batch_has_a_cuda_graph_and_every_profile_a_shape(name: str) -> No
 
 @pytest.mark.parametrize("name", NAMES)
 def test_warm_up_has_the_real_shapes_and_both_ends_of_the_batches(name: str) -> None:
-    config = read(name)
+    config = read_config(name)
     assert [warmup.batch_size for warmup in config.model_warmup] == [1, config.max_batch_size]
     for warmup in config.model_warmup:
         assert warmup.inputs["lightness"].dims == config.input[0].dims
@@ -136,7 +136,7 @@ def test_warm_up_has_the_real_shapes_and_both_ends_of_the_batches(name: str) -> 
 @pytest.mark.parametrize("kind", ["gpu", "cpu"])
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_makes_triton_slow_or_wrong(name: str, kind: str) -> None:
-    refuse_unsafe_config(read(name, kind))
+    refuse_unsafe_config(read_config(name, kind))
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_what_makes_triton_slow_or_wrong_is_refused(
     unsafe: str, named: str, tmp_path: Path
 ) -> None:
     """By `rehue plan`, in any model's configuration."""
-    config, folder = read("rehue"), copy_model(tmp_path)
+    config, folder = read_config("rehue"), copy_model(tmp_path)
     text_format.Merge(unsafe, config)
     (folder / "configs" / "gpu.pbtxt").write_text(text_format.MessageToString(config))
     with pytest.raises(ValueError, match=rf"gpu\.pbtxt: .*{named}"):

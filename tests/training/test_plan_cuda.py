@@ -30,7 +30,7 @@ C_TYPES = {
 OUT_OF_MEMORY = 2
 
 
-def arguments(function: str) -> list[Any]:
+def list_argument_types(function: str) -> list[Any]:
     """The types of a function's arguments; what is not a number is a pointer."""
     name = OLDER.get(function, function)
     (declared,) = re.findall(rf"^cdef CUresult _{name}\((.*?)\)", DECLARED, re.MULTILINE)
@@ -63,7 +63,7 @@ class Driver:
                 self.wrong.append(error)
             return 0
 
-        return ctypes.CFUNCTYPE(ctypes.c_int, *arguments(name))(call)
+        return ctypes.CFUNCTYPE(ctypes.c_int, *list_argument_types(name))(call)
 
     def new(self, place: int, value: Any, handle: int | None = None) -> None:
         handle = handle or len(self.objects) + 1000

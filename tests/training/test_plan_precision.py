@@ -18,11 +18,11 @@ NAMES = ["rehue", "seed"]
 SOME = [PHOTOS / "mpl_grace_hopper.jpg", PHOTOS / "sklearn_china.jpg"]
 
 
-def model(name: str) -> bytes:
+def read_model(name: str) -> bytes:
     return (MODELS / name / "1" / "model.onnx").read_bytes()
 
 
-def network(content: bytes) -> parity.Network:
+def load_network(content: bytes) -> parity.Network:
     session = onnxruntime.InferenceSession(content)
     return lambda counts: session.run(["ab"], {"lightness": counts})[0]
 
@@ -30,7 +30,7 @@ def network(content: bytes) -> parity.Network:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_convolution_is_fp16_and_the_ends_are_fp32(name: str) -> None:
     graph = shape_inference.infer_shapes(
-        onnx.load_model_from_string(precision.convert_precision(model(name), "fp16")),
+        onnx.load_model_from_string(precision.convert_precision(read_model(name), "fp16")),
         strict_mode=True,
     ).graph
     types = {
@@ -52,12 +52,12 @@ def test_every_convolution_is_fp16_and_the_ends_are_fp32(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_contract_and_the_colours_stay(name: str) -> None:
     made, kept = (onnx.load_model_from_string(item) for item in (
-        precision.convert_precision(model(name), "fp16"), model(name)
+        precision.convert_precision(read_model(name), "fp16"), read_model(name)
     ))  # fmt: skip
     assert (made.graph.input, made.graph.output) == (kept.graph.input, kept.graph.output)
     contract = spec.read_model_contract(MODELS / name / "configs" / "gpu.pbtxt")
     found = parity.measure_parity(
-        network(made.SerializeToString()), network(model(name)),
+        load_network(made.SerializeToString()), load_network(read_model(name)),
         parity.load_photographs(SOME), contract, batch=2,
     )  # fmt: skip
     assert found.list_excesses(parity.TOLERANCE) == []
@@ -67,7 +67,7 @@ def test_the_contract_and_the_colours_stay(name: str) -> None:
 @pytest.mark.parametrize("kind", ["fp32", "fp16"])
 def test_convolutions_have_weights_and_no_tensors(name: str, kind: precision.Precision) -> None:
     """To TensorRT's parser what a Cast gives is a tensor, and the convolution one of two inputs."""
-    graph = onnx.load_model_from_string(precision.convert_precision(model(name), kind)).graph
+    graph = onnx.load_model_from_string(precision.convert_precision(read_model(name), kind)).graph
     weights = {initializer.name for initializer in graph.initializer}
     for node in graph.node:
         if node.op_type == "Conv":
@@ -78,8 +78,8 @@ def test_convolutions_have_weights_and_no_tensors(name: str, kind: precision.Pre
 def test_fp32_is_the_files_own_arithmetic() -> None:
     counts = np.random.default_rng(0).integers(0, 256, (1, 1, 224, 224), np.uint8)
     found, expected = (
-        network(item)(counts)
-        for item in (precision.convert_precision(model("seed"), "fp32"), model("seed"))
+        load_network(item)(counts)
+        for item in (precision.convert_precision(read_model("seed"), "fp32"), read_model("seed"))
     )
     np.testing.assert_array_equal(found, expected)
 
@@ -117,7 +117,7 @@ def test_what_a_softmax_makes_colours_of_stays_fp32() -> None:
 
 
 def test_a_graph_without_convolutions_is_said() -> None:
-    proto = onnx.load_model_from_string(model("seed"))
+    proto = onnx.load_model_from_string(read_model("seed"))
     for node in proto.graph.node:
         node.op_type = "Relu" if node.op_type == "Conv" else node.op_type
     with pytest.raises(ValueError, match="no convolution"):
@@ -160,12 +160,12 @@ def test_the_cost_of_seed_is_the_papers_layers() -> None:
         (256, 512, 28), (512, 512, 28), (512, 256, 28), (256, 128, 28),
         (128, 64, 56), (64, 32, 112), (32, 16, 112), (16, 2, 112),
     ]  # fmt: skip
-    found = cost.estimate_cost(precision.convert_precision(model("seed"), "fp16"))
+    found = cost.estimate_cost(precision.convert_precision(read_model("seed"), "fp16"))
     assert found.operations == sum(2 * 9 * made * given * side**2 for given, made, side in layers)
     parameters = sum(9 * given * made + made for given, made, _ in layers)
     assert found.weights == pytest.approx(2 * parameters, abs=64)
     assert parameters == 6_219_410
-    whole = cost.estimate_cost(model("seed"))
+    whole = cost.estimate_cost(read_model("seed"))
     assert whole.operations == found.operations
     assert whole.traffic > found.traffic
 

@@ -29,7 +29,7 @@ def builder() -> TensorRT:
     return TensorRT(rtx, "10", HostCuda())  # type: ignore[arg-type]
 
 
-def options(precision: Precision) -> PlanOptions:
+def create_options(precision: Precision) -> PlanOptions:
     return PlanOptions(precision, calibration=PHOTOS if precision in ("int8", "fp8") else ())
 
 
@@ -38,7 +38,7 @@ def options(precision: Precision) -> PlanOptions:
 def test_every_graph_becomes_a_plan(builder: TensorRT, name: str, precision: Precision) -> None:
     model = ROOT / "model_repository" / name
     built = builder.build_plan(
-        options(precision).convert_onnx(load_served_model(model)),
+        create_options(precision).convert_onnx(load_served_model(model)),
         load_served_model(model).profiles,
         precision=precision,
     )

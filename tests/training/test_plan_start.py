@@ -108,7 +108,7 @@ def image(tmp_path: Path) -> Image:
     return Image(tmp_path, environment)
 
 
-def served(process: "subprocess.Popen[str]", http: int) -> None:
+def wait_until_serving(process: "subprocess.Popen[str]", http: int) -> None:
     """Waits until Triton says that it is ready: its models are loaded and warmed up."""
     for _ in range(1200):
         assert process.poll() is None, process.communicate()[0]
@@ -138,7 +138,7 @@ def test_it_checks_builds_warms_up_serves_and_compares(image: Image) -> None:
         )
     try:
         assert image.run("ready", *ports)[0] != 0
-        served(process, http)
+        wait_until_serving(process, http)
         while image.run("ready", *ports)[0] != 0:
             assert process.poll() is None, log.read_text()
             time.sleep(0.2)
@@ -185,7 +185,7 @@ def test_a_stop_while_answers_are_compared_stops_triton(image: Image) -> None:
     ports, _, http = choose_ports()
     process = image.start("serve", *ports)
     try:
-        served(process, http)
+        wait_until_serving(process, http)
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=60)

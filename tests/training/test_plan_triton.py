@@ -34,7 +34,7 @@ def network() -> Answer:
     return load_network(MODELS / "rehue" / "1" / "model.onnx")
 
 
-def check(url: str, out: Path, *models: str) -> int:
+def run_check(url: str, out: Path, *models: str) -> int:
     place = ["--repository", str(MODELS), "--out", str(out)]
     return main(["gpu-check", "--triton", url, *place, *models])
 
@@ -43,7 +43,7 @@ def test_a_triton_that_answers_rightly_passes(
     network: Answer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with serve(network) as triton:
-        assert check(triton.url, tmp_path / "check.json", "rehue") == 0
+        assert run_check(triton.url, tmp_path / "check.json", "rehue") == 0
     assert triton.batches == [size for size in BATCHES for _ in range(CALLS)]
     assert (
         "rehue through Triton: 48 calls in batches of 1, 5, 17, 32: ab " in capsys.readouterr().out
@@ -74,7 +74,7 @@ def test_the_fault_of_tensorrts_backend_is_refused(
     network: Answer, instances: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with serve(answer_from_wrong_graphs(network, instances)) as triton:
-        assert check(triton.url, tmp_path / "check.json", "rehue") == 3
+        assert run_check(triton.url, tmp_path / "check.json", "rehue") == 3
     told = capsys.readouterr().err
     assert "rehue through Triton is refused: at a batch of 1, call " in told
     assert "it is the answer to call " in told
@@ -129,5 +129,5 @@ def test_a_real_triton_passes(
 
 
 def test_no_triton_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert check("127.0.0.1:1", tmp_path / "check.json", "rehue") == 1
+    assert run_check("127.0.0.1:1", tmp_path / "check.json", "rehue") == 1
     assert "Triton does not answer for rehue" in capsys.readouterr().err

@@ -22,28 +22,28 @@ def folder(tmp_path: Path) -> Path:
     tree = tmp_path / "tree"
     (tree / "deep").mkdir(parents=True)
     for name, source in COLOUR.items():
-        write(tree / "deep" / name, getattr(skimage.data, source)())
+        write_image(tree / "deep" / name, getattr(skimage.data, source)())
     gray = skimage.data.camera()
-    write(tree / "gray.jpg", np.dstack([gray, gray, gray]))
+    write_image(tree / "gray.jpg", np.dstack([gray, gray, gray]))
     whole = (tree / "deep" / "coffee.jpg").read_bytes()
     (tree / "broken.jpg").write_bytes(whole[:100])
     (tree / "empty.png").write_bytes(b"")
-    write(tree / "tiny.png", skimage.data.chelsea()[:20, :20])
+    write_image(tree / "tiny.png", skimage.data.chelsea()[:20, :20])
     (tree / "notes.txt").write_text("not a picture")
     return tree
 
 
-def write(path: Path, rgb: NDArray[Any]) -> None:
+def write_image(path: Path, rgb: NDArray[Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
 
 
-def read(path: Path, cache: Path) -> dataset.Dataset:
+def load_dataset(path: Path, cache: Path) -> dataset.Dataset:
     return dataset.load_dataset([path], cache=cache)
 
 
 def test_a_folder_tree_is_read_with_a_report_of_skipped_files(folder: Path, tmp_path: Path) -> None:
-    found = read(folder, tmp_path)
+    found = load_dataset(folder, tmp_path)
     assert sorted(Path(name).name for name in found.names) == sorted(COLOUR)
     assert sorted(found.report.corrupt) == ["broken.jpg", "empty.png"]
     assert found.report.gray == ["gray.jpg"]
@@ -55,7 +55,7 @@ def test_a_tar_holds_the_same(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "photographs.tar"
     with tarfile.open(path, "w") as archive:
         archive.add(folder, arcname="inside")
-    tarred, plain = read(path, tmp_path), read(folder, tmp_path)
+    tarred, plain = load_dataset(path, tmp_path), load_dataset(folder, tmp_path)
     assert sorted(Path(name).name for name in tarred.names) == sorted(COLOUR)
     pixels = {Path(name).name: tarred[i] for i, name in enumerate(tarred.names)}
     for index, name in enumerate(plain.names):
@@ -67,17 +67,17 @@ def test_kaggles_layout_reads_the_colour_part(tmp_path: Path) -> None:
     for part, names in {"train": ["chelsea", "coffee"], "test": ["rocket"]}.items():
         for name in names:
             rgb = getattr(skimage.data, name)()
-            write(home / f"{part}_color" / f"{name}.jpg", rgb)
+            write_image(home / f"{part}_color" / f"{name}.jpg", rgb)
             gray = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
-            write(home / f"{part}_black" / f"{name}.jpg", np.dstack([gray] * 3))
-    found = read(home, tmp_path)
+            write_image(home / f"{part}_black" / f"{name}.jpg", np.dstack([gray] * 3))
+    found = load_dataset(home, tmp_path)
     assert found.names == ["chelsea.jpg", "coffee.jpg"]
     assert found.report.gray == []
     assert [name for name, _ in dataset.read_files([home], part="test")] == ["rocket.jpg"]
 
 
 def test_pixels_are_the_photographs_shrunk(folder: Path, tmp_path: Path) -> None:
-    found = read(folder, tmp_path)
+    found = load_dataset(folder, tmp_path)
     index = found.names.index("deep/cat.png")
     cat = skimage.data.chelsea()  # 300 x 451: PNG keeps every pixel
     assert found[index].shape == (200, 301, 3)
@@ -88,24 +88,24 @@ def test_pixels_are_the_photographs_shrunk(folder: Path, tmp_path: Path) -> None
 def test_the_second_time_nothing_is_decoded(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = read(folder, tmp_path)
+    first = load_dataset(folder, tmp_path)
 
     def refuse(*_: object) -> None:
         raise AssertionError("decoded again")
 
     monkeypatch.setattr(dataset, "decode", refuse)
-    again = read(folder, tmp_path)
+    again = load_dataset(folder, tmp_path)
     assert again.names == first.names
     assert again.report == first.report
     assert np.array_equal(again[2], first[2])
 
 
 def test_a_partial_cache_is_made_again(folder: Path, tmp_path: Path) -> None:
-    first = read(folder, tmp_path)
+    first = load_dataset(folder, tmp_path)
     (index,) = tmp_path.glob("*/index.json")
     index.unlink()
     index.with_name("pixels.u8").write_bytes(b"half")
-    assert np.array_equal(read(folder, tmp_path)[1], first[1])
+    assert np.array_equal(load_dataset(folder, tmp_path)[1], first[1])
 
 
 def test_no_usable_photographs_and_a_missing_path_are_errors(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_no_usable_photographs_and_a_missing_path_are_errors(tmp_path: Path) -> 
         read_first(tmp_path / "nowhere")
     (tmp_path / "bare").mkdir()
     with pytest.raises(ValueError, match="no usable photographs: 0 photographs kept"):
-        read(tmp_path / "bare", tmp_path)
+        load_dataset(tmp_path / "bare", tmp_path)
 
 
 def read_first(path: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_group_is_a_run_of_numbers() -> None:
     assert dataset.parse_group("portrait.jpg") == "portrait"
 
 
-def named(*names: str) -> dataset.Dataset:
+def create_dataset(*names: str) -> dataset.Dataset:
     """A dataset with only names, at offsets 0, 1, 2..."""
     count, none = len(names), np.zeros(0, np.uint8)
     shapes = np.ones((count, 2), np.int64)
@@ -153,7 +153,9 @@ def named(*names: str) -> dataset.Dataset:
 
 
 def test_whole_sources_can_be_held_out() -> None:
-    many = named(*(f"{kind}_{number:05}.jpg" for kind in ("sea", "town7") for number in range(500)))
+    many = create_dataset(
+        *(f"{kind}_{number:05}.jpg" for kind in ("sea", "town7") for number in range(500))
+    )
     _, validation = many.split(0.05, ("town",))
     assert set(range(500, 1000)) <= set(validation)
     assert 0 < len(validation) - 500 < 100
@@ -164,7 +166,7 @@ def test_whole_sources_can_be_held_out() -> None:
 def test_classes_are_selected_by_the_manifest(tmp_path: Path) -> None:
     manifest = tmp_path / "manifest.tsv"
     manifest.write_text("file\tlicence\tclass\ntrain/a.jpg\tCC0\tA\ntrain/b.jpg\t?\tU\n")
-    three = named("a.jpg", "b.jpg", "strange.jpg")
+    three = create_dataset("a.jpg", "b.jpg", "strange.jpg")
     free = three.select_classes(("A", "B"), manifest)
     assert (free.names, free.offsets.tolist()) == (["a.jpg"], [0])
     assert three.select_classes(("U",), manifest).offsets.tolist() == [1]
@@ -175,45 +177,49 @@ def test_classes_are_selected_by_the_manifest(tmp_path: Path) -> None:
 
 
 def test_a_changed_folder_is_read_again(folder: Path, tmp_path: Path) -> None:
-    assert len(read(folder, tmp_path)) == 3
-    write(folder / "deep" / "new.jpg", skimage.data.astronaut())  # `folder` itself is unchanged
-    assert len(read(folder, tmp_path)) == 4
-    write(folder / "deep" / "cat.png", skimage.data.coffee())
-    found = read(folder, tmp_path)
+    assert len(load_dataset(folder, tmp_path)) == 3
+    write_image(
+        folder / "deep" / "new.jpg", skimage.data.astronaut()
+    )  # `folder` itself is unchanged
+    assert len(load_dataset(folder, tmp_path)) == 4
+    write_image(folder / "deep" / "cat.png", skimage.data.coffee())
+    found = load_dataset(folder, tmp_path)
     replaced = found[found.names.index("deep/cat.png")]
     assert replaced.shape == (200, 300, 3), "the coffee, no longer the cat"
     (folder / "deep" / "rocket.jpg").unlink()
-    assert len(read(folder, tmp_path)) == 3
+    assert len(load_dataset(folder, tmp_path)) == 3
 
 
 def test_kaggles_folders_are_found_deeper_and_the_test_part_stays_out(tmp_path: Path) -> None:
     home = tmp_path / "archive"
-    write(home / "data" / "train_color" / "chelsea.jpg", skimage.data.chelsea())
-    write(home / "data" / "test_color" / "rocket.jpg", skimage.data.rocket())
-    write(home / "data" / "train_black" / "chelsea.jpg", np.dstack([skimage.data.camera()] * 3))
-    assert read(home, tmp_path).names == ["chelsea.jpg"]
+    write_image(home / "data" / "train_color" / "chelsea.jpg", skimage.data.chelsea())
+    write_image(home / "data" / "test_color" / "rocket.jpg", skimage.data.rocket())
+    write_image(
+        home / "data" / "train_black" / "chelsea.jpg", np.dstack([skimage.data.camera()] * 3)
+    )
+    assert load_dataset(home, tmp_path).names == ["chelsea.jpg"]
     assert [name for name, _ in dataset.read_files([home], part="test")] == ["rocket.jpg"]
 
 
 def test_what_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
     gray = np.dstack([skimage.data.camera()] * 3)
-    write(tmp_path / "kaggle" / "train_black" / "0.jpg", gray)
+    write_image(tmp_path / "kaggle" / "train_black" / "0.jpg", gray)
     with pytest.raises(InputError, match=r"1 gray.*photographs in colour .*train_color"):
-        read(tmp_path / "kaggle", tmp_path)
-    write(tmp_path / "kaggle" / "test_color" / "0.jpg", skimage.data.coffee())
+        load_dataset(tmp_path / "kaggle", tmp_path)
+    write_image(tmp_path / "kaggle" / "test_color" / "0.jpg", skimage.data.coffee())
     with pytest.raises(InputError, match="has a folder test_color but no train_color"):
-        read(tmp_path / "kaggle", tmp_path)
+        load_dataset(tmp_path / "kaggle", tmp_path)
     (tmp_path / "archive.zip").write_bytes(b"PK")
     with pytest.raises(InputError, match=r"archive\.zip is neither a picture nor a tar; unpack"):
-        read(tmp_path / "archive.zip", tmp_path)
+        load_dataset(tmp_path / "archive.zip", tmp_path)
     (tmp_path / "manifest.tsv").write_text("name\tclass\n")
     with pytest.raises(InputError, match="has no column file"):
-        named("a.jpg").select_classes(("A",), tmp_path / "manifest.tsv")
+        create_dataset("a.jpg").select_classes(("A",), tmp_path / "manifest.tsv")
 
 
 @pytest.mark.parametrize("count", [2, 16, 116])
 def test_few_photographs_still_split(count: int) -> None:
-    few = named(*(f"image{number:04}.jpg" for number in range(count)))
+    few = create_dataset(*(f"image{number:04}.jpg" for number in range(count)))
     train, validation = few.split(0.03)
     assert sorted(train + validation) == list(range(count))
     assert train
@@ -223,8 +229,8 @@ def test_few_photographs_still_split(count: int) -> None:
 
 def test_too_few_photographs_to_split_are_an_error() -> None:
     with pytest.raises(InputError, match="too few photographs: 1, 0 of them held out"):
-        named("a.jpg").split(0.5)
+        create_dataset("a.jpg").split(0.5)
     with pytest.raises(InputError, match="too few photographs: 2, 2 of them held out"):
-        named("sea_1.jpg", "sea_2.jpg").split(0.5, ("sea",))
+        create_dataset("sea_1.jpg", "sea_2.jpg").split(0.5, ("sea",))
     with pytest.raises(InputError, match="the source moon; there are sea, town"):
-        named("sea_1.jpg", "town_2.jpg").split(0.5, ("moon",))
+        create_dataset("sea_1.jpg", "town_2.jpg").split(0.5, ("moon",))

@@ -20,14 +20,14 @@ from rehue_training.network.graph import Graph, Value
 ROOT = Path(__file__).parents[2]
 
 
-def run(graph: Graph, last: Value, counts: NDArray[Any]) -> NDArray[Any]:
+def run_graph(graph: Graph, last: Value, counts: NDArray[Any]) -> NDArray[Any]:
     """The graph's answer (N2hw) to counts (NHW uint8)."""
     content = export.finish_graph(graph, last, counts.shape[-1], "test").SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     return session.run(["ab"], {"lightness": counts[:, None]})[0].astype(np.float32)  # type: ignore[no-any-return]
 
 
-def constant(ab: tuple[float, float]) -> keras.Model:
+def create_constant_network(ab: tuple[float, float]) -> keras.Model:
     """A network that answers the same colour everywhere, at half its input's size."""
     lightness = keras.Input((None, None, 1))
     conv = keras.layers.Conv2D(2, 3, strides=2, padding="same", name="constant")
@@ -40,24 +40,28 @@ def constant(ab: tuple[float, float]) -> keras.Model:
 def test_the_answer_is_the_weighted_mean_of_the_looks() -> None:
     graph, entry = export.begin_graph(64)
     looks = [
-        ensemble.Member("one/", constant((10, -20)), 64, 1.0),
-        ensemble.Member("one/", constant((10, -20)), 32, 1.0),
-        ensemble.Member("two/", constant((40, 40)), 32, 2.0),
+        ensemble.Member("one/", create_constant_network((10, -20)), 64, 1.0),
+        ensemble.Member("one/", create_constant_network((10, -20)), 32, 1.0),
+        ensemble.Member("two/", create_constant_network((40, 40)), 32, 2.0),
     ]
     last = ensemble.add_ensemble(graph, looks, entry, 32, ensemble.GuidedFilter())
     scale = graph.add_constant("test/scale", np.float32(AB_RANGE))
     last = Value(graph.add_node("Mul", [last.name, scale], "test/lab"), 32, 32)
-    found = run(graph, last, export.load_sample_lightness(64))
+    found = run_graph(graph, last, export.load_sample_lightness(64))
     assert found.shape == (2, 2, 32, 32)
     np.testing.assert_allclose(found[:, 0], 25, atol=0.1)
     np.testing.assert_allclose(found[:, 1], 10, atol=0.1)
 
 
-def filtered(counts: NDArray[Any], ab: NDArray[Any], edges: ensemble.GuidedFilter) -> NDArray[Any]:
+def filter_in_graph(
+    counts: NDArray[Any], ab: NDArray[Any], edges: ensemble.GuidedFilter
+) -> NDArray[Any]:
     """ab (hw) after the filter, by the graph."""
     graph, entry = export.begin_graph(len(counts))
     both = graph.add_constant("test/ab", np.stack([ab, -ab])[None].astype(np.float32))
-    return run(graph, edges.add_to_graph(graph, Value(both, *ab.shape), entry), counts[None])[0, 0]  # type: ignore[no-any-return]
+    return run_graph(graph, edges.add_to_graph(graph, Value(both, *ab.shape), entry), counts[None])[  # type: ignore[no-any-return]
+        0, 0
+    ]
 
 
 def test_the_filter_is_he_sun_and_tangs() -> None:
@@ -79,7 +83,7 @@ def test_the_filter_is_he_sun_and_tangs() -> None:
     )
     expected = mean(slope) * lightness + mean(of_ab - slope * of_light)
     # The rows' means, then the means of those: near the picture's corners the same.
-    np.testing.assert_allclose(filtered(counts, ab, edges), expected, atol=0.05)
+    np.testing.assert_allclose(filter_in_graph(counts, ab, edges), expected, atol=0.05)
 
 
 def test_colours_end_at_the_photographs_edge() -> None:
@@ -88,10 +92,10 @@ def test_colours_end_at_the_photographs_edge() -> None:
     counts[:, 32:] = 200
     ramp = np.interp(np.arange(64), [24, 40], [0, 40]).astype(np.float32)
     ab = np.tile(ramp, (64, 1))
-    found = filtered(counts, ab, ensemble.GuidedFilter(radius=8))
+    found = filter_in_graph(counts, ab, ensemble.GuidedFilter(radius=8))
     assert np.abs(np.diff(ab[32])).max() < 3
     assert found[32, 32] - found[32, 31] > 15
-    flat = filtered(np.full((64, 64), 60, np.uint8), ab, ensemble.GuidedFilter(radius=8))
+    flat = filter_in_graph(np.full((64, 64), 60, np.uint8), ab, ensemble.GuidedFilter(radius=8))
     assert np.abs(np.diff(flat[32])).max() < 3
 
 

@@ -64,7 +64,9 @@ def test_with_weights_exact_in_fp16_only_the_output_is_rounded(
 def test_gain_scales_chroma(model: keras.Model) -> None:
     counts = export.load_sample_lightness(64)[:, None]
     plain, strong = (
-        run(export.convert_to_onnx(model, side=64, curve=Curve(gain)), counts).astype(np.float32)
+        run_model(export.convert_to_onnx(model, side=64, curve=Curve(gain)), counts).astype(
+            np.float32
+        )
         for gain in (1.0, 1.5)
     )
     np.testing.assert_allclose(strong, plain * 1.5, rtol=2e-3, atol=1e-3)
@@ -81,9 +83,9 @@ def test_a_curve_lifts_strong_colours_and_lowers_faint_ones(model: keras.Model) 
         < 0.1
     )
     counts = export.load_sample_lightness(96)[:, None]
-    plain = run(export.convert_to_onnx(model, side=96), counts).astype(np.float32)
+    plain = run_model(export.convert_to_onnx(model, side=96), counts).astype(np.float32)
     expected = np.moveaxis(curve(np.moveaxis(plain, 1, -1)), -1, 1)
-    np.testing.assert_allclose(run(proto, counts), expected, rtol=5e-3, atol=5e-3)
+    np.testing.assert_allclose(run_model(proto, counts), expected, rtol=5e-3, atol=5e-3)
 
 
 def test_operators_are_common_and_weights_fp16(model: keras.Model) -> None:
@@ -105,7 +107,7 @@ def test_two_scales_share_weights_and_match_keras(model: keras.Model) -> None:
     assert len(twice.SerializeToString()) < 1.01 * len(once.SerializeToString())
     assert {node.op_type for node in twice.graph.node} <= OPERATORS
     counts = export.load_sample_lightness(128)[:, None]
-    assert np.abs(run(twice, counts).astype(float) - run(once, counts)).mean() > 0.1
+    assert np.abs(run_model(twice, counts).astype(float) - run_model(once, counts)).mean() > 0.1
 
 
 def test_the_exported_weights_keep_a_share_of_the_start(tmp_path: Path) -> None:
@@ -150,12 +152,12 @@ def test_the_committed_file_takes_any_batch_and_treats_each_alone(name: str) -> 
     path = MODELS / name / "1" / "model.onnx"
     side = spec.read_model_contract(MODELS / name / "configs" / "cpu.pbtxt").height
     counts = export.load_sample_lightness(side)[:, None]
-    both = run(onnx.load(path), counts)
-    alone = run(onnx.load(path), counts[1:])
+    both = run_model(onnx.load(path), counts)
+    alone = run_model(onnx.load(path), counts[1:])
     np.testing.assert_allclose(both[1:].astype(float), alone.astype(float), atol=0.1)
 
 
-def run(proto: onnx.ModelProto, counts: NDArray[Any]) -> NDArray[Any]:
+def run_model(proto: onnx.ModelProto, counts: NDArray[Any]) -> NDArray[Any]:
     session = onnxruntime.InferenceSession(proto.SerializeToString())
     return session.run(["ab"], {"lightness": counts})[0]  # type: ignore[no-any-return]
 

@@ -19,19 +19,19 @@ from rehue_training.evaluation import lpips, metrics
 from rehue_training.evaluation.colorizer import GrayBaseline
 
 
-def flat(red: int, green: int, blue: int) -> NDArray[Any]:
+def create_flat_image(red: int, green: int, blue: int) -> NDArray[Any]:
     return np.full((16, 16, 3), (red, green, blue), np.uint8)
 
 
 def test_colourfulness_by_hand() -> None:
     # One colour: no spread; rg = 200 - 100 = 100, yb = 150 - 50 = 100.
-    assert metrics.compute_colorfulness(flat(200, 100, 50)) == pytest.approx(
+    assert metrics.compute_colorfulness(create_flat_image(200, 100, 50)) == pytest.approx(
         0.3 * np.hypot(100, 100)
     )
     # Half red, half cyan: rg is 255 and -255, yb 127.5 and -127.5; means are 0.
-    halves = np.concatenate([flat(255, 0, 0), flat(0, 255, 255)])
+    halves = np.concatenate([create_flat_image(255, 0, 0), create_flat_image(0, 255, 255)])
     assert metrics.compute_colorfulness(halves) == pytest.approx(np.hypot(255, 127.5))
-    assert metrics.compute_colorfulness(flat(90, 90, 90)) == 0
+    assert metrics.compute_colorfulness(create_flat_image(90, 90, 90)) == 0
 
 
 def test_ciede2000_of_a_published_pair() -> None:

@@ -50,7 +50,7 @@ TORCH_LOGITS = {
 }
 
 
-def gray(name: str) -> NDArray[Any]:
+def load_gray(name: str) -> NDArray[Any]:
     """1HW1 float32 -1..1 of one of skimage's pictures."""
     picture = getattr(skimage.data, name)()
     small = cv2.resize(picture, (224, 224), interpolation=cv2.INTER_AREA)
@@ -90,7 +90,7 @@ def test_rehue_outputs_half_the_size_and_starts_from_gray() -> None:
 
 
 def test_the_encoder_is_in_rehue_with_imagenets_weights() -> None:
-    trained = {layer.name: layer for layer in classifier(1).layers}
+    trained = {layer.name: layer for layer in create_classifier(1).layers}
     for layer in models.build_rehue().layers:
         if encoder.get_block_number(layer) is not None and layer.weights:
             ours, theirs = layer.get_weights(), trained[layer.name].get_weights()
@@ -99,29 +99,29 @@ def test_the_encoder_is_in_rehue_with_imagenets_weights() -> None:
 
 @pytest.mark.parametrize("name", TORCH_LOGITS)
 def test_the_encoder_classifies_as_in_pytorch(name: str) -> None:
-    logits = classifier(1).predict(gray(name), verbose=0)[0]
+    logits = create_classifier(1).predict(load_gray(name), verbose=0)[0]
     best = np.argsort(-logits)[:3]
     assert best.tolist() == list(TORCH_LOGITS[name])
     assert logits[best] == pytest.approx(list(TORCH_LOGITS[name].values()), abs=2e-4)
 
 
 def test_the_encoders_activations_are_pytorchs() -> None:
-    model = classifier(1)
+    model = create_classifier(1)
     blocks = [model.get_layer(f"block{block}_project") for block in encoder.LITE0.taps]
     picture = keras.Input((None, None, 1))
     taps = keras.Model(picture, encoder.extract_features(picture))
     encoder.load_imagenet_weights(taps)
     found = [
         (float(tap.mean()), float(tap.std()), float(tap[0, 5, 6, 3]))
-        for tap in taps.predict(gray("chelsea"), verbose=0)
+        for tap in taps.predict(load_gray("chelsea"), verbose=0)
     ]
     assert len(blocks) == len(found)
     np.testing.assert_allclose(found, TORCH_TAPS, atol=2e-4)
 
 
 def test_three_equal_channels_are_the_gray_picture() -> None:
-    gray_logits = classifier(1).predict(gray("coffee"), verbose=0)
-    rgb_logits = classifier(3).predict(np.repeat(gray("coffee"), 3, axis=-1), verbose=0)
+    gray_logits = create_classifier(1).predict(load_gray("coffee"), verbose=0)
+    rgb_logits = create_classifier(3).predict(np.repeat(load_gray("coffee"), 3, axis=-1), verbose=0)
     np.testing.assert_allclose(gray_logits, rgb_logits, atol=1e-3)
 
 
@@ -133,7 +133,7 @@ def test_a_malicious_weights_file_runs_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-def classifier(channels: int) -> keras.Model:
+def create_classifier(channels: int) -> keras.Model:
     model = encoder.build_classifier(channels=channels)
     encoder.load_imagenet_weights(model)
     return model

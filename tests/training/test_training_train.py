@@ -27,7 +27,7 @@ from rehue_training.network import models
 CONFIGS = ROOT / "training" / "configs"
 
 
-def tiny(**changes: object) -> Config:
+def create_tiny_config(**changes: object) -> Config:
     """Four steps of the default network on crops of 32 and 64 pixels."""
     values = {
         "name": "tiny",
@@ -62,7 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-def miniature() -> keras.Model:
+def create_small_network() -> keras.Model:
     """A network with the default's kinds of layers, quick to trace."""
     return keras.Sequential(
         [
@@ -80,8 +80,8 @@ def miniature() -> keras.Model:
 def test_a_stopped_run_ends_with_the_same_weights(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, adversary: float
 ) -> None:
-    monkeypatch.setitem(models.MODELS, "seed", miniature)
-    experiment = tiny(model="seed", adversary=adversary)
+    monkeypatch.setitem(models.MODELS, "seed", create_small_network)
+    experiment = create_tiny_config(model="seed", adversary=adversary)
     whole = train.train(experiment, [folder], runs=tmp_path / "whole")
     train.train(experiment, [folder], runs=tmp_path / "parts", stop_at=2)
     keras.utils.set_random_seed(99)  # the random state in between does not matter
@@ -99,15 +99,15 @@ def test_a_stopped_run_ends_with_the_same_weights(
 def test_a_run_stops_when_its_minutes_are_over(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(models.MODELS, "seed", miniature)
-    experiment = tiny(model="seed")
+    monkeypatch.setitem(models.MODELS, "seed", create_small_network)
+    experiment = create_tiny_config(model="seed")
     assert train.train(experiment, [folder], runs=tmp_path, minutes=0).step == 0
     assert train.train(experiment, [folder], runs=tmp_path, minutes=1).step == 4
 
 
 def test_a_run_starts_from_what_was_exported(tmp_path: Path) -> None:
     served = ROOT / "model_repository" / "rehue" / "1" / "model.onnx"
-    model = run.build_model(tiny(start=served))
+    model = run.build_model(create_tiny_config(start=served))
     proto = export.convert_to_onnx(model, side=64)
     found, kept = (
         {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in file.graph.initializer}
@@ -120,7 +120,9 @@ def test_a_run_starts_from_what_was_exported(tmp_path: Path) -> None:
 
 def test_two_scales_train_as_one_network(folder: Path, tmp_path: Path) -> None:
     """The weights are those of one network, and the encoder's share of the rate is kept."""
-    experiment = tiny(looks=2, stages=(Stage(steps=1, size=64, batch=2),), validate_on=1)
+    experiment = create_tiny_config(
+        looks=2, stages=(Stage(steps=1, size=64, batch=2),), validate_on=1
+    )
     model = run.build_model(experiment)
     shares = dict(
         zip(
@@ -133,7 +135,7 @@ def test_two_scales_train_as_one_network(folder: Path, tmp_path: Path) -> None:
     assert shares["colours/kernel"] == 1.0
     served = ROOT / "model_repository" / "rehue" / "1" / "model.onnx"
     once, twice = (
-        run.build_model(tiny(start=served, looks=looks, stages=experiment.stages))
+        run.build_model(create_tiny_config(start=served, looks=looks, stages=experiment.stages))
         for looks in (1, 2)
     )
     gray = np.full((1, 64, 64, 1), 50, np.float32)
@@ -141,21 +143,21 @@ def test_two_scales_train_as_one_network(folder: Path, tmp_path: Path) -> None:
     expected = models.average_two_scales(once).predict(gray, verbose=0)
     np.testing.assert_allclose(twice.predict(gray, verbose=0), expected, atol=1e-5)
     assert not np.allclose(once.predict(gray, verbose=0), expected, atol=1e-3)
-    before = run.build_model(tiny()).get_weights()
+    before = run.build_model(create_tiny_config()).get_weights()
     after = train.train(experiment, [folder], runs=tmp_path).weights
     assert [weight.shape for weight in after] == [weight.shape for weight in before]
     assert any(not np.array_equal(*pair) for pair in zip(before, after, strict=True))
     with pytest.raises(ValidationError, match="sizes that divide by 64"):
-        tiny(looks=2, stages=(Stage(steps=1, size=96, batch=2),))
+        create_tiny_config(looks=2, stages=(Stage(steps=1, size=96, batch=2),))
 
 
 def test_a_missing_start_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValidationError, match="there is no model at"):
-        tiny(start=tmp_path / "model.onnx")
+        create_tiny_config(start=tmp_path / "model.onnx")
 
 
 def test_mixed_precision_keeps_weights_and_output_in_fp32() -> None:
-    model = run.build_model(tiny(precision="mixed_bfloat16"))
+    model = run.build_model(create_tiny_config(precision="mixed_bfloat16"))
     assert {layer.compute_dtype for layer in model.layers} == {"bfloat16", "float32"}
     assert {str(weight.dtype) for weight in model.weights} == {"float32"}
     assert model.get_layer("colours").compute_dtype == "float32"
@@ -163,7 +165,7 @@ def test_mixed_precision_keeps_weights_and_output_in_fp32() -> None:
 
 
 def test_frozen_blocks_and_the_encoders_share_of_the_rate() -> None:
-    model = run.build_model(tiny())
+    model = run.build_model(create_tiny_config())
     learns = {layer.name for layer in model.layers if layer.trainable_variables}
     assert {"stem", "block0_project", "block4_project"}.isdisjoint(learns)
     assert {"block5_project", "block15_project", "decode32_2", "colours"} <= learns
@@ -179,7 +181,7 @@ def test_frozen_blocks_and_the_encoders_share_of_the_rate() -> None:
 
 
 def test_a_pretrained_layer_takes_a_smaller_step() -> None:
-    model = run.build_model(tiny(frozen_blocks=0, weight_decay=0.0, clip=None))
+    model = run.build_model(create_tiny_config(frozen_blocks=0, weight_decay=0.0, clip=None))
     before = {variable.path: np.array(variable) for variable in model.trainable_variables}
     model.optimizer.learning_rate = 1e-3
     # Adam's first step is the rate itself, whatever the gradient's size.
@@ -280,16 +282,18 @@ def _is_flipped(example: batches.Batch, rgb: NDArray[Any]) -> bool:
 
 
 def test_the_rate_rises_then_falls_to_zero() -> None:
-    experiment = tiny(stages=(Stage(steps=6, size=32, batch=1),), warmup=3)
+    experiment = create_tiny_config(stages=(Stage(steps=6, size=32, batch=1),), warmup=3)
     rates = [run.compute_learning_rate(experiment, step) for step in range(6)]
     assert rates[:3] == pytest.approx([1e-3 / 3, 2e-3 / 3, 1e-3])
     assert rates[3] == pytest.approx(1e-3)
     assert rates[3] > rates[4] > rates[5] > 0
-    assert run.compute_learning_rate(tiny(decay=0.0), 3) == 1e-3
+    assert run.compute_learning_rate(create_tiny_config(decay=0.0), 3) == 1e-3
 
 
 def test_the_rate_is_constant_until_it_falls() -> None:
-    experiment = tiny(stages=(Stage(steps=10, size=32, batch=1),), warmup=1, decay=0.4)
+    experiment = create_tiny_config(
+        stages=(Stage(steps=10, size=32, batch=1),), warmup=1, decay=0.4
+    )
     rates = [run.compute_learning_rate(experiment, step) for step in range(10)]
     assert rates[:7] == pytest.approx([1e-3] * 7)
     assert rates[6] > rates[7] > rates[8] > rates[9] > 0
@@ -316,7 +320,7 @@ def test_the_rate_is_constant_until_it_falls() -> None:
 )
 def test_a_bad_value_is_named(changes: dict[str, object], name: str) -> None:
     with pytest.raises(ValidationError, match=name):
-        tiny(**changes)
+        create_tiny_config(**changes)
 
 
 def test_crops_must_rise_and_sizes_divide() -> None:
@@ -353,9 +357,11 @@ def test_the_checkpoint_is_plain_numbers(tmp_path: Path) -> None:
 def test_a_small_tree_trains_validates_and_leaves_a_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
-    monkeypatch.setitem(models.MODELS, "seed", miniature)
+    monkeypatch.setitem(models.MODELS, "seed", create_small_network)
     tree = write_kaggle_tree(tmp_path / "kaggle", count)
-    experiment = tiny(model="seed", validation=0.03, validate_on=128, validate_every=2)
+    experiment = create_tiny_config(
+        model="seed", validation=0.03, validate_on=128, validate_every=2
+    )
     state = train.train(experiment, [tree], runs=tmp_path / "runs")
     assert state.step == 4
     assert [entry["step"] for entry in state.history if "val_loss" in entry] == [2, 4]
@@ -382,28 +388,28 @@ def test_problems_are_found_before_the_first_step(
 ) -> None:
     monkeypatch.setattr(run.Run, "__init__", lambda *_: pytest.fail("a network was built"))
     with pytest.raises(InputError, match=message):
-        train.train(tiny(**changes), [folder], runs=tmp_path)
+        train.train(create_tiny_config(**changes), [folder], runs=tmp_path)
 
 
 def test_weights_of_another_network_are_an_error(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"start: .*seed.* does not hold the weights"):
-        run.build_model(tiny(start=MODELS / "seed" / "1" / "model.onnx"))
+        run.build_model(create_tiny_config(start=MODELS / "seed" / "1" / "model.onnx"))
     (tmp_path / "broken.onnx").write_bytes(b"no model")
     with pytest.raises(InputError, match=r"start: .*broken.onnx does not hold the weights"):
-        run.build_model(tiny(start=tmp_path / "broken.onnx"))
+        run.build_model(create_tiny_config(start=tmp_path / "broken.onnx"))
     (tmp_path / "tiny").mkdir()
     state = checkpoint.Checkpoint(1, [np.ones(3)], [np.ones(3)], [], [])
     checkpoint.save(tmp_path / "tiny" / "checkpoint.npz", state)
     with pytest.raises(InputError, match=r"checkpoint.npz is of another network"):
-        train.train(tiny(), [folder], runs=tmp_path)
+        train.train(create_tiny_config(), [folder], runs=tmp_path)
 
 
 def test_a_stop_request_ends_the_run_with_a_checkpoint(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(models.MODELS, "seed", miniature)
+    monkeypatch.setitem(models.MODELS, "seed", create_small_network)
     asked = iter(range(100))
-    experiment = tiny(model="seed")
+    experiment = create_tiny_config(model="seed")
     state = train.train(experiment, [folder], runs=tmp_path, should_stop=lambda: next(asked) >= 2)
     assert state.step == 2
     assert checkpoint.load(tmp_path / "tiny" / "checkpoint.npz").step == 2

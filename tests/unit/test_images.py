@@ -20,12 +20,12 @@ from rehue_serve.errors import ImageTooLarge, RehueError
 LIMITS = {"max_bytes": 10_000_000, "max_pixels": 50_000_000}
 
 
-def read(data: bytes, **limits: int) -> NDArray[Any]:
+def read_lightness(data: bytes, **limits: int) -> NDArray[Any]:
     """Lightness as the server reads it, in counts of 100 / 65535."""
     return images.decode_lightness(images.open_image(data, **(LIMITS | limits)))
 
 
-def lightness_of(picture: Image.Image | NDArray[Any]) -> NDArray[Any]:
+def compute_lightness(picture: Image.Image | NDArray[Any]) -> NDArray[Any]:
     return lab.compute_fine_lightness(np.asarray(picture)).astype(int)
 
 
@@ -38,8 +38,8 @@ def astronaut() -> Image.Image:
 def test_lossless_formats_give_the_same_pixels(astronaut: Image.Image, format: str) -> None:
     options = {"lossless": True} if format == "WEBP" else {}
     # TIFF goes another way, which rounds at another place: 10 counts are 0.015 of L.
-    got = read(encode_image(astronaut, format, **options)).astype(int)
-    assert np.abs(got - lightness_of(astronaut)).max() <= 10
+    got = read_lightness(encode_image(astronaut, format, **options)).astype(int)
+    assert np.abs(got - compute_lightness(astronaut)).max() <= 10
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -50,14 +50,16 @@ def test_orientation_is_applied(astronaut: Image.Image, orientation: int, mode: 
     picture = astronaut.convert(mode).crop((0, 0, 200, 120))
     data = encode_image(picture, "PNG", exif=tags)
     expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
-    assert np.array_equal(read(data), lightness_of(expected))
+    assert np.array_equal(read_lightness(data), compute_lightness(expected))
 
 
 def test_sixteen_bits_are_kept() -> None:
     deep = np.array([[0, 257 * 100, 257 * 100 + 50, 65535]], np.uint16)
-    got = read(encode_image(Image.fromarray(deep), "PNG"))[0]
+    got = read_lightness(encode_image(Image.fromarray(deep), "PNG"))[0]
     assert (
-        np.abs(got[[0, 1, 3]].astype(int) - lightness_of(np.array([[0, 100, 255]], np.uint8))).max()
+        np.abs(
+            got[[0, 1, 3]].astype(int) - compute_lightness(np.array([[0, 100, 255]], np.uint8))
+        ).max()
         <= 2
     )
     assert got[1] < got[2]
@@ -65,13 +67,13 @@ def test_sixteen_bits_are_kept() -> None:
 
 def test_transparent_lies_on_white() -> None:
     clear = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
-    assert (read(encode_image(clear, "PNG")) == 65535).all()
+    assert (read_lightness(encode_image(clear, "PNG")) == 65535).all()
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
 def test_modes_are_read(astronaut: Image.Image, mode: str) -> None:
     data = encode_image(astronaut.convert(mode), "TIFF")
-    assert read(data).shape[:2] == (512, 512)
+    assert read_lightness(data).shape[:2] == (512, 512)
 
 
 @pytest.mark.parametrize("format", ["jpeg", "png", "webp", "tiff"])
@@ -79,14 +81,14 @@ def test_what_is_encoded_is_read(astronaut: Image.Image, format: str) -> None:
     rgb = np.asarray(astronaut)
     data = images.encode_pictures([rgb], format, 95)
     assert Image.open(io.BytesIO(data)).format == format.upper()
-    assert np.abs(read(data) - lightness_of(rgb)).mean() < 4 * 257
+    assert np.abs(read_lightness(data) - compute_lightness(rgb)).mean() < 4 * 257
 
 
 def test_a_large_webp_is_encoded_quickly_and_well() -> None:
     """Less effort for more than 4 MP, still near the picture."""
     rgb = np.asarray(Image.open(PHOTOS / "skimage_coffee.jpg").resize((2400, 1800)))
     data = images.encode_pictures([rgb], "webp", 92)
-    assert np.abs(read(data) - lightness_of(rgb)).mean() < 2 * 257
+    assert np.abs(read_lightness(data) - compute_lightness(rgb)).mean() < 2 * 257
 
 
 @pytest.mark.parametrize(
@@ -96,18 +98,18 @@ def test_bad_input_is_refused_with_its_reason(
     data: bytes, kind: type[RehueError], words: str
 ) -> None:
     with pytest.raises(kind, match=words):
-        read(data)
+        read_lightness(data)
 
 
 def test_too_many_bytes_are_refused(photo: bytes) -> None:
     with pytest.raises(ImageTooLarge, match="the limit is 1,000"):
-        read(photo, max_bytes=1000)
+        read_lightness(photo, max_bytes=1000)
 
 
 def test_cut_anywhere_is_never_a_fault(photo: bytes) -> None:
     for length in range(0, len(photo) - 2, 997):
         with pytest.raises(RehueError):
-            read(photo[:length])
+            read_lightness(photo[:length])
 
 
 def test_memory_of_a_photograph_is_under_three_pictures() -> None:

@@ -12,13 +12,13 @@ from rehue_core import lab
 NAMES = sorted(path.name for path in PHOTOS.glob("*.jpg"))
 
 
-def pixels(name: str, mode: str) -> lab.UInt8:
+def create_pixels(name: str, mode: str) -> lab.UInt8:
     return np.asarray(Image.open(PHOTOS / name).convert(mode))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_lightness_of_colour_is_skimages(name: str) -> None:
-    rgb = pixels(name, "RGB")
+    rgb = create_pixels(name, "RGB")
     assert np.abs(lab.compute_lightness(rgb) - color.rgb2lab(rgb)[..., 0]).max() < 0.02
 
 
@@ -36,7 +36,7 @@ def test_dark_lightness_is_skimages() -> None:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.filterwarnings("ignore:Conversion from CIE-LAB")
 def test_picture_is_within_one_of_skimages(name: str) -> None:
-    truth = color.rgb2lab(pixels(name, "RGB")).astype(np.float32)
+    truth = color.rgb2lab(create_pixels(name, "RGB")).astype(np.float32)
     height, width = truth.shape[:2]
     small = cv2.resize(truth[..., 1:], (128, 96), interpolation=cv2.INTER_AREA)
     large = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
@@ -48,7 +48,8 @@ def test_picture_is_within_one_of_skimages(name: str) -> None:
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 def test_lightness_in_counts_makes_the_same_picture(mode: str) -> None:
     fine, lightness = (
-        make(pixels(NAMES[0], mode)) for make in (lab.compute_fine_lightness, lab.compute_lightness)
+        make(create_pixels(NAMES[0], mode))
+        for make in (lab.compute_fine_lightness, lab.compute_lightness)
     )
     assert fine.dtype == np.uint16
     assert np.abs(fine * lab.get_lightness_unit(fine.dtype) - lightness).max() < 1e-3
@@ -61,7 +62,7 @@ def test_lightness_in_counts_makes_the_same_picture(mode: str) -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 6e4])
 def test_what_no_colour_has_still_makes_a_picture(value: float) -> None:
-    gray = pixels(NAMES[0], "L")
+    gray = create_pixels(NAMES[0], "L")
     rgb = lab.convert_to_rgb(
         lab.compute_lightness(gray), np.full((8, 8, 2), value, np.float32), strength=2
     )
@@ -69,7 +70,7 @@ def test_what_no_colour_has_still_makes_a_picture(value: float) -> None:
 
 
 def test_no_strength_leaves_the_gray_picture() -> None:
-    gray = pixels(NAMES[0], "L")
+    gray = create_pixels(NAMES[0], "L")
     ab = np.full((8, 8, 2), 60, np.float32)
     rgb = lab.convert_to_rgb(lab.compute_lightness(gray), ab, strength=0).astype(int)
     assert np.abs(rgb - gray[..., None]).max() <= 1

@@ -13,7 +13,7 @@ from tritonclient.grpc import model_config_pb2
 from rehue_core import spec
 
 
-def config(name: str = "rehue") -> model_config_pb2.ModelConfig:
+def write_config(name: str = "rehue") -> model_config_pb2.ModelConfig:
     text = (MODELS / name / "configs" / "cpu.pbtxt").read_text()
     return text_format.Parse(text, model_config_pb2.ModelConfig())
 
@@ -27,7 +27,7 @@ def test_the_contract_is_what_the_file_says() -> None:
 
 
 def test_a_model_that_batches_nothing_takes_one_at_a_time() -> None:
-    whole = config()
+    whole = write_config()
     whole.max_batch_size = 0
     assert spec.parse_model_contract(whole).max_batch == 1
 
@@ -37,7 +37,7 @@ def test_a_model_that_batches_nothing_takes_one_at_a_time() -> None:
     [("input", "lightness"), ("output", "ab")],
 )
 def test_a_model_without_a_tensor_is_not_ours(field: str, name: str) -> None:
-    other = config()
+    other = write_config()
     getattr(other, field)[0].name = "pixels"
     with pytest.raises(ValueError, match=f"exactly one tensor {name}"):
         spec.parse_model_contract(other)
@@ -45,7 +45,7 @@ def test_a_model_without_a_tensor_is_not_ours(field: str, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["lightness_scale", "ab_scale"])
 def test_a_model_without_a_scale_is_not_ours(name: str) -> None:
-    other = config()
+    other = write_config()
     del other.parameters[name]
     for _ in range(2):  # looking must not add what is missing
         with pytest.raises(ValueError, match=f"the parameter {name} is missing"):
@@ -54,7 +54,7 @@ def test_a_model_without_a_scale_is_not_ours(name: str) -> None:
 
 @pytest.mark.parametrize("kind", ["TYPE_STRING", "TYPE_INVALID", "TYPE_BOOL"])
 def test_a_tensor_must_hold_numbers(kind: str) -> None:
-    other = config()
+    other = write_config()
     other.input[0].data_type = model_config_pb2.DataType.Value(kind)
     with pytest.raises(ValueError, match="not numeric"):
         spec.parse_model_contract(other)
