@@ -98,6 +98,9 @@ def build_ray_environment(settings: Settings, directory: Path) -> dict[str, str]
         # After 5 s on a busy machine Ray would restart HAProxy's manager, and the new HAProxy
         # would find its ports taken by the old one.
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+        # Ray's default, 512 MiB and five backups for each of some 20 log files, would fill /tmp.
+        "RAY_ROTATION_MAX_BYTES": str(32 << 20),
+        "RAY_ROTATION_BACKUP_COUNT": "2",
         "RAY_worker_niceness": "0",  # replicas are the service, not background work
         "RAY_USAGE_STATS_ENABLED": "0",
         # Only holders of the token may give this Ray work. Without this Ray writes a token into

@@ -170,6 +170,26 @@ def test_ray_reads_the_same_environment_on_every_node(overlay: str, settings: Se
         assert sorted(given) == sorted(expected)
 
 
+def test_rays_logs_fit_their_volume(overlay: str) -> None:
+    """20 rotating files of a node take at most half of /tmp, for an eviction has no grace."""
+    data = get_object(overlay, "ConfigMap", "rehue-ray")["data"]
+    files = int(data["RAY_ROTATION_BACKUP_COUNT"]) + 1
+    for role in ("ray-head", "ray-worker"):
+        volumes = list_pod_templates(overlay)[role]["spec"]["volumes"]
+        (tmp,) = [volume for volume in volumes if volume["name"] == "tmp"]
+        limit = parse_quantity(tmp["emptyDir"]["sizeLimit"])
+        assert 20 * files * int(data["RAY_ROTATION_MAX_BYTES"]) <= limit / 2
+
+
+def test_pods_choose_nodes_by_what_every_cluster_has(overlay: str) -> None:
+    """The images are for x86_64, and labels of GPU feature discovery are not on every node."""
+    for role, pod in list_pod_templates(overlay).items():
+        chosen_by = pod["spec"].get("nodeSelector", {})
+        expected = {} if role == "redis" else {"kubernetes.io/arch": "amd64"}
+        assert chosen_by == expected, role
+        assert "requiredDuringSchedulingIgnoredDuringExecution" not in str(pod["spec"]), role
+
+
 def test_ports_are_the_settings(overlay: str, settings: Settings) -> None:
     worker, head = (
         list_ports(list_pod_templates(overlay)["ray-worker"]),
