@@ -38,6 +38,7 @@ config = Config(
     short_side=256,
     validation=0.1,  # share of the photographs that are not trained on
     validate_on=64,
+    log_every=5,
     keep=0.5,
     gain=1.6,  # `rehue gain` finds the best three values for your photographs
     pale=0.3,
