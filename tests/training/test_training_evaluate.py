@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -213,15 +214,32 @@ def test_what_a_user_can_put_right_is_one_sentence(
     assert re.fullmatch(rf"rehue: {message}.*\n", capsys.readouterr().err)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Python's own handling of Ctrl-C, which a background job does not start with."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_the_first_signal_asks_to_stop_and_the_second_acts_as_usual() -> None:
     stop = threading.Event()
-    before = signal.getsignal(signal.SIGINT)
     with command._catch_stop_signals(stop):
         signal.raise_signal(signal.SIGINT)
         assert stop.is_set()
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) == before
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_an_ignored_signal_stays_ignored() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    stop = threading.Event()
+    with command._catch_stop_signals(stop):
+        signal.raise_signal(signal.SIGINT)
+    assert not stop.is_set()
 
 
 def test_listing_the_commands_loads_no_tensorflow() -> None:

@@ -166,13 +166,20 @@ def _train(arguments: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _catch_stop_signals(stop: threading.Event) -> Iterator[None]:
-    """Set an event on the first SIGINT or SIGTERM; the second one acts as usual."""
+    """Set an event on the first SIGINT or SIGTERM; the second one acts as usual.
+
+    A signal that is ignored, as SIGINT is in a shell's background jobs, stays ignored.
+    """
 
     def request_stop(number: int, _: object) -> None:
         stop.set()
         signal.signal(number, previous[signal.Signals(number)])
 
-    previous = {number: signal.signal(number, request_stop) for number in STOP_SIGNALS}
+    previous = {
+        number: signal.signal(number, request_stop)
+        for number in STOP_SIGNALS
+        if signal.getsignal(number) != signal.SIG_IGN
+    }
     try:
         yield
     finally:
