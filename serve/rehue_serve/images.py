@@ -15,7 +15,7 @@ from rehue_serve.decoding import color, gif, jpeg, png, tiff
 from rehue_serve.decoding.kinds import identify_format
 from rehue_serve.decoding.pillow import (
     apply_orientation,
-    decode_flat,
+    decode_colors,
     decode_in_strips,
     open_with_pillow,
     read_orientation,
@@ -160,17 +160,26 @@ def check_byte_limit(size: int, max_bytes: int) -> None:
 
 
 def decode_lightness(photograph: Photograph, page: int = 0) -> UInt16:
+    """Decode a photograph, composed over white, and compute its lightness; see `decode_page`."""
+    return decode_page(photograph, page)[0]
+
+
+def decode_page(
+    photograph: Photograph, page: int = 0, *, keep_alpha: bool = False
+) -> tuple[UInt16, NDArray[Any] | None]:
     """Decode a photograph and compute its lightness, upright.
 
-    Color profiles and what the format says of its colors are applied; transparent pictures
-    are composed over white; deep pictures keep their depth.
+    Color profiles and what the format says of its colors are applied; deep pictures keep
+    their depth.
 
     Args:
         photograph: as `open_image` returns it. What Pillow opened is closed.
         page: of a TIFF file, from 0.
+        keep_alpha: return alpha; else transparent pictures are composed over white.
 
     Returns:
-        HW uint16, counts of 100 / 65535 of L; see `rehue_core.lab.Lightness`.
+        HW uint16, counts of 100 / 65535 of L, see `rehue_core.lab.Lightness`; and alpha, HW
+        uint8 or uint16, or None where the picture has none or it is not kept.
 
     Raises:
         InvalidImage: the file is broken or truncated.
@@ -178,12 +187,22 @@ def decode_lightness(photograph: Photograph, page: int = 0) -> UInt16:
     """
     if photograph.image is None:
         found = photograph.pages[page]
-        return apply_orientation(color.decode_page(photograph.data, found), found.orientation)
-    orientation = read_orientation(photograph.image)
-    return apply_orientation(_decode_picture(photograph.data, photograph.image), orientation)
+        orientation = found.orientation
+        lightness, alpha = color.decode_page(photograph.data, found, keep_alpha=keep_alpha)
+    else:
+        orientation = read_orientation(photograph.image)
+        lightness, alpha = _decode_picture(photograph.data, photograph.image, keep_alpha)
+    if alpha is not None:
+        alpha = apply_orientation(alpha, orientation)
+    return apply_orientation(lightness, orientation), alpha
 
 
-def _decode_picture(data: bytes, image: Image.Image) -> UInt16:
+def can_hold_alpha(format: str) -> bool:
+    """Check if a format, a key of MEDIA_TYPES, can be transparent."""
+    return format != "jpeg"
+
+
+def _decode_picture(data: bytes, image: Image.Image, keep_alpha: bool) -> color.Decoded:
     profile = image.info.get("icc_profile") or None
     if profile is not None and color.is_srgb_profile(profile):
         profile = None
@@ -191,12 +210,13 @@ def _decode_picture(data: bytes, image: Image.Image) -> UInt16:
         space = png.read_color_space(data)
         is_plain = image.mode in ("L", "RGB") and data[24] == 8
         if not is_plain or space or profile or "transparency" in image.info:
-            return color.decode_file(data, space=space)
+            return color.decode_file(data, space=space, keep_alpha=keep_alpha)
     if image.format in ("JPEG", "MPO"):
         image = _complete_jpeg(data, image)
     if image.mode in ("L", "RGB") and profile is None:
-        return decode_in_strips(image, lab.compute_fine_lightness)
-    return color.convert_pixels(decode_flat(image), profile)
+        return decode_in_strips(image, lab.compute_fine_lightness), None
+    pixels, alpha = decode_colors(image, keep_alpha=keep_alpha)
+    return color.convert_pixels(pixels, profile), alpha
 
 
 def _complete_jpeg(data: bytes, image: Image.Image) -> Image.Image:
@@ -221,7 +241,8 @@ def encode_pictures(
     """Encode a picture, or several as the pages of a TIFF file.
 
     Args:
-        pictures: HWC sRGB, uint8 (0..255), or uint16 (0..65535) for PNG and TIFF.
+        pictures: HW3 sRGB or HW4 sRGB with alpha (not for JPEG), uint8 (0..255), or uint16
+            (0..65535) for PNG and TIFF.
         format: a key of MEDIA_TYPES.
         quality: 1 to 100, of JPEG and WebP; PNG and TIFF are lossless.
         metadata: to write into the file.
@@ -247,7 +268,11 @@ def encode_pictures(
         "png": [cv2.IMWRITE_PNG_COMPRESSION, 1],
     }[format]
     suffix = {"jpeg": ".jpg"}.get(format, f".{format}")
-    done, data = cv2.imencode(suffix, np.ascontiguousarray(rgb[..., ::-1]), options)
+    if rgb.shape[2] == 4:
+        bgr = cv2.cvtColor(rgb, cv2.COLOR_RGBA2BGRA)
+    else:
+        bgr = np.ascontiguousarray(rgb[..., ::-1])
+    done, data = cv2.imencode(suffix, bgr, options)
     if not done:
         raise RuntimeError(f"OpenCV could not encode {rgb.shape} as {format}")
     return embed(data.tobytes(), format, metadata)

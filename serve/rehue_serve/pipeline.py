@@ -145,8 +145,9 @@ class Pipeline:
         timings: dict[str, float],
     ) -> tuple[NDArray[Any], str]:
         """Colorize one page; returns the picture and the model's version."""
-        lightness, input, box = await self._run_in_thread(
-            lambda: _decode_and_prepare(photograph, page, spec, timings)
+        keep_alpha = images.can_hold_alpha(format)
+        lightness, alpha, input, box = await self._run_in_thread(
+            lambda: _decode_and_prepare(photograph, page, keep_alpha, spec, timings)
         )
         with _timed_stage("infer", timings):
             output, version = await self._triton.infer(spec, input, deadline)
@@ -154,7 +155,8 @@ class Pipeline:
 
         def compose() -> NDArray[Any]:
             with _timed_stage("color", timings):
-                return colorize.compose_rgb(lightness, output, box, spec, strength, dtype)
+                rgb = colorize.compose_rgb(lightness, output, box, spec, strength, dtype)
+                return rgb if alpha is None else np.dstack([rgb, _fit_depth(alpha, dtype)])
 
         return await self._run_in_thread(compose), version
 
@@ -171,13 +173,24 @@ def _warm_up() -> None:
 
 
 def _decode_and_prepare(
-    photograph: images.Photograph, page: int, spec: ModelSpec, timings: dict[str, float]
-) -> tuple[lab.Lightness, colorize.Tensor, colorize.Box]:
+    photograph: images.Photograph,
+    page: int,
+    keep_alpha: bool,
+    spec: ModelSpec,
+    timings: dict[str, float],
+) -> tuple[lab.Lightness, NDArray[Any] | None, colorize.Tensor, colorize.Box]:
     with _timed_stage("decode", timings):
-        lightness = images.decode_lightness(photograph, page)
+        lightness, alpha = images.decode_page(photograph, page, keep_alpha=keep_alpha)
     with _timed_stage("prepare", timings):
         input, box = colorize.prepare_input(lightness, spec)
-    return lightness, input, box
+    return lightness, alpha, input, box
+
+
+def _fit_depth(alpha: NDArray[Any], dtype: Any) -> NDArray[Any]:
+    """Convert alpha to the depth of the picture."""
+    if alpha.dtype == dtype:
+        return alpha
+    return (alpha >> 8).astype(dtype) if dtype == np.uint8 else alpha.astype(dtype) * dtype(257)
 
 
 def _choose_format(header: images.Header, parameters: Parameters) -> str:

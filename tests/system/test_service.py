@@ -13,7 +13,6 @@ import httpx
 import numpy as np
 import pytest
 from bad_images import encode_image
-from numpy.typing import NDArray
 from PIL import Image
 from serving import serve_http, start_service
 from skimage.color import lab2rgb, rgb2lab
@@ -137,16 +136,16 @@ async def test_work_that_nobody_waits_for_is_not_begun(
 ) -> None:
     """What waits for a thread when its deadline passes is never decoded."""
     decoded = 0
-    decode = images.decode_lightness
+    decode = images.decode_page
 
-    def counted(*arguments: object) -> NDArray[Any]:
+    def counted(*arguments: Any, **options: Any) -> Any:
         nonlocal decoded
         decoded += 1
         time.sleep(1)
-        return decode(*arguments)  # type: ignore[arg-type]
+        return decode(*arguments, **options)
 
     async with open_service(triton.url, threads=1) as client:
-        monkeypatch.setattr(images, "decode_lightness", counted)
+        monkeypatch.setattr(images, "decode_page", counted)
         first = asyncio.create_task(client.post("/v1/colorize", content=photo))
         while not decoded:
             await asyncio.sleep(0.01)

@@ -200,6 +200,44 @@ def test_associated_and_unassociated_alpha() -> None:
     assert_reads(write_tiff(deep, planarconfig="contig", extrasamples=[2]))
 
 
+OPAQUE_HALF = np.where(ROWS < 30, 255, 128).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        save(Image.fromarray(np.dstack([GRAY] * 3 + [OPAQUE_HALF])), "PNG"),
+        save(Image.fromarray(np.dstack([GRAY] * 3 + [OPAQUE_HALF])), "WEBP", lossless=True),
+        save(Image.fromarray(np.dstack([GRAY, OPAQUE_HALF]), "LA"), "TIFF"),
+    ],
+    ids=["PNG", "WebP", "TIFF"],
+)
+def test_alpha_is_kept_where_the_answer_can_hold_it(data: bytes) -> None:
+    photograph = images.open_image(data, **LIMITS)
+    lightness, alpha = images.decode_page(photograph, keep_alpha=True)
+    assert np.abs(lightness / 655.35 - EXPECTED).mean() < 0.1
+    assert alpha is not None
+    assert np.array_equal(alpha, OPAQUE_HALF)
+    rgba = np.dstack([GRAY, GRAY, GRAY, alpha])
+    for format in ("png", "webp", "tiff"):
+        answer = Image.open(io.BytesIO(images.encode_pictures([rgba], format, 100)))
+        assert np.array_equal(np.asarray(answer.getchannel("A")), OPAQUE_HALF)
+        assert np.abs(np.asarray(answer.convert("RGB")).astype(int) - rgba[..., :3]).mean() < 2
+
+
+def test_alpha_of_sixteen_bits_keeps_its_depth() -> None:
+    deep = np.dstack([DEEP] * 3 + [OPAQUE_HALF.astype(np.uint16) * 257])
+    data = write_tiff(deep, photometric="rgb", extrasamples=[2])
+    _, alpha = images.decode_page(images.open_image(data, **LIMITS), keep_alpha=True)
+    assert alpha is not None
+    assert np.array_equal(alpha, deep[..., 3])
+    for format in ("png", "tiff"):
+        again = images.open_image(images.encode_pictures([deep], format, 92), **LIMITS)
+        found = images.decode_page(again, keep_alpha=True)[1]
+        assert found is not None
+        assert np.array_equal(found, deep[..., 3])
+
+
 @pytest.mark.parametrize("code", [3, 1])
 def test_orientation_of_a_tiff_as_short_and_as_byte(code: int) -> None:
     data = write_tiff(GRAY, [(274, code, 1, 6, True)])

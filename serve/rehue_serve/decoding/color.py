@@ -31,34 +31,45 @@ pyvips.cache_set_max(0)
 pyvips.block_untrusted_set(True)
 
 
-def decode_file(data: bytes, *, space: ColorSpace | None = None) -> UInt16:
+Decoded = tuple[UInt16, NDArray[Any] | None]  # lightness, and alpha (uint8 or uint16) or None
+
+
+def decode_file(
+    data: bytes, *, space: ColorSpace | None = None, keep_alpha: bool = False
+) -> Decoded:
     """Decode a PNG file of any depth and compute its lightness.
 
     Args:
         data: the file.
         space: the color space that its chunks state, where it is not sRGB.
+        keep_alpha: return alpha; else transparent pictures are composed over white.
 
     Returns:
-        HW uint16, counts of 100 / 65535 of L.
+        HW uint16, counts of 100 / 65535 of L; and alpha, HW of the file's depth, or None.
 
     Raises:
         InvalidImage: the file is broken or truncated.
     """
-    return _compute(_load(data), space=space)
+    return _compute(_load(data), space=space, keep_alpha=keep_alpha)
 
 
-def decode_page(data: bytes, page: Page) -> UInt16:
+def decode_page(data: bytes, page: Page, *, keep_alpha: bool = False) -> Decoded:
     """Decode one page of a TIFF file and compute its lightness.
 
+    Args:
+        data: the file.
+        page: as `rehue_serve.decoding.tiff.read_pages` returns it.
+        keep_alpha: return alpha; else transparent pictures are composed over white.
+
     Returns:
-        HW uint16, counts of 100 / 65535 of L; not yet turned upright.
+        As `decode_file`; not yet turned upright.
 
     Raises:
         InvalidImage: the page is broken or truncated.
         UnsupportedImage: floating-point samples are outside of their range.
     """
     if page.is_lab:
-        return _decode_lab(data, page)
+        return _decode_lab(data, page), None
     # The range of floating-point samples is found before they are converted: two passes.
     image = _load(data, page=page.index, access="random" if page.is_float else "sequential")
     if page.is_float:
@@ -70,7 +81,7 @@ def decode_page(data: bytes, page: Page) -> UInt16:
     if image.format == "ushort" and image.interpretation in ("b-w", "srgb", "multiband"):
         color = "grey16" if image.bands < 3 else "rgb16"
         image = image.copy(interpretation=color)
-    return _compute(image)
+    return _compute(image, keep_alpha=keep_alpha)
 
 
 def convert_pixels(pixels: NDArray[Any], profile: bytes | None) -> UInt16:
@@ -90,7 +101,7 @@ def convert_pixels(pixels: NDArray[Any], profile: bytes | None) -> UInt16:
     image = image.copy(interpretation={1: gray, 3: "srgb", 4: "cmyk"}[bands])
     if profile:
         image.set_type(pyvips.GValue.blob_type, PROFILE, profile)
-    return _compute(image)
+    return _compute(image)[0]
 
 
 def check_complete(data: bytes) -> None:
@@ -175,20 +186,29 @@ def _scale_floats(image: Any, white: float) -> Any:
     return (image * (65535 / white)).rint().cast("ushort")
 
 
-def _compute(image: Any, *, space: ColorSpace | None = None) -> UInt16:
-    """Compute L from a libvips image; alpha is composed over white."""
+def _compute(image: Any, *, space: ColorSpace | None = None, keep_alpha: bool = False) -> Decoded:
+    """Compute L from a libvips image, and alpha if it is kept."""
+    depth, alpha = np.uint16 if image.format == "ushort" else np.uint8, None
     try:
-        if image.hasalpha():
-            image = image.flatten(background=[65535 if image.format == "ushort" else 255])
+        if image.hasalpha() and keep_alpha:
+            alpha = image[image.bands - 1]
+            image = image.extract_band(0, n=image.bands - 1)
+        elif image.hasalpha():
+            image = image.flatten(background=[np.iinfo(depth).max])
         luminance = _compute_luminance(image, space)
         root = luminance.math2_const("pow", [1 / 3])
         # CIE 15, 8.2.1, with scikit-image's digits.
         lightness = (luminance > 0.008856).ifthenelse(root * 116 - 16, luminance * 903.3)
         counts = (lightness * L_COUNTS).rint().cast("ushort")
-        buffer = counts.write_to_memory()
+        # The file is read once, from top to bottom: both come out of one pass.
+        joined = counts if alpha is None else counts.bandjoin(alpha.cast("ushort"))
+        buffer = joined.write_to_memory()
     except pyvips.Error:
         raise InvalidImage("The image is broken or truncated.") from None
-    return np.frombuffer(buffer, np.uint16).reshape(image.height, image.width)
+    pixels = np.frombuffer(buffer, np.uint16).reshape(image.height, image.width, -1)
+    if alpha is None:
+        return pixels[..., 0], None
+    return np.ascontiguousarray(pixels[..., 0]), pixels[..., 1].astype(depth)
 
 
 def _compute_luminance(image: Any, space: ColorSpace | None) -> Any:

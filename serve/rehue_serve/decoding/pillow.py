@@ -6,6 +6,7 @@ picture's size before decoding it.
 
 import io
 import struct
+import warnings
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -23,6 +24,8 @@ T = TypeVar("T", bound=np.generic)
 # settings is exact.
 Image.MAX_IMAGE_PIXELS = None
 pillow_heif.register_heif_opener(thumbnails=False)
+# Pillow warns of each broken EXIF block; a caller must not be able to fill the log.
+warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin")
 
 # Pillow's names of the formats, by those of `rehue_serve.decoding.kinds`.
 _NAMES = {
@@ -94,22 +97,41 @@ def decode_in_strips(
     return converted
 
 
-def decode_flat(image: Image.Image) -> NDArray[np.generic]:
-    """Decode an opened picture of any mode; transparent ones are composed over white.
+def decode_colors(
+    image: Image.Image, *, keep_alpha: bool
+) -> tuple[NDArray[np.generic], UInt8 | None]:
+    """Decode an opened picture of any mode.
+
+    Args:
+        image: as `open_with_pillow` returns it; it is closed.
+        keep_alpha: return alpha; else transparent pictures are composed over white.
 
     Returns:
-        HW uint8 or uint16 gray, HW3 uint8 RGB or HW4 uint8 CMYK (255: full ink).
+        HW uint8 or uint16 gray, HW3 uint8 RGB or HW4 uint8 CMYK (255: full ink); and alpha,
+        HW uint8 (255: opaque), or None.
 
     Raises:
         InvalidImage: the file is broken or truncated.
     """
     try:
         image.load()
-        pixels = np.asarray(_flatten(image))
+        alpha = None
+        if keep_alpha and has_alpha(image):
+            transparent = image.convert("LA" if image.mode in ("LA", "La") else "RGBA")
+            alpha = np.asarray(transparent.getchannel("A"))
+            flat = transparent.convert("L" if transparent.mode == "LA" else "RGB")
+        else:
+            flat = _flatten(image)
+        pixels = np.asarray(flat)
         image.close()
     except DECODE_ERRORS:
         raise InvalidImage("The image is broken or truncated.") from None
-    return pixels
+    return pixels, alpha
+
+
+def has_alpha(image: Image.Image) -> bool:
+    """Check if a picture may be transparent; its pixels need not be decoded."""
+    return image.mode in ("RGBA", "LA", "La", "RGBa", "PA") or "transparency" in image.info
 
 
 def _convert_in_strips(image: Image.Image, convert: Callable[[UInt8], NDArray[T]]) -> NDArray[T]:

@@ -24,7 +24,7 @@ def encode_tiff(pages: Sequence[NDArray[Any]], metadata: Metadata) -> bytes:
     """Encode pictures as the pages of one TIFF file, deflated.
 
     Args:
-        pages: HW3 RGB, uint8 or uint16 each.
+        pages: HW3 RGB or HW4 RGB with alpha, uint8 or uint16 each.
         metadata: written into the first page.
     """
     out = io.BytesIO()
@@ -34,10 +34,12 @@ def encode_tiff(pages: Sequence[NDArray[Any]], metadata: Metadata) -> bytes:
     with tifffile.TiffWriter(out, byteorder="<", bigtiff=large) as writer:
         for number, page in enumerate(pages):
             tags = _list_tags(exif, directories, metadata) if number == 0 else []
-            row = page.shape[1] * page.itemsize * 3
+            row = page.shape[1] * page.itemsize * page.shape[2]
             writer.write(
-                page, photometric="rgb", compression="zlib", compressionargs={"level": 1},
-                predictor=True, rowsperstrip=max(1, _STRIP_BYTES // row), metadata=None,
+                page, photometric="rgb", planarconfig="contig",
+                extrasamples=["unassalpha"] if page.shape[2] == 4 else None,
+                compression="zlib", compressionargs={"level": 1}, predictor=True,
+                rowsperstrip=max(1, _STRIP_BYTES // row), metadata=None,
                 software=False, maxworkers=1, extratags=tags,
                 iccprofile=metadata.profile or None,
                 resolution=metadata.dpi, resolutionunit="INCH" if metadata.dpi else None,
