@@ -1,9 +1,8 @@
-"""A stand-in for TensorRT's builder and the GPU under it, and for nothing else.
+"""A stand-in for TensorRT's builder and the GPU that it needs.
 
-Its "plan" is the very ONNX file that it was told to build from, with the number of its
-profiles, run by ONNX Runtime; its GPU memory is this process's. The classes and methods
-are those of TensorRT's Python API that `rehue_training.plan.tensorrt` calls, with TensorRT's
-own argument names.
+Its "plan" is the ONNX file to build from, with the number of profiles, run by ONNX Runtime. Its GPU
+memory is this process's. The classes and methods are those of TensorRT's Python API that
+`rehue_training.plan.tensorrt` and `engine` call, with TensorRT's own argument names.
 """
 
 import ctypes
@@ -86,7 +85,7 @@ class TimingCache:
 
 @dataclass
 class Config:
-    """What the builder was told; `TensorRTModule.builds` keeps it."""
+    """What the builder was configured with; `TensorRTModule.builds` lists it."""
 
     version: str
     null: str
@@ -208,7 +207,7 @@ class Engine:
 
 
 class TensorRTModule:
-    """The package `tensorrt`: its names, and `builds`, what its builders were told."""
+    """The package `tensorrt`: its names, and `builds`, the builds so far."""
 
     BuilderFlag = IntEnum("BuilderFlag", ["FP16", "TF32"])
     NetworkDefinitionCreationFlag = IntEnum(
@@ -236,7 +235,7 @@ class TensorRTModule:
         change: Callable[[bytes], bytes | None] = lambda plan: plan,
         null: str = "",
     ) -> None:
-        """`change` is done to every plan that is built; None from it: no plan.
+        """`change` is applied to every plan that is built; None from it: no plan.
 
         `null` names what the library has none of: Builder, Runtime, context, timing cache.
         """
@@ -283,6 +282,6 @@ class TensorRTModule:
 
 
 def tensorrt(gpu: Gpu = H100, **options: Any) -> TensorRT:
-    """The stand-in, behind this project's own code for TensorRT."""
+    """Returns the stand-in, wrapped in this project's own code for TensorRT."""
     module = TensorRTModule(**options)
     return TensorRT(module, module.__version__, HostCuda(gpu))  # type: ignore[arg-type]

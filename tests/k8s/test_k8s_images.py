@@ -91,10 +91,10 @@ def test_the_training_image_installs_and_imports(tmp_path: Path) -> None:
         "from rehue_training.learn import export, run"
     )
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
-    done, told = _run(venv / "bin" / "python", "-c", code, cwd=tmp_path, env=quiet)
-    assert done == 0, told
-    done, told = _run(venv / "bin" / "rehue", "train", "--help", cwd=tmp_path, env={})
-    assert (done, "--data" in told) == (0, True)
+    done, output = _run(venv / "bin" / "python", "-c", code, cwd=tmp_path, env=quiet)
+    assert done == 0, output
+    done, output = _run(venv / "bin" / "rehue", "train", "--help", cwd=tmp_path, env={})
+    assert (done, "--data" in output) == (0, True)
     site = next((venv / "lib").glob("python*/site-packages"))
     assert not any((site / name).exists() for name in ("pytest", "mypy", "locust"))
 
@@ -122,10 +122,10 @@ def test_a_triton_image_whose_tensorrt_does_not_fit_is_not_built(tmp_path: Path)
         folder.mkdir()
         compile_nvinfer(library, folder / "libnvinfer.so.11")
         with_library = environment | {"LD_LIBRARY_PATH": str(folder)}
-        done, told = _run("sh", "-c", command, cwd=tmp_path, env=with_library)
-        assert (done, said in told) == (code, True), told
-    done, told = _run("sh", "-c", command, cwd=tmp_path, env=environment)
-    assert (done, "libnvinfer.so.11" in told) == (1, True), told
+        done, output = _run("sh", "-c", command, cwd=tmp_path, env=with_library)
+        assert (done, said in output) == (code, True), output
+    done, output = _run("sh", "-c", command, cwd=tmp_path, env=environment)
+    assert (done, "libnvinfer.so.11" in output) == (1, True), output
 
 
 def compile_nvinfer(version: str, path: Path) -> None:
@@ -145,8 +145,8 @@ def test_the_triton_image_installs_and_looks_for_a_gpu(tmp_path: Path) -> None:
     venv = run_install_steps("triton", tmp_path)
     environment = {"PATH": f"{venv / 'bin'}:/usr/bin:/bin"}
     environment["REHUE_MODEL_REPOSITORY"] = str(ROOT / "model_repository")
-    code, told = _run(K8S / "triton" / "start", "serve", cwd=tmp_path, env=environment)
-    assert (code, "Plans are built on the GPU node" in told) == (4, True), told
+    code, output = _run(K8S / "triton" / "start", "serve", cwd=tmp_path, env=environment)
+    assert (code, "Plans are built on the GPU node" in output) == (4, True), output
     site = next((venv / "lib").glob("python*/site-packages"))
     assert (site / "tensorrt_bindings" / "__init__.py").is_file()
     assert not any((site / name).exists() for name in ("tensorflow", "ray", "tensorrt_libs"))

@@ -191,8 +191,8 @@ def test_who_has_the_token_is_answered(node: Node) -> None:
 @pytest.mark.parametrize("overlay", ["gpu", "production"])
 def test_what_kuberay_deploys_colorizes(node: Node, photo: bytes, overlay: str) -> None:
     with node.dashboard(node.token) as operator:
-        told = operator.put(APPLICATIONS, json=get_serve_config(overlay, node))
-        assert told.is_success, told.text
+        output = operator.put(APPLICATIONS, json=get_serve_config(overlay, node))
+        assert output.is_success, output.text
         deadline = time.monotonic() + START_TIMEOUT
         while (state := get_application(operator))["status"] != "RUNNING":
             assert state["status"] != "DEPLOY_FAILED", state["message"]

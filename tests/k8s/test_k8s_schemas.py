@@ -15,9 +15,9 @@ from rendered import OVERLAYS, get_object, render_overlay
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_object_is_valid(overlay: str) -> None:
     found = {
-        f"{manifest['kind']} {manifest['metadata']['name']}": told
+        f"{manifest['kind']} {manifest['metadata']['name']}": output
         for manifest in render_overlay(overlay)
-        if (told := list_problems(manifest))
+        if (output := list_problems(manifest))
     }
     assert found == {}
 

@@ -178,18 +178,18 @@ def test_a_configuration_that_is_none_is_said(model: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("null", "told"),
+    ("null", "message"),
     [
         ("Builder", r"11\.1\.0\.106 does not start on NVIDIA H100 .* with driver 580\.82\.07"),
         ("Runtime", "does not start on NVIDIA H100"),
         ("context", "has no room to run the plan in"),
     ],
 )
-def test_what_tensorrt_does_not_give_is_said(model: Path, null: str, told: str) -> None:
+def test_what_tensorrt_does_not_give_is_said(model: Path, null: str, message: str) -> None:
     """A driver too old for the library's CUDA, and a GPU that is full."""
     good = ensure_plan(model, tensorrt(), FAST_OPTIONS)
     other = tensorrt(replace(H100, driver="580.82.07"), null=null)
-    with pytest.raises(BuildFailed, match=told):
+    with pytest.raises(BuildFailed, match=message):
         ensure_plan(model, other, replace(FAST_OPTIONS, compatibility="ampere-plus"))
     assert check_plan(model, tensorrt(), FAST_OPTIONS).record == good.record
 

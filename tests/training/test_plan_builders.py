@@ -23,7 +23,7 @@ def model(tmp_path: Path) -> Path:
     return copy_model(tmp_path / "repository")
 
 
-# One builder as a process, which says how far it is; it builds until it is told to go on.
+# A builder as a process, which prints how far it is; its build waits for a line on stdin.
 BUILDER = """
 import sys
 from dataclasses import replace
@@ -93,8 +93,8 @@ def test_two_builders_for_unlike_gpus_leave_a_whole_plan(model: Path) -> None:
         for process in (first, second):
             let_continue(process)
         for process in (first, second):
-            told = process.communicate(timeout=120)[0].split()
-            assert [word for word in told if word != "waits"] == ["begins", "builds", "built"]
+            output = process.communicate(timeout=120)[0].split()
+            assert [word for word in output if word != "waits"] == ["begins", "builds", "built"]
     fits = [
         get_refusal(
             partial(check_plan, model, tensorrt(replace(H100, driver=driver)), FAST_OPTIONS)

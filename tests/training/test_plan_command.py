@@ -132,10 +132,10 @@ def test_a_model_that_is_not_measured_leaves_the_others(
     bad, good = result["models"]["rehue"], result["models"]["seed"]
     assert list(bad) == [reason]
     assert [row["batch"] for row in good["batches"]] == [1, 2]
-    told = capsys.readouterr().out
-    assert "NVIDIA H100 80GB HBM3, driver 580.82.07; TensorRT 11.1.0.106; fp16 as of " in told
-    assert f"\nrehue: {reason}: {bad[reason]}\n" in told
-    assert told.count("\n| 1 |") == 1
+    output = capsys.readouterr().out
+    assert "NVIDIA H100 80GB HBM3, driver 580.82.07; TensorRT 11.1.0.106; fp16 as of " in output
+    assert f"\nrehue: {reason}: {bad[reason]}\n" in output
+    assert output.count("\n| 1 |") == 1
 
 
 def test_a_check_that_is_ended_leaves_what_it_measured(

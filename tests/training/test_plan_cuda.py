@@ -162,10 +162,10 @@ class Driver:
         done = self.objects[end] - self.objects[begin]
         ctypes.c_float.from_address(taken).value = 250.0 * done
 
-    def do_cuGetErrorString(self, error: int, told: int) -> None:
+    def do_cuGetErrorString(self, error: int, message: int) -> None:
         assert error == OUT_OF_MEMORY
         self.reason = ctypes.create_string_buffer(b"out of memory")
-        ctypes.c_uint64.from_address(told).value = ctypes.addressof(self.reason)
+        ctypes.c_uint64.from_address(message).value = ctypes.addressof(self.reason)
 
 
 class Management:
@@ -235,15 +235,15 @@ def test_a_call_that_fails_is_named(driver: Driver) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "told"),
+    ("names", "message"),
     [
         (("NVIDIA A10", "NVIDIA H100 PCIe"), "there are NVIDIA A10 and NVIDIA H100 PCIe"),
         ((), "there are none"),
     ],
 )
-def test_one_kind_of_gpu_is_needed(driver: Driver, names: tuple[str, ...], told: str) -> None:
+def test_one_kind_of_gpu_is_needed(driver: Driver, names: tuple[str, ...], message: str) -> None:
     driver.names = names
-    with pytest.raises(NoGpu, match=told):
+    with pytest.raises(NoGpu, match=message):
         Cuda()
     driver.names = ("NVIDIA A10", "NVIDIA A10")
     assert Cuda().gpu.name == "NVIDIA A10"

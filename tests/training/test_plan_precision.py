@@ -125,7 +125,7 @@ def test_a_graph_without_convolutions_is_said() -> None:
 
 
 def test_the_distance_is_the_worst_photographs() -> None:
-    """One of three photographs, in calls of two, gets other colours; its distance is told."""
+    """One of three photographs, in calls of two, gets other colours; its distance is returned."""
     contract = spec.read_model_contract(MODELS / "seed" / "configs" / "gpu.pbtxt")
     three = parity.load_photographs([*SOME, PHOTOS / "sklearn_flower.jpg"])
     calls = []

@@ -133,7 +133,7 @@ def test_int8_needs_photographs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "version", "gpu", "told"),
+    ("kind", "version", "gpu", "message"),
     [
         ("int8", "8.6.0", H100, r"TensorRT 8\.6\.0 takes no INT8 networks"),
         ("fp8", "8.6.0", H100, r"TensorRT 8\.6\.0 takes no FP8 networks"),
@@ -147,9 +147,9 @@ def test_what_cannot_run_is_refused_before_the_work(
     kind: Precision,
     version: str,
     gpu: Gpu,
-    told: str,
+    message: str,
 ) -> None:
     monkeypatch.delattr(precision, "convert_precision")  # which calibrates for minutes
     model = copy_model(tmp_path / "repository")
-    with pytest.raises(BuildFailed, match=told):
+    with pytest.raises(BuildFailed, match=message):
         ensure_plan(model, tensorrt(gpu, version=version), replace(QUICK, precision=kind))

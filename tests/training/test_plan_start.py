@@ -24,7 +24,7 @@ from rehue_serve.embedded import EmbeddedTriton
 from rehue_serve.ports import claim_free_ports
 from rehue_serve.testing.tritons import SleepingTriton
 
-# The command `rehue` of the image, on a GPU whose driver is told by the environment.
+# The command `rehue` of the image, on a GPU whose driver the environment names.
 REHUE = """#!{python}
 import argparse, os, sys, time
 sys.path.insert(0, {tests!r})
@@ -76,8 +76,8 @@ class Image:
 
     def run(self, *arguments: str, **environment: str) -> tuple[int, str]:
         process = self.start(*arguments, **environment)
-        told = process.communicate(timeout=120)[0]
-        return process.returncode, told
+        output = process.communicate(timeout=120)[0]
+        return process.returncode, output
 
 
 @pytest.fixture
@@ -152,11 +152,11 @@ def test_it_checks_builds_warms_up_serves_and_compares(image: Image) -> None:
     finally:
         process.send_signal(signal.SIGTERM)  # to the script's own process, as a kubelet does
         process.wait(60)
-    told = log.read_text()
-    assert process.returncode == 0, told
+    output = log.read_text()
+    assert process.returncode == 0, output
     order = ["does not exist", "built in", "sample 'one'", "sample 'full'", "Started GRPC",
              "rehue through Triton: 24 calls in batches of 1, 2: ab "]  # fmt: skip
-    places = [told.find(line) for line in order]
+    places = [output.find(line) for line in order]
     assert min(places) >= 0, list(zip(order, places, strict=True))
     assert places == sorted(places)
     assert image.run("ready", *ports)[0] != 0
@@ -167,17 +167,17 @@ def test_a_triton_that_answers_late_is_never_ready(image: Image) -> None:
     """Its second to last call's answers: as with CUDA graphs and an output copy stream."""
     assert image.run("prepare")[0] == 0
     ports, _, _ = choose_ports()
-    code, told = image.run("serve", *ports, LATE="yes")
-    assert code == 3, told
-    assert "rehue through Triton is refused: at a batch of 1, call 3, ab is" in told
-    assert "it is the answer to call 1" in told
+    code, output = image.run("serve", *ports, LATE="yes")
+    assert code == 3, output
+    assert "rehue through Triton is refused: at a batch of 1, call 3, ab is" in output
+    assert "it is the answer to call 1" in output
     assert not (image.path / "rehue-compared").exists()
 
 
 def test_a_triton_that_does_not_start_ends_the_container(image: Image) -> None:
     assert image.run("prepare")[0] == 0
-    code, told = image.run("serve", "--no-such-option")
-    assert (code not in (0, 3), "rehue through Triton" in told) == (True, False), told
+    code, output = image.run("serve", "--no-such-option")
+    assert (code not in (0, 3), "rehue through Triton" in output) == (True, False), output
 
 
 def test_a_stop_while_answers_are_compared_stops_triton(image: Image) -> None:
@@ -229,9 +229,9 @@ def test_only_the_models_asked_for_are_copied_built_and_served(image: Image) -> 
         2,
         f"start: there is no model sed in {source}\n",
     )
-    code, told = image.run("serve", REHUE_MODELS="rehue", **places)
+    code, output = image.run("serve", REHUE_MODELS="rehue", **places)
     assert code == 2
-    assert told.endswith("/target holds rehue-free, which REHUE_MODELS does not name\n")
+    assert output.endswith("/target holds rehue-free, which REHUE_MODELS does not name\n")
     copy_model(image.path / "models", "seed")
     assert image.run("prepare", REHUE_MODELS="rehue")[0] == 0
     built = (image.path / "models").glob("*/1/model.plan")
@@ -251,18 +251,18 @@ def test_the_base_images_python_path_does_not_reach_rehue(image: Image) -> None:
 def test_prepared_by_one_container_and_served_by_another(image: Image) -> None:
     assert image.run("prepare")[0] == 0
     assert image.steps == ["rehue"]
-    code, told = image.run("serve", "--no-such-option")
-    assert "the plan of" in told
-    assert "fits" in told
+    code, output = image.run("serve", "--no-such-option")
+    assert "the plan of" in output
+    assert "fits" in output
     assert image.steps == ["rehue", "rehue", "tritonserver"]
     assert code != 0
 
 
 def test_behind_an_init_container_a_plan_that_does_not_fit_is_refused(image: Image) -> None:
     assert image.run("prepare")[0] == 0
-    code, told = image.run("serve", DRIVER="600.1")
+    code, output = image.run("serve", DRIVER="600.1")
     assert code == 3
-    assert "the driver was 580.82.07, here it is 600.1" in told
+    assert "the driver was 580.82.07, here it is 600.1" in output
     assert "tritonserver" not in image.steps
 
 
@@ -276,17 +276,17 @@ def test_options_are_those_of_both_containers(image: Image) -> None:
         "photographs/mpl_grace_hopper.jpg photographs/sklearn_china.jpg"
         in (image.path / "steps").read_text()
     )
-    code, told = image.run("serve")
-    assert (code, "level was ampere-plus, here it is none" in told) == (3, True)
-    code, told = image.run("serve", "--no-such-option", **options)
-    assert "fits" in told
+    code, output = image.run("serve")
+    assert (code, "level was ampere-plus, here it is none" in output) == (3, True)
+    code, output = image.run("serve", "--no-such-option", **options)
+    assert "fits" in output
     assert image.steps[-1] == "tritonserver"
 
 
 def test_a_build_that_fails_serves_nothing(image: Image) -> None:
-    code, told = image.run("start", BROKEN="yes")
+    code, output = image.run("start", BROKEN="yes")
     assert code == 1
-    assert "no plan was built: TensorRT could not build the plan" in told
+    assert "no plan was built: TensorRT could not build the plan" in output
     assert "tritonserver" not in image.steps
 
 
@@ -310,14 +310,14 @@ def test_a_cache_outlives_the_container(image: Image, tmp_path: Path) -> None:
     assert image.run("prepare", REHUE_PLAN_CACHE=cache)[0] == 0
     for left in (tmp_path / "models" / "rehue" / "1").glob("model.plan*"):
         left.unlink()
-    code, told = image.run("prepare", REHUE_PLAN_CACHE=cache)
+    code, output = image.run("prepare", REHUE_PLAN_CACHE=cache)
     assert code == 0
-    assert "taken from the cache" in told
+    assert "taken from the cache" in output
 
 
 def test_a_wrong_word_is_said(image: Image) -> None:
-    code, told = image.run("serv")
-    assert (code, told) == (
+    code, output = image.run("serv")
+    assert (code, output) == (
         2,
         "start: 'serv' is none of start, models, prepare, serve, ready and live\n",
     )

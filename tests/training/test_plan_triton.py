@@ -75,9 +75,9 @@ def test_the_fault_of_tensorrts_backend_is_refused(
 ) -> None:
     with serve(answer_from_wrong_graphs(network, instances)) as triton:
         assert run_check(triton.url, tmp_path / "check.json", "rehue") == 3
-    told = capsys.readouterr().err
-    assert "rehue through Triton is refused: at a batch of 1, call " in told
-    assert "it is the answer to call " in told
+    output = capsys.readouterr().err
+    assert "rehue through Triton is refused: at a batch of 1, call " in output
+    assert "it is the answer to call " in output
     assert "refused" in json.loads((tmp_path / "check.json").read_text())["models"]["rehue"]
 
 
