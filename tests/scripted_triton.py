@@ -16,8 +16,10 @@ from typing import Any
 import grpc
 import numpy as np
 import onnxruntime
+from google.protobuf import text_format
 from numpy.typing import NDArray
-from tritonclient.grpc import service_pb2, service_pb2_grpc
+from paths import MODELS
+from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
 Answer = Callable[[NDArray[Any]], NDArray[Any]]  # N1HW lightness in counts to N2hw ab
 
@@ -74,11 +76,16 @@ def answer_from_wrong_graphs(network: Answer, instances: int) -> Answer:
 
 @dataclass
 class ScriptedTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
-    """Triton's Infer alone: `answer` turns each call's lightness into ab."""
+    """Triton's ModelConfig and ModelInfer: `answer` turns each call's lightness into ab."""
 
     answer: Answer
     batches: list[int] = field(default_factory=list)
     url: str = ""
+
+    def ModelConfig(self, request: service_pb2.ModelConfigRequest, context: object) -> object:
+        text = (MODELS / request.name / "configs" / "gpu.pbtxt").read_text()
+        config = text_format.Parse(text, model_config_pb2.ModelConfig())
+        return service_pb2.ModelConfigResponse(config=config)
 
     def ModelInfer(self, request: service_pb2.ModelInferRequest, context: object) -> object:
         shape = tuple(request.inputs[0].shape)

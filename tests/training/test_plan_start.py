@@ -122,7 +122,7 @@ def wait_until_serving(process: "subprocess.Popen[str]", http: int) -> None:
 
 
 def choose_ports() -> tuple[list[str], int, int]:
-    """PlanOptions for tritonserver, and its gRPC and HTTP ports."""
+    """Options for tritonserver, and its gRPC and HTTP ports."""
     grpc, http, metrics = claim_free_ports(3)
     options = [f"--grpc-port={grpc}", f"--http-port={http}", f"--metrics-port={metrics}"]
     return options, grpc, http

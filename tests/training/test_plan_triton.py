@@ -4,7 +4,6 @@ With a real Triton on the CPU, and with a scripted one that answers as broken ba
 """
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -119,12 +118,7 @@ def test_a_real_triton_passes(
     triton: EmbeddedTriton, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The CPU's, which takes batches of 8 at most."""
-    repository = tmp_path / "models"
-    shutil.copytree(MODELS / "rehue", repository / "rehue")
-    config = repository / "rehue" / "configs" / "gpu.pbtxt"
-    config.write_text(config.read_text().replace("max_batch_size: 32", "max_batch_size: 8"))
-    place = ["--repository", str(repository), "--out", str(tmp_path / "check.json")]
-    assert main(["gpu-check", "--triton", triton.url, *place]) == 0
+    assert run_check(triton.url, tmp_path / "check.json", "rehue") == 0
     assert "rehue through Triton: 36 calls in batches of 1, 5, 8" in capsys.readouterr().out
 
 

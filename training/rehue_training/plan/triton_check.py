@@ -75,8 +75,8 @@ def compare_triton(
     answers = np.asarray(parity.load_onnx_network(model.onnx_path)(inputs), np.float32)
     answers *= model.contract.ab_scale
     _refuse_alike(answers, tolerance)
-    sizes = choose_batches(model.contract.max_batch)
     with triton_grpc.InferenceServerClient(url) as client:
+        sizes = choose_batches(_read_largest_batch(client, model.name))
         network = _open_model(client, model.name)
         distances = [
             _compare_calls(model, network, size, inputs, answers, tolerance) for size in sizes
@@ -108,6 +108,15 @@ def _refuse_alike(answers: Array, tolerance: Parity) -> None:
             raise ValueError(
                 "the photographs are too alike to tell their answers apart: give others (--photos)"
             )
+
+
+def _read_largest_batch(client: Any, name: str) -> int:
+    """Returns the largest batch that Triton takes: on a CPU it is smaller than on a GPU."""
+    try:
+        config = client.get_model_config(name, client_timeout=CALL_TIMEOUT).config
+    except InferenceServerException as error:
+        raise TritonUnreachable(f"Triton does not answer for {name}: {error}") from None
+    return spec.parse_model_contract(config).max_batch
 
 
 def _open_model(client: Any, name: str) -> Network:
