@@ -1,16 +1,20 @@
 """The application over HTTP and gRPC on a Triton, without Ray in between."""
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
 from typing import Any
+from unittest.mock import Mock
 
 import grpc
 import httpx
+from ray.serve._private.direct_ingress_grpc_util import gRPCDIReceiveStream
+from ray.serve._private.grpc_util import gRPCGenericServer
+from ray.serve._private.proxy_request_response import gRPCStreamingType
 from ray.serve.grpc_util import RayServegRPCContext
 
 from rehue_client.v1 import rehue_pb2_grpc
-from rehue_serve import http, rpc
+from rehue_serve import http, rpc, rpc_server
 from rehue_serve.endpoints import Endpoints
 from rehue_serve.service import Service
 from rehue_serve.settings import Settings
@@ -36,35 +40,36 @@ async def serve_http(service: Service) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-@dataclass
-class _Servicer(rehue_pb2_grpc.ColorizerServicer):
-    """Calls the handlers as Ray's gRPC server does."""
+def _make_handlers(service: Service) -> Callable[..., Callable[..., Any]]:
+    """Make the handlers of Ray's gRPC server, which calls the deployment's methods."""
 
-    service: Service
+    def make_handler(service_method: str, streaming_type: gRPCStreamingType) -> Callable[..., Any]:
+        method = rpc.list_models if service_method.endswith("ListModels") else rpc.colorize
 
-    async def Colorize(self, request: Any, context: Any) -> Any:
-        ray_context = RayServegRPCContext(context)
-        answer = await rpc.colorize(self.service, request, ray_context)
-        ray_context._set_on_grpc_context(context)
-        return answer
+        async def call_unary(request: Any, context: Any) -> bytes:
+            ray_context = RayServegRPCContext(context)
+            answer = await method(service, request, ray_context)
+            ray_context._set_on_grpc_context(context)
+            return bytes(answer.SerializeToString())
 
-    async def ListModels(self, request: Any, context: Any) -> Any:
-        ray_context = RayServegRPCContext(context)
-        answer = await rpc.list_models(self.service, request, ray_context)
-        ray_context._set_on_grpc_context(context)
-        return answer
+        async def call_stream(requests: Any, context: Any) -> AsyncIterator[bytes]:
+            ray_context = RayServegRPCContext(context)
+            stream = gRPCDIReceiveStream(requests, asyncio.get_running_loop())
+            async for answer in rpc.colorize_stream(service, stream, ray_context):
+                yield answer.SerializeToString()
+            ray_context._set_on_grpc_context(context)
 
-    async def ColorizeStream(self, requests: Any, context: Any) -> AsyncIterator[Any]:
-        ray_context = RayServegRPCContext(context)
-        async for answer in rpc.colorize_stream(self.service, requests, ray_context):
-            yield answer
-        ray_context._set_on_grpc_context(context)
+        return call_unary if streaming_type == gRPCStreamingType.UNARY_UNARY else call_stream
+
+    return make_handler
 
 
 @contextlib.asynccontextmanager
 async def serve_grpc(service: Service) -> AsyncIterator[rehue_pb2_grpc.ColorizerStub]:
-    server = grpc.aio.server()
-    rpc.add_colorizer(_Servicer(service), server)
+    """Serve with the class of Ray's gRPC server, and its way of reading streams."""
+    rpc_server.configure_server(service)
+    server = gRPCGenericServer(_make_handlers(service))
+    rpc.add_colorizer(Mock(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:

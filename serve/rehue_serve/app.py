@@ -11,7 +11,7 @@ from ray.serve.grpc_util import RayServegRPCContext, gRPCInputStream
 from ray.serve.schema import LoggingConfig
 
 from rehue_client.v1 import rehue_pb2
-from rehue_serve import http, logs, rpc, settings, tracing
+from rehue_serve import http, logs, rpc, rpc_server, settings, tracing
 from rehue_serve.endpoints import Endpoints
 from rehue_serve.service import Service
 from rehue_serve.settings import Settings
@@ -34,7 +34,6 @@ class Colorizer:
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Ray awaits it
         logs.configure_logging(settings)
         tracing.configure_tracing(settings)
-        rpc.limit_message_size(settings.max_bytes)
         endpoints = Endpoints(
             settings.triton_urls, model=settings.model, limit=settings.triton_calls
         )
@@ -45,6 +44,7 @@ class Colorizer:
             shared_memory=settings.shared_memory,
         )
         self._service = Service(settings, triton)
+        rpc_server.configure_server(self._service)
         await self._service.start()
 
     def __serve_build_asgi_app__(self) -> FastAPI:

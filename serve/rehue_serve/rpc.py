@@ -9,13 +9,10 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
-from typing import Any
 
 import grpc
 from google.protobuf import json_format
-from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
-from ray.serve._private.constants import DEFAULT_GRPC_SERVER_OPTIONS
 from ray.serve.grpc_util import RayServegRPCContext, gRPCInputStream
 
 from rehue_client.v1 import rehue_pb2
@@ -24,15 +21,16 @@ from rehue_serve.keys import Caller
 from rehue_serve.observation import RequestRecord, observe_request
 from rehue_serve.pipeline import DEFAULT_QUALITY, Parameters
 from rehue_serve.rpc_errors import GRPC_STATUS, build_rpc_status
+from rehue_serve.rpc_server import MALFORMED, add_colorizer
 from rehue_serve.service import Service
+
+__all__ = ["add_colorizer"]  # by this name Ray finds it
 
 log = logging.getLogger(__name__)
 
 HEALTH_SERVICES = ("", "rehue.v1.Colorizer")  # for which grpc.health.v1 answers
 HEALTH_WATCH_INTERVAL = 0.5  # seconds
 STREAM_WINDOW = 16  # photographs of one stream in flight
-MESSAGE_OVERHEAD = 64 * 1024  # bytes that a message may have besides the photograph
-MALFORMED = -1  # format of the request that stands for bytes that cannot be parsed
 
 _FORMATS = {
     rehue_pb2.FORMAT_AUTO: "auto",
@@ -42,52 +40,6 @@ _FORMATS = {
     rehue_pb2.FORMAT_TIFF: "tiff",
 }
 _METADATA = {rehue_pb2.METADATA_KEEP: "keep", rehue_pb2.METADATA_NONE: "none"}
-
-
-def limit_message_size(max_bytes: int) -> None:
-    """Limit the messages that the gRPC servers of this process accept; those it sends stay free.
-
-    Call it before Ray starts its server. gRPC refuses a larger message by its length, before
-    it is read, and a compressed one while it is decompressed. Ray's own setting,
-    RAY_SERVE_GRPC_MAX_MESSAGE_SIZE, limits answers too, and those may be larger: the largest
-    photograph as TIFF takes 150 MB.
-
-    Args:
-        max_bytes: limit of the encoded photograph.
-    """
-    limit = ("grpc.max_receive_message_length", max_bytes + MESSAGE_OVERHEAD)
-    others = [option for option in DEFAULT_GRPC_SERVER_OPTIONS if option[0] != limit[0]]
-    DEFAULT_GRPC_SERVER_OPTIONS[:] = [*others, limit]
-
-
-def add_colorizer(servicer: Any, server: grpc.aio.Server) -> None:
-    """Register the Colorizer service.
-
-    Like the generated function, except that malformed messages are answered with
-    INVALID_ARGUMENT. gRPC itself would answer UNKNOWN, which blames the server.
-    """
-    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
-        "Colorize": grpc.unary_unary_rpc_method_handler(
-            servicer.Colorize, _parse_request, rehue_pb2.ColorizeResponse.SerializeToString
-        ),
-        "ColorizeStream": grpc.stream_stream_rpc_method_handler(
-            servicer.ColorizeStream, _parse_request, rehue_pb2.ColorizeResponse.SerializeToString
-        ),
-        "ListModels": grpc.unary_unary_rpc_method_handler(
-            servicer.ListModels,
-            rehue_pb2.ListModelsRequest.FromString,
-            rehue_pb2.ListModelsResponse.SerializeToString,
-        ),
-    }
-    name = rehue_pb2.DESCRIPTOR.services_by_name["Colorizer"].full_name
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
-
-
-def _parse_request(data: bytes) -> rehue_pb2.ColorizeRequest:
-    try:
-        return rehue_pb2.ColorizeRequest.FromString(data)
-    except DecodeError:
-        return rehue_pb2.ColorizeRequest(format=MALFORMED)  # type: ignore[arg-type]
 
 
 async def colorize(

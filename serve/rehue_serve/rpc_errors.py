@@ -1,5 +1,7 @@
 """Domain errors as gRPC answers: status codes and google.rpc details."""
 
+from typing import Any, NoReturn
+
 import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
@@ -31,6 +33,15 @@ GRPC_STATUS: dict[type[RehueError], grpc.StatusCode] = {
     DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
     Internal: grpc.StatusCode.INTERNAL,
 }
+
+
+async def abort_call(
+    context: grpc.aio.ServicerContext[Any, Any], error: RehueError, request_id: str
+) -> NoReturn:
+    """End a call with an error before Ray handles it."""
+    status = build_rpc_status(error, request_id).SerializeToString()
+    metadata = (("grpc-status-details-bin", status), ("request_id", request_id))
+    await context.abort(GRPC_STATUS[type(error)], error.detail, metadata)
 
 
 def build_rpc_status(error: RehueError, request_id: str) -> status_pb2.Status:

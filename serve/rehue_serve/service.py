@@ -7,6 +7,7 @@ from rehue_serve.admission import Admission, build_stopping_error
 from rehue_serve.errors import Unavailable
 from rehue_serve.keys import ApiKeys
 from rehue_serve.pipeline import Pipeline
+from rehue_serve.receiving import Receiving
 from rehue_serve.settings import Settings
 from rehue_serve.triton import TritonClient
 from rehue_serve.uploads import Uploads
@@ -22,6 +23,7 @@ class Service:
         self.admission = Admission(settings)
         self.uploads = Uploads(settings)
         self.pipeline = Pipeline(settings, triton, self.admission)
+        self.receiving = Receiving(settings)
 
     async def start(self) -> None:
         await self.keys.start()
@@ -30,6 +32,7 @@ class Service:
 
     async def close(self) -> None:
         self._reporter.cancel()
+        self.receiving.close()
         await self.keys.close()
         await self.triton.close()
         self.pipeline.close()

@@ -1,0 +1,149 @@
+"""The gRPC server of a replica: the limits on calls and messages before Ray handles them."""
+
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+from ray.serve._private.constants import DEFAULT_GRPC_SERVER_OPTIONS
+
+from rehue_client.v1 import rehue_pb2
+from rehue_serve.errors import InvalidParameter, RehueError
+from rehue_serve.observation import observe_request
+from rehue_serve.rpc_errors import abort_call
+from rehue_serve.service import Service
+
+MESSAGE_OVERHEAD = 64 * 1024  # bytes that a message may have besides the photograph
+MALFORMED = -1  # format of the request that stands for bytes that cannot be parsed
+
+Unary = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
+Stream = Callable[[AsyncIterator[Any], grpc.aio.ServicerContext[Any, Any]], AsyncIterator[Any]]
+
+_service: Service | None = None  # of this process, where it is a replica
+
+
+def configure_server(service: Service) -> None:
+    """Set the limits of this process's gRPC server. Call it before Ray starts the server.
+
+    gRPC refuses a message above the limit by its length, before it is read, and a compressed
+    one while it is decompressed. Ray's own setting, RAY_SERVE_GRPC_MAX_MESSAGE_SIZE, limits
+    answers too, and those may be larger: the largest photograph as TIFF takes 150 MB.
+    """
+    global _service
+    _service = service
+    size = service.settings.max_bytes + MESSAGE_OVERHEAD
+    limit = ("grpc.max_receive_message_length", size)
+    others = [option for option in DEFAULT_GRPC_SERVER_OPTIONS if option[0] != limit[0]]
+    DEFAULT_GRPC_SERVER_OPTIONS[:] = [*others, limit]
+
+
+def add_colorizer(servicer: Any, server: grpc.aio.Server) -> None:
+    """Register the Colorizer service.
+
+    Like the generated function, with two differences. Malformed messages are answered with
+    INVALID_ARGUMENT; gRPC itself would answer UNKNOWN, which blames the server. And calls pass
+    `_LimitedHandlers` first.
+    """
+    serialize = rehue_pb2.ColorizeResponse.SerializeToString
+    handlers = {
+        "Colorize": grpc.unary_unary_rpc_method_handler(
+            servicer.Colorize, _parse_request, serialize
+        ),
+        "ColorizeStream": grpc.stream_stream_rpc_method_handler(
+            servicer.ColorizeStream, _parse_request, serialize
+        ),
+        "ListModels": grpc.unary_unary_rpc_method_handler(
+            servicer.ListModels,
+            rehue_pb2.ListModelsRequest.FromString,
+            rehue_pb2.ListModelsResponse.SerializeToString,
+        ),
+    }
+    name = rehue_pb2.DESCRIPTOR.services_by_name["Colorizer"].full_name
+    methods = {f"/{name}/{method}": handler for method, handler in handlers.items()}
+    server.add_generic_rpc_handlers((_LimitedHandlers(methods),))
+
+
+def _parse_request(data: bytes) -> rehue_pb2.ColorizeRequest:
+    try:
+        return rehue_pb2.ColorizeRequest.FromString(data)
+    except DecodeError:
+        return rehue_pb2.ColorizeRequest(format=MALFORMED)  # type: ignore[arg-type]
+
+
+class _LimitedHandlers(grpc.GenericRpcHandler):
+    """Checks the key before a message is received, and receives it within limits."""
+
+    def __init__(self, method_handlers: dict[str, Any]) -> None:
+        self._method_handlers = method_handlers  # the name that Ray reads, and replaces
+
+    def service(self, handler_call_details: Any) -> Any:
+        handler = self._method_handlers.get(handler_call_details.method)
+        if handler is None or _service is None:
+            return handler
+        if handler.request_streaming:
+            limited = _limit_stream(_service, handler.stream_stream)
+            return handler._replace(stream_stream=limited)
+        # As a stream of one message, so that the handler runs before it is received.
+        return grpc.stream_unary_rpc_method_handler(
+            _limit_unary(_service, handler.unary_unary),
+            handler.request_deserializer,
+            handler.response_serializer,
+        )
+
+
+def _limit_unary(service: Service, call: Unary) -> Unary:
+    async def receive_and_call(messages: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        request_id = uuid.uuid4().hex
+        try:
+            request = await _receive_request(service, messages, context, request_id)
+        except RehueError as error:
+            await abort_call(context, error, request_id)
+        return await call(request, context)
+
+    return receive_and_call
+
+
+async def _receive_request(
+    service: Service, messages: Any, context: grpc.aio.ServicerContext[Any, Any], request_id: str
+) -> Any:
+    """Check the key and receive the message; a failure counts as a request."""
+    metadata = {str(key): str(value) for key, value in context.invocation_metadata() or ()}
+    refusal: BaseException
+    try:
+        service.keys.authenticate(metadata.get("authorization"))
+        return await service.receiving.receive(aiter(messages))
+    except StopAsyncIteration:
+        refusal = InvalidParameter("The call has no message.")
+    except BaseException as error:  # noqa: BLE001  # observed below
+        refusal = error
+    with observe_request("grpc", "rehue.v1.Colorizer/Colorize", request_id, lambda: metadata):
+        raise refusal
+
+
+def _limit_stream(service: Service, call: Stream) -> Stream:
+    async def call_with_limits(
+        messages: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[Any]:
+        failures: list[RehueError] = []
+        async for answer in call(_receive_stream(service, messages, failures), context):
+            yield answer
+        for failure in failures:  # Ray takes it for the end of the stream
+            await abort_call(context, failure, uuid.uuid4().hex)
+
+    return call_with_limits
+
+
+async def _receive_stream(
+    service: Service, messages: AsyncIterator[Any], failures: list[RehueError]
+) -> AsyncIterator[Any]:
+    iterator = aiter(messages)
+    while True:
+        try:
+            message = await service.receiving.receive(iterator, is_limited=False)
+        except StopAsyncIteration:
+            return
+        except RehueError as error:
+            failures.append(error)
+            return
+        yield message
