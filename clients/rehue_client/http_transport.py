@@ -46,6 +46,7 @@ ERRORS_BY_STATUS: dict[int, type[RehueError]] = {
     401: Unauthenticated,
     403: Unauthenticated,
     404: NotServing,
+    408: Unavailable,  # a proxy's, for a slow upload: sent again (RFC 9110, 15.5.9)
     413: ImageTooLarge,
     415: UnsupportedImage,
     422: InvalidParameter,

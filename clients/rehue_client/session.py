@@ -42,7 +42,7 @@ class Session(ABC, Generic[K, T]):
         self._targets = [Target.parse(url) for url in urls]
         if not self._targets:
             raise ValueError("a client needs at least one server")
-        self._api_key = os.environ.get("REHUE_API_KEY") if api_key is None else api_key
+        self._api_key = _read_api_key() if api_key is None else api_key
         check_api_key(self._api_key)
         self._timeout = normalize_timeout(timeout)
         self._max_bytes = max_bytes
@@ -76,6 +76,11 @@ class Session(ABC, Generic[K, T]):
     def _start_call(self, timeout: float | None) -> Call:
         seconds = self._timeout if timeout is None else normalize_timeout(timeout)
         return Call(self._endpoints, self._retries, seconds)
+
+
+def _read_api_key() -> str | None:
+    # Files and secrets that become variables often end with a line break.
+    return os.environ.get("REHUE_API_KEY", "").strip() or None
 
 
 def normalize_timeout(timeout: float | None) -> float | None:

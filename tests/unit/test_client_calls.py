@@ -249,6 +249,7 @@ def test_attempts_are_limited(colorize: Colorize, url: str, scripted: ScriptedSe
     [
         (ForeignError(401, grpc.StatusCode.PERMISSION_DENIED), Unauthenticated),
         (ForeignError(429, grpc.StatusCode.RESOURCE_EXHAUSTED), Overloaded),
+        (ForeignError(408, grpc.StatusCode.ABORTED), Unavailable),
         (ForeignError(500, grpc.StatusCode.UNKNOWN), Unavailable),
         (ForeignError(504, grpc.StatusCode.DEADLINE_EXCEEDED), DeadlineExceeded),
         (ForeignError(418, grpc.StatusCode.DATA_LOSS), ProtocolError),

@@ -283,7 +283,7 @@ def test_environment_names_server_and_key(
     scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REHUE_SERVER", f" {scripted.http_url}, ")
-    monkeypatch.setenv("REHUE_API_KEY", "secret")
+    monkeypatch.setenv("REHUE_API_KEY", "secret\n")
     with Client() as client:
         client.colorize(PHOTO)
     assert scripted.requests[0].authorization == "Bearer secret"
