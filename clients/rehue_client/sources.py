@@ -85,12 +85,14 @@ def split_item(item: Source | tuple[Any, Source]) -> tuple[Any, Source]:
 def _read_path(path: Path, max_bytes: int) -> bytes:
     try:
         status = path.stat()
-        if stat.S_ISREG(status.st_mode) and status.st_size > max_bytes:
+        if not stat.S_ISREG(status.st_mode):  # a pipe, for example, has no size
+            with path.open("rb") as file:
+                return file.read(max_bytes + 1)
+        if status.st_size > max_bytes:
             raise ImageTooLarge(
                 f"{path} has {status.st_size:,} bytes; the limit is {max_bytes:,} bytes"
             )
-        with path.open("rb") as file:
-            return file.read(max_bytes + 1)
+        return path.read_bytes()
     except (OSError, ValueError) as error:
         raise SourceError(f"cannot read {path}: {_describe(error)}") from error
 
