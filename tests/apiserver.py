@@ -56,7 +56,7 @@ DEFAULTS = {"protocol": "TCP"}  # of keys that an item need not name
 
 
 class Refused(Exception):
-    """An answer that is not 200: code, reason, message."""
+    """An answer other than 200: code, reason, message."""
 
     def __init__(self, code: int, reason: str, message: str) -> None:
         super().__init__(message)
@@ -67,7 +67,7 @@ class Refused(Exception):
 
 
 class Cluster:
-    """Objects by API, namespace and name, and who owns which of their fields."""
+    """Objects by API, namespace and name, and the managers of their fields."""
 
     def __init__(self) -> None:
         self.objects: dict[tuple[str, ...], Object] = {("v1", "Namespace", "", "default"): {}}
@@ -75,7 +75,7 @@ class Cluster:
         self.lock = threading.Lock()
 
     def apply(self, manifest: Object, manager: str, *, force: bool = False) -> tuple[Object, bool]:
-        """Merges what a manager wants into an object; whether it was made by it.
+        """Merge a manager's configuration into an object; return it, and whether it is new.
 
         Raises:
             Refused: with the code and the reason that Kubernetes gives.
@@ -87,7 +87,7 @@ class Cluster:
         key = (manifest["apiVersion"], manifest["kind"], namespace, name)
         if namespace and ("v1", "Namespace", "", namespace) not in self.objects:
             raise Refused(404, "NotFound", f'namespaces "{namespace}" not found')
-        wanted = dict(leaves(manifest, _schema(manifest)))
+        wanted = dict(list_fields(manifest, _get_schema(manifest)))
         owners = self.owned.setdefault(key, {})
         clashes = [
             f'conflict with "{other}": {".".join(map(str, path))}'
@@ -101,7 +101,7 @@ class Cluster:
             if other != manager:
                 owners[other] = {p: v for p, v in held.items() if wanted.get(p, v) == v}
         fresh = key not in self.objects
-        _refuse(
+        _raise_if_invalid(
             manifest,
             [*list_problems(manifest), *list_breaches(manifest), *self._changed(key, manifest)],
         )
@@ -110,25 +110,25 @@ class Cluster:
         return manifest, fresh
 
     def _changed(self, key: tuple[str, ...], manifest: Object) -> Iterator[str]:
-        """Fields that may not change once they are set."""
+        """Yield changes of immutable fields."""
         before = self.objects.get(key)
         for path in IMMUTABLE.get(manifest["kind"], ()) if before else ():
-            if _at(before, path) != _at(manifest, path):
+            if _get_field(before, path) != _get_field(manifest, path):
                 yield f"{'.'.join(path)}: field is immutable"
 
     def fields(self, kind: str, name: str) -> dict[str, dict[FieldPath, Any]]:
-        """Who owns what of one object."""
-        (key,) = [manifest for manifest in self.owned if (manifest[1], manifest[3]) == (kind, name)]
+        """Return the fields of an object by manager."""
+        (key,) = [key for key in self.owned if (key[1], key[3]) == (kind, name)]
         return self.owned[key]
 
 
-def _at(manifest: Any, path: tuple[str, ...]) -> Any:
+def _get_field(value: Any, path: tuple[str, ...]) -> Any:
     for step in path:
-        manifest = (manifest or {}).get(step)
-    return manifest
+        value = (value or {}).get(step)
+    return value
 
 
-def _refuse(manifest: Object, found: list[str]) -> None:
+def _raise_if_invalid(manifest: Object, found: list[str]) -> None:
     if found:
         named = f'{manifest["kind"]} "{manifest["metadata"]["name"]}" is invalid: '
         raise Refused(422, "Invalid", named + "; ".join(found))
@@ -138,7 +138,7 @@ def _refuse(manifest: Object, found: list[str]) -> None:
 
 
 @cache
-def _definitions() -> dict[str, Any]:
+def _load_definitions() -> dict[str, Any]:
     package = Path(kubernetes_validate.__file__).parent
     folder = package / "kubernetes-json-schema" / f"v{KUBERNETES_VERSION}.0-local"
     found: dict[str, Any] = json.loads((folder / "_definitions.json").read_text())["$defs"]
@@ -146,36 +146,36 @@ def _definitions() -> dict[str, Any]:
 
 
 @cache
-def _kinds() -> dict[tuple[str, str], Any]:
-    """Kubernetes' own kinds; a custom resource's lists count as whole."""
+def _load_kinds() -> dict[tuple[str, str], Any]:
+    """Return Kubernetes' own kinds; the lists of a custom resource are atomic."""
     return {
         (
             f"{version_kind['group']}/{version_kind['version']}".lstrip("/"),
             version_kind["kind"],
         ): schema
-        for schema in _definitions().values()
+        for schema in _load_definitions().values()
         for version_kind in schema.get("x-kubernetes-group-version-kind", [])
     }
 
 
-def _schema(manifest: Object) -> Any:
-    return _kinds().get((manifest["apiVersion"], manifest["kind"]), {})
+def _get_schema(manifest: Object) -> Any:
+    return _load_kinds().get((manifest["apiVersion"], manifest["kind"]), {})
 
 
-def leaves(value: Any, schema: Any, path: FieldPath = ()) -> Iterator[tuple[FieldPath, Any]]:
-    """The fields that an applied configuration owns, with their values.
+def list_fields(value: Any, schema: Any, path: FieldPath = ()) -> Iterator[tuple[FieldPath, Any]]:
+    """Yield the fields of an applied configuration with their values.
 
     Raises:
         Refused: an item of a keyed list is there twice.
     """
     while "$ref" in schema:
-        schema = _definitions()[schema["$ref"].rpartition("/")[2]]
+        schema = _load_definitions()[schema["$ref"].rpartition("/")[2]]
     if isinstance(value, dict) and schema.get("x-kubernetes-map-type") != "atomic":
         properties = schema.get("properties", {})
         for name, item in value.items():
             deeper = properties.get(name, schema.get("additionalProperties") or {})
             if path or name not in ("apiVersion", "kind"):
-                yield from leaves(item, deeper, (*path, name))
+                yield from list_fields(item, deeper, (*path, name))
     elif isinstance(value, list) and schema.get("x-kubernetes-list-type") == "map":
         keys, seen = schema["x-kubernetes-list-map-keys"], set()
         for item in value:
@@ -183,7 +183,7 @@ def leaves(value: Any, schema: Any, path: FieldPath = ()) -> Iterator[tuple[Fiel
             if held in seen:
                 raise Refused(400, "BadRequest", f"{path}: duplicate entries for key {held}")
             seen.add(held)
-            yield from leaves(item, schema["items"], (*path, held))
+            yield from list_fields(item, schema["items"], (*path, held))
     else:
         yield path, value
 
@@ -191,7 +191,7 @@ def leaves(value: Any, schema: Any, path: FieldPath = ()) -> Iterator[tuple[Fiel
 # The way in: what kubectl asks before and while it applies.
 
 
-def _resources_of(api: str) -> list[Object]:
+def _list_resources(api: str) -> list[Object]:
     return [
         {
             "name": plural, "singularName": kind.lower(), "kind": kind,
@@ -201,7 +201,7 @@ def _resources_of(api: str) -> list[Object]:
     ]  # fmt: skip
 
 
-def _groups() -> list[Object]:
+def _list_groups() -> list[Object]:
     versions: dict[str, list[Object]] = {}
     for api in KINDS:
         group, _, version = api.rpartition("/")
@@ -213,8 +213,8 @@ def _groups() -> list[Object]:
     ]
 
 
-def _openapi(api: str) -> Object:
-    """As much of OpenAPI as tells kubectl that the server validates fields itself."""
+def _build_openapi(api: str) -> Object:
+    """Return as much OpenAPI as tells kubectl that the server validates fields."""
     group, _, version = api.rpartition("/")
     paths = {
         f"/{plural}/{{name}}": {
@@ -231,7 +231,7 @@ def _openapi(api: str) -> Object:
     return {"openapi": "3.0.0", "info": {"title": api, "version": version}, "paths": paths}
 
 
-def _root(api: str) -> str:
+def _get_root(api: str) -> str:
     return f"/apis/{api}" if "/" in api else f"/api/{api}"
 
 
@@ -244,20 +244,20 @@ class _Handler(BaseHTTPRequestHandler):
         fixed: dict[str, Object] = {
             "/version": {"major": "1", "minor": "37", "gitVersion": f"v{KUBERNETES_VERSION}.0"},
             "/api": {"kind": "APIVersions", "versions": ["v1"]},
-            "/apis": {"kind": "APIGroupList", "apiVersion": "v1", "groups": _groups()},
+            "/apis": {"kind": "APIGroupList", "apiVersion": "v1", "groups": _list_groups()},
             "/openapi/v3": {
-                "paths": {_root(api)[1:]: {"serverRelativeURL": f"/openapi/v3{_root(api)}"}
+                "paths": {_get_root(api)[1:]: {"serverRelativeURL": f"/openapi/v3{_get_root(api)}"}
                           for api in KINDS}
             },
         }  # fmt: skip
         for api in KINDS:
             listed = {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": api}
-            fixed[_root(api)] = listed | {"resources": _resources_of(api)}
-            fixed[f"/openapi/v3{_root(api)}"] = _openapi(api)
+            fixed[_get_root(api)] = listed | {"resources": _list_resources(api)}
+            fixed[f"/openapi/v3{_get_root(api)}"] = _build_openapi(api)
         if path in fixed:
             self._answer(200, fixed[path])
             return
-        found = self.cluster.objects.get(_key(path))
+        found = self.cluster.objects.get(_parse_key(path))
         missing = Refused(404, "NotFound", f"{path} not found").status
         self._answer(200 if found else 404, found or missing)
 
@@ -285,22 +285,22 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *_: object) -> None:
-        """Nothing: the tests read kubectl's own words."""
+        """Print nothing."""
 
 
-def _key(path: str) -> tuple[str, ...]:
-    """The object that a URL names."""
+def _parse_key(path: str) -> tuple[str, ...]:
+    """Return the key of the object that a URL names."""
     api = next(
-        (found_kind for found_kind in KINDS if path.startswith(f"{_root(found_kind)}/")), "v1"
+        (found_kind for found_kind in KINDS if path.startswith(f"{_get_root(found_kind)}/")), "v1"
     )
-    rest = path.removeprefix(f"{_root(api)}/").split("/")
+    rest = path.removeprefix(f"{_get_root(api)}/").split("/")
     namespace = rest[1] if len(rest) == 4 else ""
     kinds = {plural: kind for kind, plural in KINDS[api].items()}
     return (api, kinds.get(rest[-2] if len(rest) > 1 else "", ""), namespace, rest[-1])
 
 
-def serve(cluster: Cluster) -> ThreadingHTTPServer:
-    """The cluster's API on a free port of this machine, in a thread of its own."""
+def start_server(cluster: Cluster) -> ThreadingHTTPServer:
+    """Serve the cluster's API on a free port, in a thread."""
     handler = type("Handler", (_Handler,), {"cluster": cluster})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -19,7 +19,7 @@ class Api:
 
     def __init__(self, home: Path) -> None:
         self.cluster = Cluster()
-        self.server = apiserver.serve(self.cluster)
+        self.server = apiserver.start_server(self.cluster)
         self._home = home
 
     def apply(self, *words: str) -> "subprocess.CompletedProcess[str]":

@@ -219,7 +219,9 @@ def _matches_peer(peer: Object, labels: dict[str, str], namespace: dict[str, str
 
 
 @pytest.mark.parametrize(("source", "target", "port", "where"), REACHED)
-def test_who_reaches_whom(source: str, target: str, port: int, where: tuple[str, ...]) -> None:
+def test_network_policies_allow_only_the_listed_connections(
+    source: str, target: str, port: int, where: tuple[str, ...]
+) -> None:
     found = tuple(overlay for overlay in OVERLAYS if is_allowed(overlay, source, target, port))
     assert found == tuple(overlay for overlay in OVERLAYS if overlay in where)
 

@@ -177,7 +177,7 @@ async def test_model_that_fails_ejects_no_triton(sleepers: list[SleepingTriton])
         assert endpoint.errors == 0
 
 
-async def test_frozen_triton_cancels_nobody(
+async def test_frozen_triton_cancels_no_request(
     sleepers: list[SleepingTriton], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its connection is given up under calls that wait for a model's configuration."""

@@ -107,7 +107,7 @@ Fault = Callable[[System, int], AbstractContextManager[None]]
 
 
 @pytest.mark.parametrize("fault", [killed, terminated, frozen, unloaded, erring, cut_off])
-def test_fault_of_one_of_two_tritons_costs_nothing(
+def test_fault_of_one_of_two_tritons_loses_no_photograph(
     system: System, small: bytes, fault: Fault, long: bool
 ) -> None:
     """And the Triton is used again within seconds of its return."""
@@ -128,7 +128,7 @@ def test_fault_of_one_of_two_tritons_costs_nothing(
 
 
 @pytest.mark.parametrize("fault", [killed, frozen, unloaded, erring])
-def test_no_triton_is_said_and_its_return_is_seen(
+def test_missing_triton_is_reported_until_it_returns(
     system: System, small: bytes, fault: Fault, long: bool
 ) -> None:
     """A clean 503 with Retry-After, and pictures again within seconds of the return.
@@ -153,7 +153,7 @@ def test_no_triton_is_said_and_its_return_is_seen(
     assert all(error.retry_after for error in load.errors), set(map(str, load.errors))
 
 
-def test_killed_replica_costs_nothing(system: System, small: bytes) -> None:
+def test_killed_replica_loses_no_photograph(system: System, small: bytes) -> None:
     """What was on its way is sent again by the SDK; nothing else needs to be."""
     before = system.list_replicas()
     with Load(system.urls, small, RATE, retries=Retries()) as load:
@@ -175,7 +175,7 @@ serve.run(app.build_application(settings.load_settings()), name=app.NAME, route_
 """
 
 
-def test_redeployment_costs_nothing(system: System, small: bytes) -> None:
+def test_redeployment_loses_no_photograph(system: System, small: bytes) -> None:
     """Every replica is replaced while photographs come."""
     before = system.list_replicas()
     (gcs,) = system.list_processes("gcs_server ")
@@ -200,7 +200,9 @@ def test_redeployment_costs_nothing(system: System, small: bytes) -> None:
     assert load.counts == {"ok": len(load.outcomes)}, set(map(str, load.errors))
 
 
-def test_overload_is_refused_and_costs_no_goodput(system: System, small: bytes, long: bool) -> None:
+def test_overload_is_refused_without_loss_of_goodput(
+    system: System, small: bytes, long: bool
+) -> None:
     """At twice what the Tritons can do, as many pictures come out as at their limit.
 
     Figures are printed. It measures speed, so it belongs to the long form alone.

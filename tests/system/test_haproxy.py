@@ -188,7 +188,7 @@ def upload_http2(port: int, path: str, ending: str, **headers: str) -> int | Non
 
 @pytest.mark.parametrize("ending", ["end", "reset", "close"])
 @pytest.mark.parametrize("status", EARLY)
-def test_upload_over_http2_that_is_refused_early_harms_nobody(
+def test_refused_http2_upload_does_not_affect_others(
     proxied: Proxied, status: int, ending: str
 ) -> None:
     for number in range(4):
@@ -223,7 +223,7 @@ UPLOADS = {
 
 @pytest.mark.parametrize("name", UPLOADS)
 @pytest.mark.parametrize("path", [*(f"/early/{status}" for status in EARLY), "/read"])
-def test_upload_over_http1_that_ends_early_harms_nobody(
+def test_aborted_http1_upload_does_not_affect_others(
     proxied: Proxied, path: str, name: str
 ) -> None:
     headers, body = UPLOADS[name]

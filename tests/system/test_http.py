@@ -47,7 +47,7 @@ async def test_head_is_get_without_a_body(client: httpx.AsyncClient, path: str) 
         ("POST", "/healthz", {"GET", "HEAD"}),
     ],
 )
-async def test_a_wrong_method_is_told_the_right_ones(
+async def test_wrong_method_is_answered_with_the_allowed_ones(
     client: httpx.AsyncClient, method: str, path: str, allowed: set[str]
 ) -> None:
     answer = await client.request(method, path)

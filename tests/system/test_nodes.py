@@ -109,7 +109,7 @@ def count_replicas(node: psutil.Process) -> int:
     return sum("ray::ServeReplica" in " ".join(item.cmdline()) for item in found)
 
 
-def test_loss_of_a_node_costs_nothing(nodes: tuple[Settings, psutil.Process]) -> None:
+def test_loss_of_a_node_loses_no_photograph(nodes: tuple[Settings, psutil.Process]) -> None:
     settings, worker = nodes
     http = f"http://127.0.0.1:{settings.http_port}"
     deadline = time.monotonic() + 60

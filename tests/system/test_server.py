@@ -120,7 +120,7 @@ def test_multipart(http: httpx.Client, photo: bytes) -> None:
 @pytest.mark.parametrize(
     ("data", "kind", "words"), [b[1:] for b in BAD_IMAGES], ids=[b[0] for b in BAD_IMAGES]
 )
-def test_bad_input_costs_nobody_else_anything(
+def test_bad_input_does_not_affect_others(
     http: httpx.Client,
     stub: rehue_pb2_grpc.ColorizerStub,
     photo: bytes,

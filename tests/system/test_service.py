@@ -131,7 +131,7 @@ async def test_deadline_ends_a_slow_upload(triton: EmbeddedTriton, photo: bytes)
         assert (await client.post("/v1/colorize", content=photo)).status_code == 200
 
 
-async def test_work_that_nobody_waits_for_is_not_begun(
+async def test_abandoned_work_is_not_started(
     triton: EmbeddedTriton, photo: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What waits for a thread when its deadline passes is never decoded."""
@@ -157,7 +157,7 @@ async def test_work_that_nobody_waits_for_is_not_begun(
     assert decoded == 1
 
 
-async def test_no_triton_is_said_with_when_to_come_back(photo: bytes) -> None:
+async def test_missing_triton_is_reported_with_retry_after(photo: bytes) -> None:
     async with open_service("127.0.0.1:9") as client:
         answer = await client.post("/v1/colorize", content=photo)
         assert answer.status_code == 503

@@ -112,7 +112,7 @@ async def test_triton_that_was_started_again_shares_again(tmp_path: Path) -> Non
             assert await list_regions(there)
 
 
-async def test_files_that_another_call_forgets_meanwhile_are_made_anew(
+async def test_files_dropped_by_another_call_are_created_again(
     triton: EmbeddedTriton, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     look = shared_memory._list_stale_regions

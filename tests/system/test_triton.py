@@ -84,7 +84,7 @@ async def test_deadline_ends_the_wait(triton: EmbeddedTriton) -> None:
             await infer_random(there, seconds=0.002)
 
 
-async def test_nobody_there_is_said_at_once() -> None:
+async def test_unreachable_triton_is_reported_at_once() -> None:
     async with open_client("127.0.0.1:9") as there:
         assert not there.ready
         with pytest.raises(Unavailable) as caught:
@@ -92,7 +92,7 @@ async def test_nobody_there_is_said_at_once() -> None:
         assert caught.value.retry_after
 
 
-async def test_killed_triton_costs_no_photograph(triton: EmbeddedTriton) -> None:
+async def test_killed_triton_loses_no_photograph(triton: EmbeddedTriton) -> None:
     with EmbeddedTriton(MODELS, models=("rehue",)) as other:
         async with open_client(triton.url, other.url) as there:
             await infer_random(there)
@@ -102,7 +102,7 @@ async def test_killed_triton_costs_no_photograph(triton: EmbeddedTriton) -> None
             assert all(isinstance(output, np.ndarray) for output in await asyncio.gather(*work))
 
 
-async def test_frozen_triton_costs_no_photograph(triton: EmbeddedTriton) -> None:
+async def test_frozen_triton_loses_no_photograph(triton: EmbeddedTriton) -> None:
     with EmbeddedTriton(MODELS, models=("rehue",)) as other:
         async with open_client(triton.url, other.url) as there:
             await infer_random(there)
@@ -173,7 +173,7 @@ def test_reason_of_a_failed_start_is_tritons_own(tmp_path: Path) -> None:
         pass
 
 
-async def test_triton_does_not_work_for_nobody(triton: EmbeddedTriton) -> None:
+async def test_triton_does_not_run_canceled_requests(triton: EmbeddedTriton) -> None:
     def metric(name: str) -> float:
         text = httpx.get(f"http://127.0.0.1:{triton.metrics_port}/metrics").text
         start = f'nv_inference_{name}{{model="rehue"'

@@ -59,7 +59,7 @@ def test_a_plan_is_built_once(model: Path) -> None:
 
 
 @pytest.mark.parametrize("part", ["driver", "gpu", "tensorrt", "onnx", "precision", "max batch"])
-def test_what_changed_is_said_and_built_again(model: Path, part: str) -> None:
+def test_what_changed_is_reported_and_rebuilt(model: Path, part: str) -> None:
     ensure_plan(model, tensorrt(), FAST_OPTIONS)
     engine, options = tensorrt(), FAST_OPTIONS
     if part == "driver":
@@ -155,7 +155,7 @@ def test_a_build_that_fails_leaves_the_old_plan(model: Path) -> None:
     assert check_plan(model, tensorrt(), FAST_OPTIONS).record == good.record
 
 
-def test_an_onnx_file_that_tensorrt_does_not_take_is_said(model: Path) -> None:
+def test_an_onnx_file_that_tensorrt_does_not_take_is_reported(model: Path) -> None:
     path = model / "1" / "model.onnx"
     proto = onnx.load(path)
     proto.graph.node[-1].op_type = "Nonsense"
@@ -164,14 +164,14 @@ def test_an_onnx_file_that_tensorrt_does_not_take_is_said(model: Path) -> None:
         ensure_plan(model, tensorrt(), replace(FAST_OPTIONS, precision="fp32"))
 
 
-def test_a_file_that_is_no_onnx_file_is_said(model: Path) -> None:
+def test_file_that_is_no_onnx_file_is_reported(model: Path) -> None:
     path = model / "1" / "model.onnx"
     path.write_bytes(path.read_bytes()[:100_000])
     with pytest.raises(ValueError, match="the ONNX file is cut short or is none"):
         ensure_plan(model, tensorrt(), FAST_OPTIONS)
 
 
-def test_a_configuration_that_is_none_is_said(model: Path) -> None:
+def test_invalid_configuration_is_refused(model: Path) -> None:
     (model / "configs" / "gpu.pbtxt").write_text('name: "rehue" max_batch: 3')
     with pytest.raises(ValueError, match=r"gpu\.pbtxt is no model configuration: .*max_batch"):
         ensure_plan(model, tensorrt(), FAST_OPTIONS)
@@ -185,7 +185,7 @@ def test_a_configuration_that_is_none_is_said(model: Path) -> None:
         ("context", "has no room to run the plan in"),
     ],
 )
-def test_what_tensorrt_does_not_give_is_said(model: Path, null: str, message: str) -> None:
+def test_missing_tensorrt_objects_are_reported(model: Path, null: str, message: str) -> None:
     """A driver too old for the library's CUDA, and a GPU that is full."""
     good = ensure_plan(model, tensorrt(), FAST_OPTIONS)
     other = tensorrt(replace(H100, driver="580.82.07"), null=null)
@@ -194,7 +194,7 @@ def test_what_tensorrt_does_not_give_is_said(model: Path, null: str, message: st
     assert check_plan(model, tensorrt(), FAST_OPTIONS).record == good.record
 
 
-def test_the_builder_is_told_everything(model: Path) -> None:
+def test_builder_gets_every_option(model: Path) -> None:
     engine = tensorrt()
     ensure_plan(model, engine, replace(FAST_OPTIONS, compatibility="ampere-plus", level=1))
     ((network, config),) = engine.module.builds
@@ -212,7 +212,7 @@ def test_the_builder_is_told_everything(model: Path) -> None:
     ]
 
 
-def test_tensorrt_8_is_told_what_its_onnx_cannot_say(model: Path) -> None:
+def test_tensorrt_8_gets_what_its_onnx_parser_needs(model: Path) -> None:
     engine = tensorrt(version="8.6.0")
     ensure_plan(model, engine, FAST_OPTIONS)
     ((network, config),) = engine.module.builds

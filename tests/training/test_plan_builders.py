@@ -88,7 +88,7 @@ def test_of_two_builders_one_builds_and_the_other_finds(model: Path) -> None:
     assert (first.returncode, second.returncode) == (0, 0)
 
 
-def test_two_builders_for_unlike_gpus_leave_a_whole_plan(model: Path) -> None:
+def test_two_builders_for_unlike_gpus_leave_a_complete_plan(model: Path) -> None:
     with start_builder(model, "1.0") as first, start_builder(model, "2.0") as second:
         for process in (first, second):
             let_continue(process)

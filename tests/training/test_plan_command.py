@@ -50,7 +50,7 @@ def test_without_a_gpu_each_command_says_what_it_needs(tmp_path: Path) -> None:
     assert not (tmp_path / "results").exists()
 
 
-def test_a_model_that_is_not_there_is_said(tmp_path: Path) -> None:
+def test_missing_model_is_reported(tmp_path: Path) -> None:
     copy_model(tmp_path / "model_repository")
     done = run_rehue("plan", "nothing", at=tmp_path)
     assert done.returncode == 1

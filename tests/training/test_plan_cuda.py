@@ -249,7 +249,7 @@ def test_one_kind_of_gpu_is_needed(driver: Driver, names: tuple[str, ...], messa
     assert Cuda().gpu.name == "NVIDIA A10"
 
 
-def test_a_driver_that_does_not_start_is_said(driver: Driver) -> None:
+def test_a_driver_that_does_not_start_is_reported(driver: Driver) -> None:
     driver.failing = "cuInit"
     with pytest.raises(NoGpu, match="shows no GPU \\(cuInit: out of memory\\)"):
         Cuda()

@@ -107,7 +107,7 @@ def test_an_identity_with_a_level_that_is_not_known_fits_nothing(tmp_path: Path)
         identity.find_record(tmp_path, IDENTITY)
 
 
-def test_no_plan_is_said(tmp_path: Path) -> None:
+def test_no_plan_is_reported(tmp_path: Path) -> None:
     with pytest.raises(PlanRefused, match="does not exist"):
         identity.find_record(tmp_path, IDENTITY)
 
@@ -143,7 +143,7 @@ while True:
 """
 
 
-def test_a_kill_at_any_moment_leaves_a_whole_plan(tmp_path: Path) -> None:
+def test_a_kill_at_any_moment_leaves_a_complete_plan(tmp_path: Path) -> None:
     identity.store_plan(tmp_path, b"old", create_record(b"old"))
     for kill in range(12):
         with subprocess.Popen(

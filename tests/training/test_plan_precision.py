@@ -116,7 +116,7 @@ def test_what_a_softmax_makes_colours_of_stays_fp32() -> None:
     assert [found_node.name for found_node in onnx_graph.find_convolutions(nodes)] == ["a", "b"]
 
 
-def test_a_graph_without_convolutions_is_said() -> None:
+def test_a_graph_without_convolutions_is_reported() -> None:
     proto = onnx.load_model_from_string(read_model("seed"))
     for node in proto.graph.node:
         node.op_type = "Relu" if node.op_type == "Conv" else node.op_type
@@ -148,7 +148,7 @@ def test_the_distance_is_the_worst_photographs() -> None:
     assert parity.measure_parity(gray, gray, three, contract, batch=2).list_excesses(nothing) == []
 
 
-def test_a_picture_that_is_none_is_said() -> None:
+def test_invalid_picture_is_reported() -> None:
     with pytest.raises(ValueError, match="is not a picture that can be read"):
         parity.load_photographs([PHOTOS / "SOURCES.tsv"])
 

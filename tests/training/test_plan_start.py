@@ -258,7 +258,7 @@ def test_prepared_by_one_container_and_served_by_another(image: Image) -> None:
     assert code != 0
 
 
-def test_behind_an_init_container_a_plan_that_does_not_fit_is_refused(image: Image) -> None:
+def test_unsuitable_plan_is_refused_after_the_init_container(image: Image) -> None:
     assert image.run("prepare")[0] == 0
     code, output = image.run("serve", DRIVER="600.1")
     assert code == 3
@@ -315,7 +315,7 @@ def test_a_cache_outlives_the_container(image: Image, tmp_path: Path) -> None:
     assert "taken from the cache" in output
 
 
-def test_a_wrong_word_is_said(image: Image) -> None:
+def test_wrong_argument_is_reported(image: Image) -> None:
     code, output = image.run("serv")
     assert (code, output) == (
         2,

@@ -122,6 +122,6 @@ def test_a_real_triton_passes(
     assert "rehue through Triton: 36 calls in batches of 1, 5, 8" in capsys.readouterr().out
 
 
-def test_no_triton_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_triton_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_check("127.0.0.1:1", tmp_path / "check.json", "rehue") == 1
     assert "Triton does not answer for rehue" in capsys.readouterr().err

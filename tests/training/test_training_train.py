@@ -261,7 +261,7 @@ def test_the_example_is_the_papers_preprocessing(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", [(100, 160), (160, 100), (90, 90)])
-def test_a_whole_photograph_lies_in_the_square_as_the_server_fits_it(
+def test_entire_photograph_is_fitted_as_the_server_does(
     shape: tuple[int, int],
 ) -> None:
     rgb = np.ascontiguousarray(skimage.data.coffee()[: shape[0], : shape[1]])

@@ -294,7 +294,7 @@ def test_profiles_that_mean_srgb_take_the_quick_way() -> None:
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF"])
-def test_a_broken_profile_costs_nothing(format: str) -> None:
+def test_broken_profile_is_ignored(format: str) -> None:
     assert_reads(save(Image.fromarray(GRAY), format, icc_profile=b"broken" * 40), tolerance=0.5)
 
 
@@ -405,7 +405,7 @@ def test_frames_of_a_gif_are_counted_up_to_a_limit() -> None:
         assert count_frames(data[:length]) >= 1
 
 
-def test_of_an_animation_the_first_frame_is_read_and_it_is_said() -> None:
+def test_first_frame_of_an_animation_is_read_and_reported() -> None:
     second = Image.fromarray(255 - GRAY)
     data = save(Image.fromarray(GRAY), "GIF", save_all=True, append_images=[second])
     assert_reads(data)

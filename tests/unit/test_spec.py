@@ -60,7 +60,7 @@ def test_a_tensor_must_hold_numbers(kind: str) -> None:
         spec.parse_model_contract(other)
 
 
-def test_what_is_no_configuration_is_named(tmp_path: Path) -> None:
+def test_invalid_configuration_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "config.pbtxt"
     path.write_text("no configuration")
     with pytest.raises(ValueError, match=r"config\.pbtxt is not a model configuration"):
