@@ -56,7 +56,9 @@ class Peak:
 
     def __init__(self, server: Server) -> None:
         processes = psutil.Process(server.process.pid).children(recursive=True)
-        (replica,) = (one for one in processes if "ray::ServeReplica" in " ".join(one.cmdline()))
+        (replica,) = (
+            process for process in processes if "ray::ServeReplica" in " ".join(process.cmdline())
+        )
         self._process = Path(f"/proc/{replica.pid}")
         (self._process / "clear_refs").write_text("5")  # the peak counts from now on
         self._before = self._read()

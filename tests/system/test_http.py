@@ -151,8 +151,8 @@ async def test_pages_of_allowed_origins_may_ask(
         refused = await client.post("/v1/colorize", content=b"", headers={"Origin": ORIGIN})
     assert asked.status_code == 200
     assert "POST" in asked.headers["access-control-allow-methods"]
-    for one in (asked, answer, refused):
-        assert one.headers["access-control-allow-origin"] in (ORIGIN, "*")
+    for response in (asked, answer, refused):
+        assert response.headers["access-control-allow-origin"] in (ORIGIN, "*")
     assert refused.status_code == 400
     exposed = answer.headers["access-control-expose-headers"]
     assert {"Server-Timing", "X-Rehue-Model", "Retry-After"} <= set(exposed.split(", "))

@@ -72,7 +72,7 @@ async def test_streams_and_calls_pass(triton: EmbeddedTriton, photo: bytes) -> N
     requests = [rehue_pb2.ColorizeRequest(image=photo, id=str(number)) for number in range(5)]
     async with start_service(triton.url) as service, serve_grpc(service) as stub:
         answers = [answer async for answer in stub.ColorizeStream(iter(requests))]
-        one = await stub.Colorize(requests[0])
+        single = await stub.Colorize(requests[0])
     assert {answer.id for answer in answers} == {"0", "1", "2", "3", "4"}
     assert all(answer.image for answer in answers)
-    assert one.image
+    assert single.image

@@ -157,6 +157,37 @@ async def test_abandoned_work_is_not_started(
     assert decoded == 1
 
 
+async def test_a_stop_lets_uploads_in_progress_finish(triton: EmbeddedTriton, photo: bytes) -> None:
+    async def slowly() -> AsyncIterator[bytes]:
+        yield photo[:1000]
+        await asyncio.sleep(1)
+        yield photo[1000:]
+
+    async with start_service(triton.url) as service, serve_http(service) as client:
+        upload = asyncio.create_task(client.post("/v1/colorize", content=slowly()))
+        await asyncio.sleep(0.3)
+        draining = asyncio.create_task(service.drain())
+        await asyncio.sleep(0.1)
+        late = await client.post("/v1/colorize", content=photo)
+        assert not draining.done()
+        assert (await upload).status_code == 200
+        await asyncio.wait_for(draining, 5)
+    assert late.status_code == 503
+    assert int(late.headers["retry-after"]) >= 1
+
+
+async def test_photographs_wait_for_memory(triton: EmbeddedTriton, photo: bytes) -> None:
+    """Each needs more than the limit, so one is worked on at a time, and none is refused."""
+    async with (
+        start_service(triton.url, work_memory=1000) as service,
+        serve_http(service) as client,
+    ):
+        answers = await asyncio.gather(
+            *(client.post("/v1/colorize", content=photo) for _ in range(4))
+        )
+    assert [answer.status_code for answer in answers] == [200] * 4
+
+
 async def test_missing_triton_is_reported_with_retry_after(photo: bytes) -> None:
     async with open_service("127.0.0.1:9") as client:
         answer = await client.post("/v1/colorize", content=photo)
