@@ -15,7 +15,12 @@ from rehue_serve.errors import InvalidParameter
 from rehue_serve.http_errors import add_error_handlers, get_request_id
 from rehue_serve.middleware import RequestVariants
 from rehue_serve.observation import observe_request
-from rehue_serve.openapi import PHOTOGRAPH_REQUEST, PICTURE_RESPONSE, PROBLEM_RESPONSES
+from rehue_serve.openapi import (
+    KEY_IS_OPTIONAL,
+    PHOTOGRAPH_REQUEST,
+    PICTURE_RESPONSE,
+    PROBLEM_RESPONSES,
+)
 from rehue_serve.parameters import ColorizeParameters
 from rehue_serve.pipeline import STAGES, Colorized
 from rehue_serve.service import Service
@@ -107,6 +112,7 @@ def _add_status_routes(app: FastAPI, service: Service) -> None:
     @app.get(
         "/v1/models",
         responses=_select_problems(401, 503),
+        openapi_extra=KEY_IS_OPTIONAL,
         dependencies=[Security(API_KEY)],
     )
     async def list_models(request: Request) -> dict[str, object]:

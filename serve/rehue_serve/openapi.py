@@ -7,7 +7,10 @@ from rehue_serve.http_errors import HTTP_STATUS, PROBLEM_MEDIA_TYPE
 from rehue_serve.parameters import ColorizeParameters
 
 _FORM_FIELDS = ColorizeParameters.model_json_schema()["properties"]
+# In addition to the key's scheme: a server without keys asks for none.
+KEY_IS_OPTIONAL: dict[str, Any] = {"security": [{}]}
 PHOTOGRAPH_REQUEST: dict[str, Any] = {
+    **KEY_IS_OPTIONAL,
     "parameters": [
         {
             "name": "X-Request-Timeout",

@@ -9,6 +9,7 @@ import socket
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
@@ -20,6 +21,7 @@ from bad_images import encode_image
 from paths import PHOTOS
 from PIL import Image
 from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from rehue_client.v1 import rehue_pb2
@@ -266,7 +268,11 @@ def test_server_keeps_to_its_description(server: Server, mode: GenerationMode, l
         @hypothesis.given(case=found.ok().as_strategy(generation_mode=mode))  # type: ignore[union-attr]
         def keeps(case: schemathesis.Case) -> None:  # type: ignore[type-arg]
             # A description cannot say which bytes are a photograph, so refusals are allowed.
-            case.call_and_validate(timeout=60, excluded_checks=[positive_data_acceptance])
+            response = case.call(timeout=60)
+            excluded: list[Any] = [positive_data_acceptance, not_a_server_error]
+            case.validate_response(response, excluded_checks=excluded)
+            # 504: a short X-Request-Timeout is valid.
+            assert response.status_code < 500 or response.status_code == 504
 
         keeps()
 
