@@ -240,6 +240,9 @@ def _convert_error(error: grpc.RpcError, route: str) -> RehueError:
     if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and "message larger than max" in text:
         return ImageTooLarge(text)
     kind = ERRORS_BY_STATUS.get(error.code(), ProtocolError)
+    # gRPC's code for an HTTP 404, as a proxy answers it while the server is starting.
+    if error.code() is grpc.StatusCode.UNIMPLEMENTED and "header with status: 404" in text:
+        kind = NotServing
     return kind(f"{route}: {text} ({error.code().name})")
 
 

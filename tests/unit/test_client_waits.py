@@ -23,6 +23,10 @@ from rehue_serve.testing.scripted import Delay, ForeignError, ScriptedServer, se
 
 NOT_FOUND = ForeignError(404, grpc.StatusCode.NOT_FOUND, "Application 'colorizer' not found")
 PATIENT = Retries(longest=0.5)
+# What gRPC makes of HAProxy's HTTP 404.
+PROXY_NOT_FOUND = ForeignError(
+    404, grpc.StatusCode.UNIMPLEMENTED, "Received http2 header with status: 404"
+)
 QUICK = Retries(first=0.01, longest=0.05)
 PHOTOS = [b"photo %d" % number for number in range(60)]
 
@@ -96,8 +100,11 @@ def test_default_number_of_attempts_outlasts_a_start(url: str, scripted: Scripte
     assert Retries().patience >= 120
 
 
-def test_not_found_of_a_starting_server_is_retried(url: str, scripted: ScriptedServer) -> None:
-    scripted.script = [NOT_FOUND] * 5
+@pytest.mark.parametrize("not_found", [NOT_FOUND, PROXY_NOT_FOUND], ids=["Ray", "proxy"])
+def test_not_found_of_a_starting_server_is_retried(
+    url: str, scripted: ScriptedServer, not_found: ForeignError
+) -> None:
+    scripted.script = [not_found] * 5
     with Client(url, retries=QUICK) as client:
         assert client.colorize(b"photo").data == b"photo"
     assert len(scripted.requests) == 6
