@@ -217,6 +217,7 @@ def test_only_the_models_asked_for_are_copied_built_and_served(image: Image) -> 
     for name in ("rehue", "seed", "rehue-free"):
         (source / name / "1").mkdir(parents=True)
         (source / name / "1" / "model.onnx").write_text(name)
+    (source / "README.md").touch()
     target = image.path / "target"
     target.mkdir()
     places = {"REHUE_MODEL_SOURCE": str(source), "REHUE_MODEL_REPOSITORY": str(target)}
