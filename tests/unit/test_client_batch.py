@@ -17,7 +17,7 @@ import grpc
 import pytest
 
 from rehue_client import command, journal, report
-from rehue_client.picture import Picture
+from rehue_client.picture import READ_SUFFIXES, SUFFIX_FORMATS, Picture
 from rehue_serve.testing.scripted import (
     Action,
     Delay,
@@ -101,6 +101,11 @@ def test_all_suffixes_of_photographs_are_found(scripted: ScriptedServer, tmp_pat
     assert formats == dict.fromkeys(["jpg", "jpeg", "jpe", "jfif"], "jpeg") | {
         "png": "png", "webp": "webp", "tif": "tiff", "tiff": "tiff",
     }  # fmt: skip
+
+
+def test_documentation_lists_all_suffixes() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "command.md").read_text()
+    assert [s for s in (*SUFFIX_FORMATS, *READ_SUFFIXES) if f"`{s}`" not in page] == []
 
 
 def test_formats_that_are_only_read_get_the_suffix_of_the_answer(
