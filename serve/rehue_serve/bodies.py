@@ -6,7 +6,6 @@ from typing import Any
 
 from fastapi import Request
 from python_multipart.multipart import parse_options_header
-from starlette.datastructures import FormData
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from rehue_serve import images
@@ -103,26 +102,17 @@ async def _read_form(request: Request, max_bytes: int) -> Body:
     except MultiPartException as error:
         raise InvalidImage(f"The form cannot be read: {error.message}") from None
     try:
-        photograph, fields = await _collect_parts(form)
+        files = [(name, part) for name, part in form.multi_items() if not isinstance(part, str)]
+        photographs = [await part.read() for name, part in files if name == PHOTOGRAPH_FIELD]
     finally:
         await form.close()
-    if not photograph:
+    if not any(photographs):
         raise InvalidImage(f"The form has no file in its field {PHOTOGRAPH_FIELD!r}.")
-    images.check_byte_limit(len(photograph), max_bytes)
-    return Body(photograph, fields)
-
-
-async def _collect_parts(form: FormData) -> tuple[bytes, dict[str, str]]:
-    photograph = b""
-    fields: dict[str, str] = {}
-    for name, value in form.multi_items():
-        if isinstance(value, str):
-            fields[name] = value
-        elif name == PHOTOGRAPH_FIELD and not photograph:
-            photograph = await value.read()
-        else:
-            raise InvalidParameter(
-                f"The form has a second file, in its field {name[:100]!r}; send one file in "
-                f"the field {PHOTOGRAPH_FIELD!r}."
-            )
-    return photograph, fields
+    if len(files) > 1:
+        names = ", ".join(name[:100] for name, _ in files)
+        raise InvalidParameter(
+            f"The form has several files, in its fields {names}; send one, in {PHOTOGRAPH_FIELD!r}."
+        )
+    images.check_byte_limit(len(photographs[0]), max_bytes)
+    fields = {name: part for name, part in form.multi_items() if isinstance(part, str)}
+    return Body(photographs[0], fields)

@@ -104,6 +104,14 @@ async def test_a_second_file_is_refused(client: httpx.AsyncClient, photo: bytes)
     assert "hintz" in answer.json()["detail"]
 
 
+async def test_a_form_without_the_photograph_is_no_image(
+    client: httpx.AsyncClient, photo: bytes
+) -> None:
+    answer = await client.post("/v1/colorize", files={"other": ("a.jpg", photo)})
+    assert answer.status_code == 400
+    assert "field 'image'" in answer.json()["detail"]
+
+
 async def test_a_file_named_by_filename_star_alone_is_a_file(
     client: httpx.AsyncClient, photo: bytes
 ) -> None:
