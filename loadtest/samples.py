@@ -118,6 +118,6 @@ def create_bad_inputs(jpeg: bytes) -> tuple[Sample, ...]:
         Sample("truncated", jpeg[: len(jpeg) // 2], "INVALID_IMAGE"),
         Sample("text", b"not a photograph " * 50, "INVALID_IMAGE"),
         Sample("empty", b"", "INVALID_IMAGE"),
-        Sample("gif", encode(Image.new("L", (64, 64)), "gif"), "UNSUPPORTED_IMAGE"),
+        Sample("bmp", encode(Image.new("L", (64, 64)), "bmp"), "UNSUPPORTED_IMAGE"),
         Sample("huge", huge, "IMAGE_TOO_LARGE"),
     )
