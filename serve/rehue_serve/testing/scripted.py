@@ -112,7 +112,7 @@ class ScriptedServer:
 
     @contextmanager
     def receive(self, request: Request) -> Iterator[Action]:
-        """Records a request and yields its answer, a `Delay` already waited for."""
+        """Record a request and yield its answer, a `Delay` already waited for."""
         if request.image == PROBE:
             self.probes.append(request)
             yield self.probe
@@ -138,7 +138,7 @@ class ScriptedServer:
 def serve(
     scripted: ScriptedServer, *, http_port: int = 0, grpc_port: int = 0
 ) -> Iterator[ScriptedServer]:
-    """Answers on both protocols until the block ends; port 0: any free one."""
+    """Answer on both protocols until the block ends; port 0: any free one."""
     http = _HttpServer(("127.0.0.1", http_port), _HttpHandler)
     http.scripted = scripted
     rpc = grpc.server(ThreadPoolExecutor(32), options=[("grpc.so_reuseport", 0)])
@@ -169,7 +169,7 @@ class _HttpServer(ThreadingHTTPServer):
     scripted: ScriptedServer
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Prints nothing: clients that disconnect are part of the tests."""
+        """Print nothing: clients that disconnect are part of the tests."""
 
 
 class _HttpHandler(BaseHTTPRequestHandler):
@@ -231,7 +231,7 @@ class _HttpHandler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Prints nothing."""
+        """Print nothing."""
 
 
 class _Servicer(rehue_pb2_grpc.ColorizerServicer):

@@ -60,7 +60,7 @@ class Server:
         return self.log.read_text(errors="replace") if self.log else ""
 
     def wait_until_ready(self, while_waiting: Callable[[], None] = lambda: None) -> None:
-        """Waits until it serves on both protocols and has printed its greeting.
+        """Wait until it serves on both protocols and has printed its greeting.
 
         Args:
             while_waiting: called several times a second.
@@ -77,7 +77,7 @@ class Server:
             time.sleep(0.05)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Stops it with a signal and kills what is left of it after STOP_TIMEOUT.
+        """Stop it with a signal and kill what is left of it after STOP_TIMEOUT.
 
         Returns:
             Its exit code.
@@ -106,7 +106,7 @@ def start_server(
     directory: Path | None = None,
     **settings: str,
 ) -> Server:
-    """Starts `rehue serve` on free ports, without waiting for it.
+    """Start `rehue serve` on free ports, without waiting for it.
 
     Args:
         log: file for its output; None: no output is kept.
@@ -137,7 +137,7 @@ def run_server(
     directory: Path | None = None,
     **settings: str,
 ) -> Iterator[Server]:
-    """`rehue serve`, ready inside the block and stopped after it; see `start_server`.
+    """Run `rehue serve`: ready inside the block, stopped after it; see `start_server`.
 
     Raises:
         ServerFailed: it ended, or was not ready in time.
@@ -157,7 +157,7 @@ def wait_for_answer(
     log: Path | None = None,
     while_waiting: Callable[[], None] = lambda: None,
 ) -> None:
-    """Waits until the URL answers 200.
+    """Wait until the URL answers 200.
 
     Raises:
         ServerFailed: the process ended, or START_TIMEOUT passed.

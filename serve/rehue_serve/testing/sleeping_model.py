@@ -21,7 +21,7 @@ class TritonPythonModel:
         self.shape = [int(size) for size in config["output"][0]["dims"]]
 
     def execute(self, requests: "list[pb.InferenceRequest]") -> "list[pb.InferenceResponse]":
-        """Sleeps as long as the file ``seconds`` says; fails while ``failing`` exists."""
+        """Sleep as long as the file ``seconds`` says; fail while ``failing`` exists."""
         time.sleep(float((self.directory / "seconds").read_text()))
         if (self.directory / "failing").exists():
             with (self.directory / "failed").open("ab") as failed:

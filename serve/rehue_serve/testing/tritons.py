@@ -42,7 +42,7 @@ class SleepingTriton(EmbeddedTriton):
         input_side: int = 64,
         batcher: str | None = "",
     ) -> None:
-        """Writes the model repository; the context manager starts Triton.
+        """Write the model repository; the context manager starts Triton.
 
         Args:
             directory: for the model and its state.
@@ -67,13 +67,13 @@ class SleepingTriton(EmbeddedTriton):
         super().__init__(directory / "models", models=(MODEL,))
 
     def set_batch_seconds(self, seconds: float = BATCH_SECONDS) -> None:
-        """Sets how long every batch takes from now on."""
+        """Set how long every batch takes from now on."""
         new = self._seconds.with_suffix(".new")
         new.write_text(str(seconds))
         new.rename(self._seconds)
 
     def start_failing(self) -> None:
-        """Answers every call with an error from now on."""
+        """Answer every call with an error from now on."""
         self._failing.touch()
 
     def stop_failing(self) -> None:
@@ -88,13 +88,13 @@ class SleepingTriton(EmbeddedTriton):
             stub.RepositoryModelLoad(service_pb2.RepositoryModelLoadRequest(model_name=MODEL))
 
     def count_photographs(self) -> int:
-        """Photographs that this process has answered."""
+        """Return how many photographs this process has answered."""
         with self._open_stub() as stub:
             answer = stub.ModelStatistics(service_pb2.ModelStatisticsRequest(name=MODEL))
         return sum(statistics.inference_count for statistics in answer.model_stats)
 
     def count_failed_calls(self) -> int:
-        """Calls answered with errors since this object exists."""
+        """Return how many calls were answered with errors since this object exists."""
         return self._failed.stat().st_size
 
     @contextlib.contextmanager
@@ -107,7 +107,7 @@ class SleepingTriton(EmbeddedTriton):
 def run_sleeping_triton(
     batch_seconds: float, *, input_side: int = 256, batcher: str | None = ""
 ) -> Iterator[SleepingTriton]:
-    """A `SleepingTriton` in a temporary directory, of the committed models' input size."""
+    """Run a `SleepingTriton` in a temporary directory, of the committed models' input size."""
     with (
         tempfile.TemporaryDirectory(prefix="rehue-") as directory,
         SleepingTriton(
