@@ -77,7 +77,7 @@ def load_without_curve(config: Config | Ensemble, repository: Path) -> Colorizer
     if isinstance(config, Ensemble):
         networks = export.load_exported_ensemble(config, repository)
         proto = export.convert_ensemble(config, networks, export.NO_CURVE)
-        return Colorizer(repository, config.name).with_network(proto, config.side)
+        return Colorizer(repository, config.served_name).with_network(proto, config.side)
     network = export.load_exported_network(config, repository)
     proto = export.convert_to_onnx(network, side=config.side, looks=config.looks)
     return Colorizer(repository, config.served_name).with_network(proto, config.side)

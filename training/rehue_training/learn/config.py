@@ -156,7 +156,8 @@ class Ensemble(BaseModel):
     """The mean of several networks, served as one: `rehue export` makes it, nothing trains it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]  # of the served model
+    name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
+    serves: Annotated[str, Field(pattern=r"^[a-z0-9-]*$")] = ""  # name of the exported model
     members: Annotated[tuple[EnsembleMember, ...], Field(min_length=1)]
     side: Annotated[int, Field(ge=64, multiple_of=32)] = 256
     gain: Annotated[float, Field(gt=0, le=3)] = 1.0
@@ -176,7 +177,8 @@ class Ensemble(BaseModel):
 
     @property
     def served_name(self) -> str:
-        return self.name
+        """Name of the exported model in the repository."""
+        return self.serves or self.name
 
 
 def read_config(path: Path) -> Config:

@@ -138,8 +138,8 @@ def export_ensemble(config: Ensemble, *, runs: Path, repository: Path, force: bo
     Raises:
         InputError: a member has no weights, or something would be replaced without `force`.
     """
-    folder = repository / config.name
-    spec = _describe_contract(config.name, config.side, config.side // 2)
+    folder = repository / config.served_name
+    spec = _describe_contract(config.served_name, config.side, config.side // 2)
     model_folder.check_folder(folder, spec, config.name, force=force)
     proto = convert_ensemble(config, [_load_member(member, runs) for member in config.members])
     helper.set_model_props(proto, {model_folder.RUN_KEY: config.name})
@@ -159,7 +159,7 @@ def _load_member(member: EnsembleMember, runs: Path) -> keras.Model:
 
 def load_exported_ensemble(config: Ensemble, repository: Path) -> list[keras.Model]:
     """Load the members' networks with the weights of the repository's file."""
-    path = repository / config.name / "1" / "model.onnx"
+    path = repository / config.served_name / "1" / "model.onnx"
     return [
         _load_member(member.model_copy(update={"weights": path}), Path())
         for member in config.members
@@ -183,7 +183,7 @@ def convert_ensemble(
     graph, entry = begin_graph(config.side)
     last = add_ensemble(graph, looks, entry, config.side // 2, config.edges)
     last = (config.curve if curve is None else curve).add_to_graph(graph, last, AB_RANGE)
-    return finish_graph(graph, last, config.side, config.name)
+    return finish_graph(graph, last, config.side, config.served_name)
 
 
 def load_exported_network(config: Config, repository: Path) -> keras.Model:

@@ -80,6 +80,13 @@ def _conv(inputs: list[Any], attributes: Attributes) -> Any:
     )
 
 
+def _average_pool(inputs: list[Any], attributes: Attributes) -> Any:
+    padding = attributes["pads"][:2]  # the same on both sides
+    return functional.avg_pool2d(
+        inputs[0], attributes["kernel_shape"], 1, padding, count_include_pad=False
+    )
+
+
 def _resize(inputs: list[Any], attributes: Attributes) -> Any:
     data, _, scales = inputs
     mode = {b"nearest": "nearest", b"linear": "bilinear"}[attributes["mode"]]
@@ -91,6 +98,7 @@ def _resize(inputs: list[Any], attributes: Attributes) -> Any:
 
 OPERATORS: dict[str, Callable[[list[Any], Attributes], Any]] = {
     "Add": lambda inputs, _: inputs[0] + inputs[1],
+    "AveragePool": _average_pool,
     "Cast": _cast,
     "Clip": lambda inputs, _: torch.clamp(inputs[0], inputs[1], inputs[2]),
     "Conv": _conv,
@@ -101,5 +109,6 @@ OPERATORS: dict[str, Callable[[list[Any], Attributes], Any]] = {
     "Relu": lambda inputs, _: torch.relu(inputs[0]),
     "Resize": _resize,
     "Softmax": lambda inputs, attributes: torch.softmax(inputs[0], attributes["axis"]),
+    "Sub": lambda inputs, _: inputs[0] - inputs[1],
     "Tanh": lambda inputs, _: torch.tanh(inputs[0]),
 }
