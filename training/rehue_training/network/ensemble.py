@@ -1,4 +1,4 @@
-"""Several networks in one graph: the mean of their answers, enlarged along the photograph's edges.
+"""Several networks in one graph: the mean of their answers, coarse ones enlarged along edges.
 
 Networks that were trained apart err apart, so their mean is nearer to the truth than each. The
 enlargement is a guided filter (He, Sun and Tang, "Guided Image Filtering", 2013): around every
@@ -73,27 +73,34 @@ class GuidedFilter:
 def add_ensemble(
     graph: Graph, members: Sequence[Member], entry: Value, side: int, edges: GuidedFilter
 ) -> Value:
-    """ab / AB_RANGE (N2 x side x side): the members' weighted mean, enlarged along edges.
+    """ab / AB_RANGE (N2 x side x side): the members' weighted mean.
+
+    Answers coarser than that are enlarged along the photograph's edges.
 
     Args:
         entry: L, N1HW, 0..100, square.
     """
     total = sum(member.weight for member in members)
     looks: dict[int, Value] = {}
-    mean = ""
+    sums: dict[bool, str] = {}  # of the coarse answers, and of the others
     for member in members:
         if member.side not in looks:
             looks[member.side] = resize_to(graph, entry, member.side, f"look{member.side}")
         graph.scope, graph.prefix = member.scope, f"at{member.side}/"
         answer = add_network(graph, member.network, looks[member.side])
+        coarse = answer.height < side
         answer = resize_to(graph, answer, side, f"enlarged{member.side}")
         share = graph.add_constant(f"share{member.side}", np.float32(member.weight / total))
         part = graph.add_node("Mul", [answer.name, share], "part")
-        mean = graph.add_node("Add", [mean, part], "sum") if mean else part
+        summed = sums.get(coarse)
+        sums[coarse] = graph.add_node("Add", [summed, part], "sum") if summed else part
         graph.scope = graph.prefix = ""
-    return edges.add_to_graph(
-        graph, Value(mean, side, side), resize_to(graph, entry, side, f"look{side}/guide")
-    )
+    if True in sums:
+        guide = resize_to(graph, entry, side, f"look{side}/guide")
+        sums[True] = edges.add_to_graph(graph, Value(sums[True], side, side), guide).name
+    parts = list(sums.values())
+    mean = graph.add_node("Add", parts, "mean") if len(parts) > 1 else parts[0]
+    return Value(mean, side, side)
 
 
 def resize_to(graph: Graph, source: Value, side: int, name: str) -> Value:

@@ -27,6 +27,20 @@ def find_convolutions(nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
     return [node for node in nodes if node.op_type == "Conv" and node.output[0] not in decoded]
 
 
+def find_inner_convolutions(nodes: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """Returns the convolutions with another before and after them, in any of the graph's networks.
+
+    A graph that averages several networks has several first and several last convolutions.
+    """
+    convolved = find_outputs_after(nodes, {"Conv"})
+    every = {node.output[0]: node for node in find_convolutions(nodes)}
+    needed: set[str] = set()  # by a convolution
+    for node in reversed(nodes):
+        if node.output[0] in every or not needed.isdisjoint(node.output):
+            needed.update(node.input)
+    return [node for name, node in every.items() if node.input[0] in convolved and name in needed]
+
+
 def find_outputs_after(nodes: list[onnx.NodeProto], operators: set[str]) -> set[str]:
     """Returns the outputs of these operators and of all nodes that depend on them."""
     found: set[str] = set()

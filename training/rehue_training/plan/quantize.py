@@ -2,8 +2,9 @@
 
 TensorRT takes explicit quantization from the graph: symmetric, weights by output channel,
 activations by tensor, scaled to the range seen on real photographs. Quantized are the dense
-convolutions with kernels larger than one pixel, except the first and the last: they are most of the
-arithmetic. Depthwise ones are little of it, and quantizing them loses the colours (docs/plans.md).
+convolutions with kernels larger than one pixel, except the first and the last of every network in
+the graph: they are most of the arithmetic. Depthwise ones are little of it, and quantizing them
+loses the colours (docs/plans.md).
 """
 
 import tempfile
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper, version_converter
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-from rehue_training.plan.onnx_graph import find_convolutions
+from rehue_training.plan.onnx_graph import find_inner_convolutions
 
 Counts = NDArray[np.generic]
 
@@ -89,10 +90,8 @@ def _replace_values(tensor: onnx.TensorProto, values: Any) -> None:
 
 def choose_convolutions(model: onnx.ModelProto) -> list[str]:
     """Returns the names of the convolutions to quantize."""
-    every = find_convolutions(list(model.graph.node))
-    # By their weights, which the network's several looks at a photograph share.
-    ends = {every[0].input[1], every[-1].input[1]} if every else set()
-    return [node.name for node in every if node.input[1] not in ends and _is_dense(node)]
+    inner = find_inner_convolutions(list(model.graph.node))
+    return [node.name for node in inner if _is_dense(node)]
 
 
 def _is_dense(node: onnx.NodeProto) -> bool:

@@ -1,0 +1,36 @@
+"""The default model: the mean of `rehue.py`'s network and two coarse ones.
+
+Source: ours.
+Hardware: none; `rehue export` makes it of trained weights.
+Duration: seconds.
+Score: SCORE
+Command: rehue export training/configs/rehue-ensemble.py --force
+    (rehue.py's weights are those of commit 54f52ab's successor, kept in the exported file)
+
+What is new: networks that were trained apart, on different photographs, err apart. The first one
+knows where things end, the coarse ones what they are.
+"""
+
+from pathlib import Path
+
+from rehue_training.learn.config import Ensemble, EnsembleMember
+
+CONFIGS = Path("training/configs")
+
+config = Ensemble(
+    name="rehue-ensemble",
+    serves="rehue",
+    members=(
+        EnsembleMember(
+            experiment=CONFIGS / "rehue.py",
+            weights=Path("model_repository/rehue/1/model.onnx"),
+            sides=(256,),
+            weight=1.2,
+        ),
+        EnsembleMember(experiment=CONFIGS / "coarse-lite0.py", sides=(128,), scope="lite0/"),
+        EnsembleMember(experiment=CONFIGS / "coarse-lite2.py", sides=(128,), scope="lite2/"),
+    ),
+    gain=1.6,
+    pale=0.3,
+    bend=12.0,
+)
