@@ -61,7 +61,7 @@ def test_the_dense_convolutions_are_quantized_and_symmetric(
     }
     convolutions = [node for node in graph.node if node.op_type == "Conv"]
     # By name, so that the choice is not tested by itself.
-    expected = 11 if name == "seed" else DENSE
+    expected = 11 if name == "seed" else 8 + 2 * 4  # of the U-Net, of the coarse ones
     found = [node for node in convolutions if node.input[1] in makers]
     assert len(found) == expected
     assert convolutions[0] not in found

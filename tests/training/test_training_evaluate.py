@@ -139,7 +139,7 @@ def test_a_turned_answer_is_turned_back() -> None:
 
 def test_gains_are_measured_in_order() -> None:
     truth = skimage.data.coffee()
-    experiment = config.read_config(CONFIGS / "rehue.py")
+    experiment = config.read_experiment(CONFIGS / "rehue-ensemble.py")
     rows = gain._score_photograph(truth, gain.load_without_curve(experiment, REPOSITORY))
     vivid = [row[3] for row, curve in zip(rows, gain.CURVES, strict=True) if curve.pale == 1]
     assert len(vivid) > 3

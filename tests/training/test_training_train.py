@@ -105,17 +105,24 @@ def test_a_run_stops_when_its_minutes_are_over(
     assert train.train(experiment, [folder], runs=tmp_path, minutes=1).step == 4
 
 
-def test_a_run_starts_from_what_was_exported(tmp_path: Path) -> None:
-    served = ROOT / "model_repository" / "rehue" / "1" / "model.onnx"
+@pytest.mark.parametrize("name", ["rehue", "rehue-free"])
+def test_a_run_starts_from_what_was_exported(name: str) -> None:
+    """Of the ensemble `rehue`, from its first network: the one without a scope."""
+    served = ROOT / "model_repository" / name / "1" / "model.onnx"
     model = run.build_model(create_tiny_config(start=served))
     proto = export.convert_to_onnx(model, side=64)
     found, kept = (
         {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in file.graph.initializer}
         for file in (proto, onnx.load(served))
     )
-    weights = [name for name in kept if name.endswith("/fp16")]
+    ensemble = config.read_experiment(CONFIGS / "rehue-ensemble.py")
+    assert isinstance(ensemble, config.Ensemble)
+    scopes = tuple(member.scope for member in ensemble.members if member.scope)
+    weights = [
+        tensor for tensor in kept if tensor.endswith("/fp16") and not tensor.startswith(scopes)
+    ]
     assert len(weights) > 100
-    assert all(np.array_equal(found[name], kept[name]) for name in weights)
+    assert all(np.array_equal(found[tensor], kept[tensor]) for tensor in weights)
 
 
 def test_two_scales_train_as_one_network(folder: Path, tmp_path: Path) -> None:
@@ -339,7 +346,12 @@ def test_a_file_without_a_config_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
 def test_every_experiment_is_valid_and_documented(path: Path) -> None:
-    assert config.read_config(path).steps > 0
+    experiment = config.read_experiment(path)
+    if isinstance(experiment, config.Ensemble):
+        trained = [config.read_config(member.experiment) for member in experiment.members]
+    else:
+        trained = [experiment]
+    assert all(member.steps > 0 for member in trained)
     head = path.read_text().split('"""')[1]
     for word in ("Source", "Hardware", "Duration", "Score", "Command"):
         assert f"{word}:" in head

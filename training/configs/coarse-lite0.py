@@ -3,8 +3,9 @@
 Source: ours.
 Hardware: 2 cores of an AMD EPYC with AVX-512 and bfloat16, shared with other work at the lowest
     priority; TensorFlow.
-Duration: about two hours for 166,000 photographs (20 to 60 per second).
-Score: see `training/EXPERIMENTS.md`.
+Duration: 95 minutes for 154,000 photographs (20 to 60 per second).
+Score: validation, 1,104 photographs: see `rehue-ensemble.py` and EXPERIMENTS.md; exported after
+    2,400 of 2,600 steps.
 Command: rehue train training/configs/coarse-lite0.py \\
     --data PHOTOGRAPHS/train-*.tar MORE/more-*-?.tar
 

@@ -3,9 +3,10 @@
 Source: ours.
 Hardware: none; `rehue export` makes it of trained weights.
 Duration: seconds.
-Score: SCORE
+Score: test, 256 pixels: CIEDE2000 10.65 (gray 12.10, 12.0 % below), colourfulness 0.701 of the
+    truth's, better than gray on 66.4 %, LPIPS 0.186 (gray 0.235).
 Command: rehue export training/configs/rehue-ensemble.py --force
-    (rehue.py's weights are those of commit 54f52ab's successor, kept in the exported file)
+    (the first network's weights are read from the exported file itself)
 
 What is new: networks that were trained apart, on different photographs, err apart. The first one
 knows where things end, the coarse ones what they are.
