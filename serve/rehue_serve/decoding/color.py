@@ -6,6 +6,7 @@ one, else from what the format states, else from sRGB.
 """
 
 import io
+import logging
 from functools import lru_cache
 from typing import Any
 
@@ -29,6 +30,8 @@ OUTSIDE = 0.02  # floating-point samples may be beyond 0..1 by rounding and shar
 pyvips.concurrency_set(1)
 pyvips.cache_set_max(0)
 pyvips.block_untrusted_set(True)
+# libvips warns of each odd tag; a caller must not be able to fill the log.
+logging.getLogger("pyvips").setLevel(logging.ERROR)
 
 
 Decoded = tuple[UInt16, NDArray[Any] | None]  # lightness, and alpha (uint8 or uint16) or None
@@ -177,7 +180,10 @@ def _decode_lab(data: bytes, page: Page) -> UInt16:
 
 
 def _scale_floats(image: Any, white: float) -> Any:
-    low, high = image.min(), image.max()
+    try:
+        low, high = image.min(), image.max()
+    except pyvips.Error:
+        raise InvalidImage("The image is broken or truncated.") from None
     if not (-OUTSIDE * white <= low and high <= (1 + OUTSIDE) * white):
         raise UnsupportedImage(
             f"A TIFF of floating-point samples from {low:g} to {high:g} is not read; "
