@@ -121,7 +121,11 @@ def adapt_configuration(text: str, error_pages: dict[int, Path]) -> str:
     _insert_after(lines, "frontend http_frontend", [CLOSE_AFTER_HTTP2])
     # The application takes every path. While it is not there, Ray answers 404 and NOT_FOUND,
     # which clients take as final.
-    _replace_section(lines, "backend default_backend", ["http-request deny deny_status 503"])
+    # A target that is no path, such as `POST v1/colorize`, comes here at any time.
+    refusals = ["deny deny_status 400 unless { path_beg / }", "deny deny_status 503"]
+    _replace_section(
+        lines, "backend default_backend", [f"http-request {rule}" for rule in refusals]
+    )
     if "backend default_grpc_backend" in lines:
         _replace_section(lines, "backend default_grpc_backend", [GRPC_UNAVAILABLE])
     for name in BACKENDS:
