@@ -10,12 +10,17 @@ from rendered import get_object, list_objects
 
 from rehue_serve import metrics
 
-# Triton's metrics on a GPU (its user guide, "Metrics"); those of kube-state-metrics and
-# Prometheus.
-GPU_SERIES = {"nv_gpu_utilization", "nv_gpu_memory_used_bytes", "nv_gpu_memory_total_bytes"}
-OTHER_SERIES = {
-    "up", "kube_pod_container_status_waiting_reason",
+# Triton's metrics on a GPU (its user guide, "Metrics"), and those of DCGM's exporter
+# (its etc/default-counters.csv).
+GPU_SERIES = {
+    "nv_gpu_utilization", "nv_gpu_memory_used_bytes", "nv_gpu_memory_total_bytes",
+    "DCGM_FI_DEV_XID_ERRORS", "DCGM_FI_DEV_ROW_REMAP_FAILURE",
+}  # fmt: skip
+KUBE_SERIES = {  # those of kube-state-metrics
+    "kube_pod_container_status_waiting_reason",
     "kube_pod_init_container_status_waiting_reason", "kube_pod_container_status_restarts_total",
+    "kube_horizontalpodautoscaler_status_desired_replicas",
+    "kube_horizontalpodautoscaler_spec_max_replicas", "kube_statefulset_status_replicas_ready",
 }  # fmt: skip
 
 
@@ -66,9 +71,11 @@ def list_exported_metrics() -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for metric in vars(metrics).values():
         if isinstance(metric, Metric):
-            names = [metric.info["name"]]
+            name, labels = f"ray_{metric.info['name']}", set(metric.info["tag_keys"])
             if isinstance(metric, Histogram):
-                names = [f"{names[0]}_{part}" for part in ("bucket", "sum", "count")]
-            found |= {f"ray_{name}": set(metric.info["tag_keys"]) for name in names}
+                found |= {f"{name}_sum": labels, f"{name}_count": labels}
+                found[f"{name}_bucket"] = labels | {"le"}
+            else:
+                found[name] = labels
     assert len(found) >= 5
     return found

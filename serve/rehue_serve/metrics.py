@@ -20,6 +20,11 @@ _stages = Histogram(
     boundaries=SECONDS,
     tag_keys=("stage",),
 )
+_pictures = Histogram(
+    "rehue_picture_seconds",
+    "Time from a photograph's last byte to its encoded picture.",
+    boundaries=SECONDS,
+)
 _batch_sizes = Histogram(
     "rehue_call_photographs",
     "Photographs that shared one call to Triton.",
@@ -53,6 +58,11 @@ def record_stage_times(timings: dict[str, float]) -> None:
     """Record one photograph's time in each stage, in milliseconds."""
     for stage, milliseconds in timings.items():
         _stages.observe(milliseconds / 1000, {"stage": stage})
+
+
+def record_picture(seconds: float) -> None:
+    """Record the time of one picture, from the photograph's last byte."""
+    _pictures.observe(seconds)
 
 
 def record_call_started(batch_size: int) -> None:

@@ -119,7 +119,9 @@ class Pipeline:
                 lambda: _encode(photograph, pictures, format, parameters, model, timings)
             )
         metrics.record_stage_times(timings)
-        self._admission.record_duration(time.monotonic() - started)
+        seconds = time.monotonic() - started
+        metrics.record_picture(seconds)
+        self._admission.record_duration(seconds)
         return Colorized(
             encoded, images.MEDIA_TYPES[format], model, timings, header.pages, header.frames
         )

@@ -21,7 +21,7 @@ from paths import PHOTOS
 from prometheus_client.parser import text_string_to_metric_families
 from promql import (
     GPU_SERIES,
-    OTHER_SERIES,
+    KUBE_SERIES,
     Selectors,
     list_exported_metrics,
     list_expressions,
@@ -163,7 +163,7 @@ def list_metrics() -> set[str]:
 def test_every_metric_exists(recorded: list[Sample]) -> None:
     named = {rule["record"] for rule in list_rules() if "record" in rule}
     assert len(list_metrics()) > 16
-    assert list_metrics() - GPU_SERIES - OTHER_SERIES - named <= {
+    assert list_metrics() - GPU_SERIES - KUBE_SERIES - {"up"} - named <= {
         sample.name for sample in recorded
     }
 
@@ -194,8 +194,47 @@ def expect_value(expression: str, value: float) -> dict[str, Any]:
 def list_panel_checks() -> Iterator[dict[str, Any]]:
     """Yield a check for each panel and trigger that a machine without a GPU has data for."""
     for query in list_queries():
-        if not {selector.name for selector in Selectors(query)} & GPU_SERIES:
+        if not {selector.name for selector in Selectors(query)} & (GPU_SERIES | KUBE_SERIES):
             yield expect_value(f"count({query.replace('$namespace', 'rehue')}) > bool 0", 1)
+
+
+# Each: photographs waiting or computed, Tritons scraped and not, and how many the HPA then wants:
+# ready x value / threshold, rounded up, and as many as before within its tolerance of a tenth.
+SCALING = [
+    (10, 2, 0, 1),
+    (92, 2, 0, 2),
+    (130, 2, 0, 3),
+    (130, 4, 0, 3),
+    (130, 2, 2, 3),  # two that start have not served yet
+    (900, 2, 0, 4),  # refused and queued: twice as many at a time
+    (900, 16, 0, 19),
+]
+
+
+def test_tritons_scale_by_the_photographs_that_each_has(promtool: str, tmp_path: Path) -> None:
+    (trigger,) = get_object("production", "ScaledObject")["spec"]["triggers"]
+    tests = []
+    for photographs, ready, starting, wanted in SCALING:
+        given = [
+            f'ray_rehue_stage_seconds_sum{{namespace="rehue",stage="infer",pod="{n}"}}'
+            for n in "ab"
+        ]
+        series = [{"series": name, "values": f"0+{photographs * 60 / 2}x60"} for name in given]
+        for number in range(ready + starting):
+            name = f'up{{job="rehue/rehue-triton",pod="{number}"}}'
+            series.append({"series": name, "values": f"{int(number < ready)}x60"})
+        usage = f"({trigger['metadata']['query']}) / {trigger['metadata']['threshold']}"
+        off = f"abs({usage} - 1)"
+        replicas = f"ceil({ready} * ({usage} * ({off} > bool 0.1) + ({off} <= bool 0.1)))"
+        tests.append(
+            {
+                "interval": "1m",
+                "input_series": series,
+                "promql_expr_test": [expect_value(replicas, wanted) | {"eval_time": "30m"}],
+            }
+        )
+    whole = {"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": tests}
+    run_promtool_checks(promtool, tmp_path, yaml.safe_dump(whole))
 
 
 FIRING = 'count(ALERTS{{alertname="{}",alertstate="firing"}}) > bool 0'
@@ -220,7 +259,9 @@ FAULTS: dict[str, Fault] = {
     ),
     "RehueNoTriton": change_series("ray_rehue_triton_healthy", 0),
     "RehueTritonEjected": change_series("ray_rehue_triton_healthy", 0),
-    "RehueTritonQueueGrows": change_series("nv_inference_queue_duration_us", 1e12),
+    "RehueLatencyBurnsFast": change_series("ray_rehue_picture_seconds_bucket", 0),
+    "RehueLatencyBurnsSlowly": change_series("ray_rehue_picture_seconds_bucket", 0),
+    "RehueTritonsFull": change_series("ray_rehue_stage_seconds_sum", 1e4),
     "RehueTritonFails": change_series("nv_inference_request_failure", 1),
     "RehueMetricsMissing": change_series("up", 0),
     "RehueColorizersMissing": change_series("ray_serve_deployment_replica_healthy", 0),
@@ -230,8 +271,10 @@ FAULTS: dict[str, Fault] = {
 def test_recorded_series_fill_every_panel_and_fire_what_a_fault_would(
     promtool: str, tmp_path: Path, recorded: list[Sample]
 ) -> None:
-    # A Triton that other tests loaded may have had a queue.
-    calm = 'count(ALERTS{alertname!="RehueTritonQueueGrows"}) or vector(0)'
+    # A server and a Triton that other tests loaded may have had a queue; no pod here is a head.
+    calm = (
+        'count(ALERTS{alertname!~"RehueTritonsFull|RehueHeadMissing|RehueLatency.+"}) or vector(0)'
+    )
     tests = [create_case("healthy", recorded, [*list_panel_checks(), expect_value(calm, 0)])]
     assert len(tests[0]["promql_expr_test"]) > 15
     for alert, fault in FAULTS.items():

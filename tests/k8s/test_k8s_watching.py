@@ -1,5 +1,6 @@
 """Alerts, dashboard, scaling and traces: what they name exists."""
 
+import re
 import shutil
 import subprocess
 
@@ -9,6 +10,7 @@ from promql import Selectors, list_exported_metrics, list_expressions, list_rule
 from rendered import (
     K8S,
     KUBECTL,
+    ROOT,
     get_main_container,
     get_object,
     list_objects,
@@ -16,7 +18,7 @@ from rendered import (
     matches_selector,
 )
 
-from rehue_serve import tracing
+from rehue_serve import metrics, tracing
 from rehue_serve.errors import get_reason_name
 from rehue_serve.http_errors import HTTP_STATUS
 from rehue_serve.settings import Settings
@@ -56,11 +58,32 @@ def test_monitors_read_ports_that_are_there() -> None:
         assert read == {"ray-head", "ray-worker", "triton"}
 
 
-def test_tritons_are_counted_by_queue_over_compute() -> None:
+def test_tritons_are_counted_by_what_their_colorizers_see() -> None:
     (trigger,) = get_object("production", "ScaledObject")["spec"]["triggers"]
-    over, under = (str(selector.name) for selector in Selectors(trigger["metadata"]["query"]))
-    assert over == "nv_inference_queue_duration_us"
-    assert under == "nv_inference_compute_infer_duration_us"
+    over, under = Selectors(trigger["metadata"]["query"])
+    assert over.name == "ray_rehue_stage_seconds_sum"
+    assert ("stage", "infer") in {(each.name, each.value) for each in over.matchers.matchers}
+    assert under.name == "up"
+    # What one Triton executes at a time; the threshold is below it, and the query's most, which
+    # asks for twice the Tritons, above.
+    config = (ROOT / "model_repository" / "rehue" / "configs" / "gpu.pbtxt").read_text()
+    batch, instances = (
+        int(re.findall(rf"{field}: (\d+)", config)[0]) for field in ("max_batch_size", "count")
+    )
+    threshold = float(trigger["metadata"]["threshold"])
+    assert threshold < instances * batch
+    most = float(re.findall(r", (\d+)\)$", trigger["metadata"]["query"])[0])
+    assert most == 2 * threshold
+
+
+def test_alerts_and_panels_name_what_the_manifests_make() -> None:
+    text = "\n".join(list_expressions())
+    (scaled,) = list_objects("production", "ScaledObject")
+    names = set(re.findall(r'horizontalpodautoscaler="([^"]+)"', text))
+    assert names == {f"keda-hpa-{scaled['metadata']['name']}"}  # KEDA's name for it
+    (redis,) = list_objects("production", "StatefulSet")
+    assert re.findall(r'statefulset="([^"]+)"', text) == [redis["metadata"]["name"]]
+    assert set(re.findall(r'le="([^"]+)"', text)) <= {str(bound) for bound in metrics.SECONDS}
 
 
 def test_jobs_are_the_monitors() -> None:
@@ -68,7 +91,7 @@ def test_jobs_are_the_monitors() -> None:
         f"rehue/{manifest['metadata']['name']}" for manifest in list_objects("gpu", "PodMonitor")
     }
     asked = {
-        matcher.value
+        matcher.value.replace("$namespace", "rehue")
         for expression in list_expressions()
         for selector in Selectors(expression)
         for matcher in selector.matchers.matchers
@@ -82,7 +105,8 @@ def test_every_series_is_of_one_installation() -> None:
     for expression in list_expressions():
         for selector in Selectors(expression):
             given = {matcher.name: matcher.value for matcher in selector.matchers.matchers}
-            whose = given.get("namespace") or given.get("job", "").partition("/")[0]
+            whose = given.get("namespace") or given.get("exported_namespace")
+            whose = whose or given.get("job", "").partition("/")[0]
             assert whose in ("rehue", "$namespace") or str(selector.name).startswith("rehue:")
 
 
