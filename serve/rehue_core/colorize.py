@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rehue_core import lab
+from rehue_core.edits import Edits, apply_edits
 from rehue_core.lab import Lightness
 
 Tensor = NDArray[np.generic]  # its dtype is stated by the model's configuration
@@ -108,6 +109,7 @@ def compose_rgb(
     spec: ModelSpec,
     strength: float,
     dtype: Any = np.uint8,
+    edits: Edits | None = None,
 ) -> NDArray[Any]:
     """Join the photograph's own lightness with the network's ab into an sRGB picture.
 
@@ -118,12 +120,22 @@ def compose_rgb(
         spec: the model's contract.
         strength: scales chroma.
         dtype: of the picture: np.uint8 or np.uint16.
+        edits: a person's choices; None or no change at all: the network's colours.
 
     Returns:
         HWC sRGB, 0..255 or 0..65535.
     """
+    ab = cut_out_box(output, box, spec)
+    scale = strength * spec.ab_scale
+    if edits:
+        edited = apply_edits(np.multiply(ab, np.float32(scale), dtype=np.float32), lightness, edits)
+        return lab.convert_to_rgb(lightness, edited, dtype=dtype)
+    return lab.convert_to_rgb(lightness, ab, strength=scale, dtype=dtype)
+
+
+def cut_out_box(output: Tensor, box: Box, spec: ModelSpec) -> Tensor:
+    """Return the photograph's part of the network's output (2hw), as hw2."""
     step_x, step_y = spec.width // spec.ab_width, spec.height // spec.ab_height
     rows = slice(box.top // step_y, (box.top + box.height) // step_y)
     columns = slice(box.left // step_x, (box.left + box.width) // step_x)
-    ab = np.moveaxis(output[:, rows, columns], 0, -1)
-    return lab.convert_to_rgb(lightness, ab, strength=strength * spec.ab_scale, dtype=dtype)
+    return np.moveaxis(output[:, rows, columns], 0, -1)

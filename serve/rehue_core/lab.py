@@ -48,7 +48,7 @@ AB_RANGE = 128.0
 LINEAR_F_LIMIT = np.float32(0.2068966)
 
 
-def _compile(loop: Callable[..., None]) -> Any:
+def compile_loop(loop: Callable[..., None]) -> Any:
     """Compile a loop on its first call, and cache the result on disk where that is possible."""
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
     try:
@@ -140,7 +140,23 @@ def compute_fine_lightness(pixels: UInt8) -> NDArray[np.uint16]:
     return np.asarray(compute_lightness(pixels, np.uint16))
 
 
-@_compile
+def convert_to_lab(pixels: UInt8) -> Float32:
+    """Convert a few colours to Lab, with table lookups and NumPy alone.
+
+    Args:
+        pixels: ...3 sRGB, 0..255.
+
+    Returns:
+        ...3 float32: L 0..100, a and b.
+    """
+    y = (_build_linear_light_table()[pixels] @ XYZ.T) / WHITE
+    f = np.where(y > 0.008856, np.cbrt(y), 7.787 * y + 16.0 / 116.0)
+    fx, fy, fz = f[..., 0], f[..., 1], f[..., 2]
+    lab = (116 * fy - 16, 500 * (fx - fy), 200 * (fy - fz))
+    return np.asarray(np.stack(lab, axis=-1), np.float32)
+
+
+@compile_loop
 def _fill_lightness(pixels: UInt8, luminance: Float32, table: Lightness, out: Lightness) -> None:
     height, width = out.shape
     for y in range(height):
@@ -148,6 +164,21 @@ def _fill_lightness(pixels: UInt8, luminance: Float32, table: Lightness, out: Li
             red, green, blue = pixels[y, x, 0], pixels[y, x, 1], pixels[y, x, 2]
             steps = luminance[0, red] + luminance[1, green] + luminance[2, blue]
             out[y, x] = table[min(int(steps + np.float32(0.5)), LIGHT_STEPS - 1)]
+
+
+def resize(values: NDArray[Any], shape: tuple[int, ...]) -> Float32:
+    """Resize a lightness (HW, see `Lightness`) or an ab field (HW2), to float32 in Lab units.
+
+    Shrinks by the mean of the area, and enlarges as `convert_to_rgb` does.
+
+    Args:
+        shape: height and width of the result.
+    """
+    height, width = shape[:2]
+    shrinks = height < values.shape[0] or width < values.shape[1]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    resized = cv2.resize(values, (width, height), interpolation=method)
+    return np.multiply(resized, np.float32(get_lightness_unit(values.dtype)), dtype=np.float32)
 
 
 def convert_to_rgb(
@@ -192,7 +223,7 @@ def _interpolate_indices(
     return first, np.minimum(first + 1, size - 1), (position - first).astype(np.float32)
 
 
-@_compile
+@compile_loop
 def _fill_bgr(
     lightness: Lightness,
     unit: float,
@@ -218,7 +249,7 @@ def _fill_bgr(
                 bgr[y, x, channel] = counts[np.int32(light[channel, x] + np.float32(0.5))]
 
 
-@_compile
+@compile_loop
 def _fill_deep_bgr(
     lightness: Lightness,
     unit: float,

@@ -1,0 +1,174 @@
+"""A person's choices of colour, and what they make of a network's ab field.
+
+The order is fixed: strength, palette, warmth and tint, hints. So a hint has exactly its colour,
+whatever else is chosen.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rehue_core import lab
+from rehue_core.balance import shift_balance
+from rehue_core.hints import Seed, fit_fine_grid, spread_hints
+from rehue_core.lab import Float32, Lightness
+from rehue_core.palette import apply_palette
+
+GRAY = "gray"
+MAX_HINTS = 100
+MAX_PALETTE = 16
+DIGITS = 6  # to which numbers are rounded, so that a proto's float and JSON's number agree
+VERSION = 1  # of the document
+
+
+@dataclass(frozen=True)
+class Hint:
+    """A hint as callers give it: a place, and ``#rrggbb`` or ``gray``."""
+
+    x: float
+    y: float
+    color: str
+
+
+@dataclass(frozen=True)
+class Edits:
+    """A person's choices for one photograph.
+
+    Attributes:
+        warmth: -1 (cooler) to 1 (warmer).
+        tint: -1 (green) to 1 (magenta).
+        hints: up to `MAX_HINTS`, in the order in which they were given.
+        palette: up to `MAX_PALETTE` colours ``#rrggbb``.
+        palette_strength: 0 to 1.
+
+    Raises:
+        ValueError: a value is out of range; the message begins with its name.
+    """
+
+    warmth: float = 0.0
+    tint: float = 0.0
+    hints: tuple[Hint, ...] = ()
+    palette: tuple[str, ...] = ()
+    palette_strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, low in (("warmth", -1), ("tint", -1), ("palette_strength", 0)):
+            value = getattr(self, name)
+            if not low <= value <= 1:  # also refuses NaN
+                raise ValueError(f"{name} is {value}; it must be from {low} to 1.")
+            object.__setattr__(self, name, _round(value))
+        _check_count("hints", "points", self.hints, MAX_HINTS)
+        _check_count("palette", "colours", self.palette, MAX_PALETTE)
+        hints = (_normalize_hint(index, hint) for index, hint in enumerate(self.hints))
+        object.__setattr__(self, "hints", tuple(hints))
+        object.__setattr__(self, "palette", tuple(map(_normalize_swatch, self.palette)))
+
+    def __bool__(self) -> bool:
+        """Whether anything is changed."""
+        has_palette = self.palette and self.palette_strength
+        return bool(self.warmth or self.tint or self.hints or has_palette)
+
+    def compute_digest(self, strength: float) -> str:
+        """Return the SHA-256 (hexadecimal) of the document with this strength."""
+        document = self.to_document(strength)
+        text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def to_document(self, strength: float) -> dict[str, Any]:
+        """Return the JSON document of docs/edits.md; values at their default are left out."""
+        document: dict[str, Any] = {"version": VERSION}
+        numbers = {"strength": (strength, 1), "warmth": (self.warmth, 0), "tint": (self.tint, 0)}
+        for name, (value, default) in numbers.items():
+            if _round(value) != default:
+                document[name] = _write_number(value)
+        if self.hints:
+            document["hints"] = [
+                {"x": _write_number(hint.x), "y": _write_number(hint.y), "color": hint.color}
+                for hint in self.hints
+            ]
+        if self.palette and self.palette_strength:
+            document["palette"] = list(self.palette)
+            if self.palette_strength != 1:
+                document["palette_strength"] = _write_number(self.palette_strength)
+        return document
+
+
+def apply_edits(ab: Float32, lightness: Lightness, edits: Edits) -> Float32:
+    """Return an ab field with the edits, of the same size, or finer where there are hints.
+
+    Args:
+        ab: hw2, Lab units, strength applied.
+        lightness: HW of the photograph; see `rehue_core.lab.Lightness`.
+    """
+    height, width = lightness.shape
+    guide = lab.resize(lightness, fit_fine_grid(height, width) if edits.hints else ab.shape)
+    small = lab.resize(guide, ab.shape)
+    if edits.palette and edits.palette_strength:
+        colors = np.array([[_parse_hex(color) for color in edits.palette]], np.uint8)
+        ab = apply_palette(ab, small, lab.convert_to_lab(colors)[0], edits.palette_strength)
+    if edits.warmth or edits.tint:
+        ab = shift_balance(ab, small, edits.warmth, edits.tint)
+    if edits.hints:
+        ab = spread_hints(ab, guide, [_place(hint) for hint in edits.hints], (height, width))
+    return ab
+
+
+def _place(hint: Hint) -> Seed:
+    if hint.color == GRAY:
+        return Seed(hint.x, hint.y, 0.0, 0.0)
+    _, a, b = lab.convert_to_lab(np.array(_parse_hex(hint.color), np.uint8)).tolist()
+    return Seed(hint.x, hint.y, a, b)
+
+
+def _check_count(name: str, noun: str, values: Any, limit: int) -> None:
+    if len(values) > limit:
+        raise ValueError(f"{name} has {len(values):,} {noun}; there may be {limit}.")
+
+
+def _normalize_hint(index: int, hint: Hint) -> Hint:
+    for axis in ("x", "y"):
+        value = getattr(hint, axis)
+        if not 0 <= value <= 1:
+            raise ValueError(f"hints[{index}].{axis} is {value}; it must be from 0 to 1.")
+    color = hint.color.lower()
+    if color != GRAY and not _is_hex(color):
+        raise ValueError(
+            f"hints[{index}].color is {hint.color[:20]!r}; it must be #rrggbb, such as "
+            f"#7a1f2b, or {GRAY}."
+        )
+    return Hint(_round(hint.x), _round(hint.y), color)
+
+
+def _normalize_swatch(color: str) -> str:
+    if not _is_hex(color.lower()):
+        raise ValueError(f"palette has {color[:20]!r}; each colour must be #rrggbb.")
+    return color.lower()
+
+
+def _is_hex(color: str) -> bool:
+    digits = color[1:]
+    return color[:1] == "#" and len(digits) == 6 and set(digits) <= set("0123456789abcdef")
+
+
+def _parse_hex(color: str) -> tuple[int, int, int]:
+    red, green, blue = bytes.fromhex(color[1:])
+    return red, green, blue
+
+
+def format_palette(palette: Float32) -> tuple[str, ...]:
+    """Return the colours of a palette (N3: L, a, b) as ``#rrggbb``."""
+    rgb = lab.convert_to_rgb(palette[None, :, 0], palette[None, :, 1:])[0]
+    return tuple(f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in rgb.tolist())
+
+
+def _round(value: float) -> float:
+    return round(float(value), DIGITS) + 0.0  # + 0.0: no minus zero
+
+
+def _write_number(value: float) -> int | float:
+    """Return a number as JavaScript writes it too: 1 and not 1.0."""
+    rounded = _round(value)
+    return int(rounded) if rounded.is_integer() else rounded
