@@ -178,7 +178,8 @@ def resize(values: NDArray[Any], shape: tuple[int, ...]) -> Float32:
     shrinks = height < values.shape[0] or width < values.shape[1]
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     resized = cv2.resize(values, (width, height), interpolation=method)
-    return np.multiply(resized, np.float32(get_lightness_unit(values.dtype)), dtype=np.float32)
+    unit = np.float32(get_lightness_unit(values.dtype))
+    return np.asarray(np.multiply(resized, unit, dtype=np.float32))
 
 
 def convert_to_rgb(

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from rehue_core import lab
 from rehue_training import command
 from rehue_training.errors import InputError
-from rehue_training.evaluation import consistency, evaluate, figures, gain, metrics
+from rehue_training.evaluation import consistency, evaluate, figures, gain, guided, metrics
 from rehue_training.evaluation.colorizer import Colorizer, GrayBaseline
 from rehue_training.learn import checkpoint, config
 
@@ -75,6 +75,28 @@ def test_sheets_show_every_method(result: tuple[dict[str, Any], Path]) -> None:
     for part in ("best", "median", "worst"):
         sheet = cv2.imread(str(result[1] / f"{part}.png"))
         assert sheet.shape[1] == 2 * 4 * 220  # two photographs per line, four pictures of each
+
+
+def test_choices_bring_pictures_nearer_to_the_truth(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = argparse.ArgumentParser()
+    command.add_commands(arguments.add_subparsers())
+    parsed = arguments.parse_args(
+        ["evaluate", "--data", str(folder), "--models", "rehue", "--out", str(tmp_path),
+         "--repository", str(REPOSITORY), "--clicks", "0,2,5", "--reference", "--candidates"]
+    )  # fmt: skip
+    assert parsed.run(parsed) == 0
+    found = json.loads((tmp_path / "choices.json").read_text())
+    means = found["models"]["rehue"]
+    assert found["photographs"] == 4
+    assert means["clicks 0"] == means["automatic"]
+    assert means["clicks 5"] < means["clicks 2"] < 0.9 * means["automatic"]
+    assert means["reference"] < 0.9 * means["automatic"]
+    assert means["best of all candidates"] <= means["best of 3 candidates"] <= means["automatic"]
+    table = capsys.readouterr().out
+    assert table.strip().endswith(guided.format_choices(found).strip())
+    assert "| clicks 5 | " in table
 
 
 def test_no_photographs_is_an_error(tmp_path: Path) -> None:

@@ -173,7 +173,8 @@ def test_candidates_differ_visibly(ab: lab.Float32, lightness: Any) -> None:
     assert [candidate.name for candidate in found] == [
         "as is", "warmer", "cooler", "paler", "more vivid",
     ]  # fmt: skip
-    assert found[0].edits == Edits() and found[0].strength == 1
+    assert found[0].edits == Edits()
+    assert found[0].strength == 1
     fields = [apply_edits(ab * c.strength, lightness, c.edits) for c in found]
     for index, field in enumerate(fields):
         for other in fields[:index]:
@@ -182,7 +183,8 @@ def test_candidates_differ_visibly(ab: lab.Float32, lightness: Any) -> None:
     names = [c.name for c in choose_candidates(ab * 0, lightness, 1.0, Edits())]
     assert names == ["as is", "warmer", "cooler"]
     already = [c.name for c in choose_candidates(ab, lightness, 1.0, Edits(warmth=1))]
-    assert "warmer" not in already and "cooler" in already
+    assert "warmer" not in already
+    assert "cooler" in already
 
 
 @pytest.mark.parametrize(
@@ -218,4 +220,6 @@ def test_document_and_digest_depend_on_what_is_changed_alone() -> None:
     same = replace(edits, warmth=float(np.float32(0.3)))
     assert same.compute_digest(float(np.float32(0.8))) == edits.compute_digest(0.8)
     assert replace(edits, tint=0.1).compute_digest(0.8) != edits.compute_digest(0.8)
-    assert Edits() == Edits(warmth=-0.0) and not Edits() and edits
+    assert Edits() == Edits(warmth=-0.0)
+    assert not Edits()
+    assert edits

@@ -23,6 +23,7 @@ REPOSITORY = Path("model_repository")
 RUNS = Path("runs")
 RESULTS = Path("results")
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+MAX_CLICKS = 100  # that the server takes for one photograph
 STOPPED = 130  # exit code of a run that a signal stopped
 
 Command = Callable[[argparse.Namespace], int]
@@ -85,7 +86,25 @@ def _add_evaluate(subparsers: Any) -> None:
     _add_data(parser)
     _add_models(parser)
     parser.add_argument("--out", type=Path, default=RESULTS / "evaluation")
+    choices = parser.add_argument_group(
+        "a person's choices", "any of these measures what they bring instead"
+    )
+    choices.add_argument(
+        "--clicks", type=_parse_counts, default=(), metavar="N,N",
+        help="numbers of simulated clicks, each on the worst place, such as 0,1,2,5,10",
+    )  # fmt: skip
+    choices.add_argument(
+        "--reference", action="store_true", help="the photograph's own palette as a reference"
+    )
+    choices.add_argument("--candidates", action="store_true", help="the best of the candidates")
     parser.set_defaults(run=_evaluate)
+
+
+def _parse_counts(text: str) -> tuple[int, ...]:
+    counts = text.split(",")
+    if not all(count.isdecimal() and int(count) <= MAX_CLICKS for count in counts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not numbers up to {MAX_CLICKS}, such as 0,1")
+    return tuple(map(int, counts))
 
 
 def _add_figures(subparsers: Any) -> None:
@@ -221,8 +240,19 @@ def _compare_curves(arguments: argparse.Namespace) -> int:
 
 @_print_errors
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from rehue_training.evaluation import evaluate
+    from rehue_training.evaluation import evaluate, guided
 
+    choices = guided.Choices(arguments.clicks, arguments.reference, arguments.candidates)
+    if choices != guided.Choices():
+        measured = guided.evaluate_choices(
+            arguments.data,
+            repository=arguments.repository,
+            models=arguments.models,
+            choices=choices,
+            out=arguments.out,
+        )
+        print(guided.format_choices(measured))
+        return 0
     result = evaluate.evaluate(
         arguments.data,
         repository=arguments.repository,
