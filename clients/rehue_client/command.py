@@ -91,6 +91,8 @@ def _run_models(namespace: argparse.Namespace) -> int:
             for model in client.models():
                 default = "  default" if model.default else ""
                 print(f"{model.name:12} {model.version:4} {model.state}{default}")
+                if model.description:
+                    print(f"             {model.description}")
     except RehueError as error:
         return report_error(describe_error(error))
     except (ValueError, OSError) as error:

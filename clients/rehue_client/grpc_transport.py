@@ -1,5 +1,6 @@
 """gRPC connections to one server, synchronous and asynchronous."""
 
+import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -173,10 +174,8 @@ class AsyncGrpcTransport:
 
 
 def _parse_models(answer: rehue_pb2.ListModelsResponse) -> list[Model]:
-    return [
-        Model(name=model.name, version=model.version, state=model.state, default=model.default)
-        for model in answer.models
-    ]
+    names = [field.name for field in dataclasses.fields(Model)]
+    return [Model(**{name: getattr(model, name) for name in names}) for model in answer.models]
 
 
 def _get_channel_options(target: Target) -> list[tuple[str, Any]]:

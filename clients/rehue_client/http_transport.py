@@ -227,9 +227,10 @@ def _parse_server_timing(header: str) -> dict[str, float]:
 
 
 def _parse_models(answer: _Answer, route: str) -> list[Model]:
+    names = {field.name for field in fields(Model)}
     try:
         return [
-            Model(**{field.name: entry[field.name] for field in fields(Model)})
+            Model(**{name: entry[name] for name in entry.keys() & names})
             for entry in json.loads(answer.body)["models"]
         ]
     except (ValueError, LookupError, TypeError) as error:

@@ -192,3 +192,4 @@ class Model:
     version: str
     state: str
     default: bool
+    description: str = ""

@@ -31,6 +31,7 @@ class ModelSpec:
     lightness_scale: float  # L = input * lightness_scale
     ab_scale: float  # ab = output * ab_scale
     max_batch: int
+    description: str = ""  # a sentence for those who choose a model
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from rehue_core.colorize import ModelSpec
 
 INPUT, OUTPUT = "lightness", "ab"
 LIGHTNESS_SCALE, AB_SCALE = "lightness_scale", "ab_scale"  # parameters
+DESCRIPTION = "description"  # optional
 
 
 def read_model_contract(path: Path) -> ModelSpec:
@@ -53,6 +54,7 @@ def parse_model_contract(config: Any) -> ModelSpec:
         lightness_scale=_get_scale(config, LIGHTNESS_SCALE),
         ab_scale=_get_scale(config, AB_SCALE),
         max_batch=max(1, config.max_batch_size),
+        description=_get_parameter(config, DESCRIPTION) or "",
     )
 
 
@@ -72,7 +74,12 @@ def _get_dtype(tensor: Any) -> np.dtype[Any]:
 
 
 def _get_scale(config: Any, name: str) -> float:
-    # Indexing a protobuf map adds the missing entry to the configuration.
-    if name not in config.parameters:
+    value = _get_parameter(config, name)
+    if value is None:
         raise ValueError(f"the parameter {name} is missing")
-    return float(config.parameters[name].string_value)
+    return float(value)
+
+
+def _get_parameter(config: Any, name: str) -> str | None:
+    # Indexing a protobuf map adds the missing entry to the configuration.
+    return str(config.parameters[name].string_value) if name in config.parameters else None

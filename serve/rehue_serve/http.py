@@ -1,19 +1,17 @@
 """HTTP routes. Images and colours are handled by `rehue_serve.pipeline`."""
 
 import asyncio
-from importlib import resources
 from typing import Annotated
 
 from fastapi import FastAPI, Query, Request, Security
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import HTMLResponse, PlainTextResponse, Response
+from fastapi.responses import PlainTextResponse, Response
 from fastapi.security import HTTPBearer
-from fastapi_offline import FastAPIOffline
 
 from rehue_serve.bodies import read_body
 from rehue_serve.errors import InvalidParameter
 from rehue_serve.http_errors import add_error_handlers, get_request_id
-from rehue_serve.middleware import RequestVariants
+from rehue_serve.middleware import RequestVariants, SecurityHeaders
 from rehue_serve.observation import observe_request
 from rehue_serve.openapi import (
     KEY_IS_OPTIONAL,
@@ -21,6 +19,7 @@ from rehue_serve.openapi import (
     PICTURE_RESPONSE,
     PROBLEM_RESPONSES,
 )
+from rehue_serve.pages import add_pages
 from rehue_serve.parameters import ColorizeParameters
 from rehue_serve.pipeline import STAGES, Colorized
 from rehue_serve.service import Service
@@ -41,15 +40,17 @@ API_KEY = HTTPBearer(
 
 def build_http_app(service: Service) -> FastAPI:
     """Build the HTTP application of a service."""
-    app = FastAPIOffline(  # serves its own scripts: closed networks reach no CDN
+    app = FastAPI(
         title="Rehue",
         description="Colours for black-and-white photographs.",
         version="1",
+        docs_url=None,  # see `rehue_serve.pages`
         redoc_url=None,
-        static_url="/docs/static",
+        generate_unique_id_function=lambda route: route.name,
         redirect_slashes=False,  # `RequestVariants` answers such paths
     )
     add_error_handlers(app)
+    app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestVariants)
     if service.settings.cors_origins:
         app.add_middleware(
@@ -61,7 +62,7 @@ def build_http_app(service: Service) -> FastAPI:
         )
     _add_colorize_route(app, service)
     _add_status_routes(app, service)
-    _add_page(app)
+    add_pages(app)
     return app
 
 
@@ -119,14 +120,6 @@ def _add_status_routes(app: FastAPI, service: Service) -> None:
         """The models, their versions and state."""
         service.keys.authenticate(request.headers.get("authorization"))
         return {"models": await service.triton.models.list_models()}
-
-
-def _add_page(app: FastAPI) -> None:
-    page = resources.files("rehue_serve").joinpath("page.html").read_text()
-
-    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
-    async def get_page() -> HTMLResponse:
-        return HTMLResponse(page)
 
 
 def _parse_deadline(request: Request) -> float | None:

@@ -12,7 +12,7 @@ from tritonclient.grpc import service_pb2
 from rehue_core.colorize import ModelSpec
 from rehue_core.spec import parse_model_contract
 from rehue_serve.endpoints import Endpoints
-from rehue_serve.errors import Internal, Unavailable, UnknownModel
+from rehue_serve.errors import Internal, RehueError, Unavailable, UnknownModel
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,9 @@ class ModelCatalog:
         raise no_endpoint_available()
 
     async def list_models(self) -> list[dict[str, object]]:
-        """Return each model's name, version and state, from the first endpoint that answers.
+        """Return name, version, state and description of each model.
+
+        They come from the first endpoint that answers.
 
         Raises:
             Unavailable: no Triton answers.
@@ -91,16 +93,27 @@ class ModelCatalog:
                 continue
             if response is None:
                 continue
+            models = sorted(response.models, key=lambda model: (model.name, model.version))
             return [
                 {
                     "name": model.name,
                     "version": model.version,
                     "state": model.state,
                     "default": model.name == self._default_model,
+                    "description": await self._get_description(model),
                 }
-                for model in sorted(response.models, key=lambda model: (model.name, model.version))
+                for model in models
             ]
         raise no_endpoint_available()
+
+    async def _get_description(self, model: Any) -> str:
+        """Return a model's description; empty if it has none or cannot be read."""
+        if model.state != "READY":
+            return ""
+        try:
+            return (await self.get_spec(model.name)).description
+        except RehueError:
+            return ""
 
 
 def no_endpoint_available() -> Unavailable:

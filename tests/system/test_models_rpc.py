@@ -18,11 +18,18 @@ async def test_models_are_those_of_http(triton: EmbeddedTriton) -> None:
         async with serve_grpc(service) as stub:
             answer = await stub.ListModels(rehue_pb2.ListModelsRequest())
     listed = [
-        {"name": m.name, "version": m.version, "state": m.state, "default": m.default}
+        {
+            "name": m.name,
+            "version": m.version,
+            "state": m.state,
+            "default": m.default,
+            "description": m.description,
+        }
         for m in answer.models
     ]
     assert listed == expected
     assert [model["name"] for model in listed if model["default"]] == ["rehue"]
+    assert all(model["description"].endswith(".") for model in listed)
 
 
 async def test_unexpected_error_is_internal_and_says_nothing(

@@ -59,7 +59,8 @@ def _describes(path: Path, spec: ModelSpec) -> bool:
         contract = read_model_contract(path)
     except ValueError:
         return False
-    return dataclasses.replace(contract, max_batch=spec.max_batch) == spec
+    batch, description = spec.max_batch, spec.description
+    return dataclasses.replace(contract, max_batch=batch, description=description) == spec
 
 
 def write_configurations(folder: Path, spec: ModelSpec, description: str) -> None:

@@ -1,0 +1,73 @@
+// Rehue's HTTP API, as the page uses it.
+
+/** An error that can be shown: RFC 9457's title and detail, and what the page needs to know. */
+export class Problem extends Error {
+  constructor(title, detail, { status = 0, request = "", retryAfter = 0 } = {}) {
+    super(detail);
+    Object.assign(this, { title, detail, status, request, retryAfter });
+  }
+
+  /** Whether the same request may succeed later: the server is busy or starting. */
+  get isTemporary() { return this.status === 429 || this.status === 503; }
+}
+
+/**
+ * Colorize a photograph.
+ * @param {Blob} file the encoded photograph
+ * @param {Object} request the API's parameters
+ * @param {Object} options key: API key; signal: AbortSignal; onProgress(share sent, 0 to 1)
+ * @returns {Promise<Object>} picture (Blob), model, pages ("read/all"), stages, duration in ms
+ */
+export function colorize(file, request, { key, signal, onProgress }) {
+  const start = performance.now();
+  const exchange = new XMLHttpRequest(); // fetch does not report the progress of uploads
+  exchange.open("POST", `v1/colorize?${new URLSearchParams(request)}`);
+  exchange.responseType = "blob";
+  exchange.setRequestHeader("Content-Type", file.type || "application/octet-stream");
+  if (key) exchange.setRequestHeader("Authorization", `Bearer ${key}`);
+  exchange.upload.addEventListener("progress", ({ loaded, total }) => onProgress(loaded / total));
+  exchange.upload.addEventListener("load", () => onProgress(1));
+  signal.addEventListener("abort", () => exchange.abort());
+  return new Promise((resolve, reject) => {
+    exchange.addEventListener("load", () => {
+      if (exchange.status === 200) resolve(readAnswer(exchange, performance.now() - start));
+      else readProblem(exchange).then(reject);
+    });
+    exchange.addEventListener("error", () => reject(new Problem(
+      "The server cannot be reached", "Is it running? Your photograph is still here: try again.")));
+    exchange.addEventListener("abort", () => reject(new DOMException("Cancelled", "AbortError")));
+    exchange.send(file);
+  });
+}
+
+function readAnswer(exchange, duration) {
+  const timing = exchange.getResponseHeader("Server-Timing") ?? "";
+  return {
+    picture: exchange.response,
+    model: exchange.getResponseHeader("X-Rehue-Model") ?? "",
+    pages: exchange.getResponseHeader("X-Rehue-Pages") ?? "1/1",
+    stages: [...timing.matchAll(/(\w+);dur=([\d.]+)/g)].map(([, name, ms]) => [name, Number(ms)]),
+    duration,
+  };
+}
+
+async function readProblem(exchange) {
+  const problem = await exchange.response.text().then(JSON.parse).catch(() => ({}));
+  return new Problem(
+    problem.title ?? "The server failed",
+    problem.detail ?? `It answered with status ${exchange.status}.`,
+    {
+      status: exchange.status,
+      request: problem.request_id ?? exchange.getResponseHeader("X-Request-Id") ?? "",
+      retryAfter: Number(exchange.getResponseHeader("Retry-After")) || 0,
+    },
+  );
+}
+
+/** List the models. Null: the server cannot be reached, or asks for a key (`onKeyNeeded`). */
+export async function listModels(key, onKeyNeeded) {
+  const headers = key ? { Authorization: `Bearer ${key}` } : {};
+  const answer = await fetch("v1/models", { headers }).catch(() => null);
+  if (answer?.status === 401) onKeyNeeded();
+  return answer?.ok ? (await answer.json()).models : null;
+}

@@ -1,0 +1,74 @@
+// A photograph of the queue, what is wanted of it, and the answers that are there.
+
+const KEPT_ANSWERS = 4; // of one photograph, the newest
+const SUFFIXES = { "image/jpeg": "jpg", "image/png": "png", "image/webp": "webp", "image/tiff": "tif" };
+const SHOWN_FORMATS = ["jpeg", "png", "webp"]; // TIFF is shown by few browsers
+
+export class Photograph {
+  /**
+   * @param {File} file
+   * @param {Object} settings model, strength (0 to 2) and format, as the API has them
+   */
+  constructor(file, settings) {
+    this.file = file;
+    this.settings = { ...settings };
+    this.isShowable = null; // whether the browser can show the file; null: not tried yet
+    this.state = "waiting"; // sending, colorizing, done, failed, cancelled
+    this.note = ""; // the state in more words
+    this.problem = null;
+    this.answers = new Map(); // by `getKey` of their request
+  }
+
+  get isBusy() { return ["waiting", "sending", "colorizing"].includes(this.state); }
+
+  get name() { return this.file.name || "photograph"; }
+
+  /** The request whose answer is the file to download. */
+  get fileRequest() { return { ...this.settings }; }
+
+  /**
+   * The request whose answer is shown. Chroma from 0 to 1 is blended from the answer at 1, and
+   * a format that the browser cannot show is replaced by JPEG.
+   */
+  get viewRequest() {
+    const { format, strength } = this.settings;
+    const isShown = format === "auto" ? this.isShowable : SHOWN_FORMATS.includes(format);
+    return { ...this.settings, strength: Math.max(1, strength), format: isShown ? format : "jpeg" };
+  }
+
+  getAnswer(request) { return this.answers.get(getKey(request)); }
+
+  /** The answer to show, in any format that the browser shows. */
+  findView() {
+    const wanted = this.viewRequest;
+    return this.getAnswer(wanted) ?? [...this.answers.values()].findLast(
+      ({ request, picture }) => picture.type !== "image/tiff"
+        && getKey({ ...request, format: wanted.format }) === getKey(wanted));
+  }
+
+  addAnswer(request, answer) {
+    this.answers.set(getKey(request), { ...answer, request });
+    if (this.answers.size <= KEPT_ANSWERS) return;
+    // The answer at strength 1 shows all strengths below, so it is kept longest.
+    const [oldest] = [...this.answers].find(([, { request: { strength } }]) => strength > 1)
+      ?? this.answers.entries().next().value;
+    this.answers.delete(oldest);
+  }
+
+  /** Return to the settings of the newest answer, and of the format that was chosen. */
+  restoreSettings() {
+    const { request } = [...this.answers.values()].at(-1);
+    this.settings = { ...request, format: this.settings.format };
+  }
+
+  /** Name the download after the photograph and the format that it really has. */
+  nameDownload(picture) {
+    const stem = this.name.replace(/\.[^.]*$/, "") || "photograph";
+    return `${stem}-colour.${SUFFIXES[picture.type] ?? "img"}`;
+  }
+}
+
+/** Identify a request: equal requests have equal answers. */
+export function getKey(request) {
+  return JSON.stringify(Object.entries(request).sort());
+}
