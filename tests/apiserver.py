@@ -32,7 +32,7 @@ KINDS: dict[str, dict[str, str]] = {
     "apps/v1": {"Deployment": "deployments", "StatefulSet": "statefulsets"},
     "networking.k8s.io/v1": {"NetworkPolicy": "networkpolicies"},
     "policy/v1": {"PodDisruptionBudget": "poddisruptionbudgets"},
-    "ray.io/v1": {"RayService": "rayservices"},
+    "ray.io/v1": {"RayCluster": "rayclusters", "RayService": "rayservices"},
     "monitoring.coreos.com/v1": {"PodMonitor": "podmonitors", "PrometheusRule": "prometheusrules"},
     "gateway.networking.k8s.io/v1": {
         "Gateway": "gateways", "HTTPRoute": "httproutes", "GRPCRoute": "grpcroutes",
@@ -106,8 +106,17 @@ class Cluster:
             [*list_problems(manifest), *list_breaches(manifest), *self._changed(key, manifest)],
         )
         owners[manager] = wanted
-        self.objects[key] = manifest
-        return manifest, fresh
+        self.objects[key] = self._keep_status(key, manifest)
+        return self.objects[key], fresh
+
+    def _keep_status(self, key: tuple[str, ...], manifest: Object) -> Object:
+        """Return a manifest with the status that controllers wrote, and the next generation."""
+        before = self.objects.get(key, {})
+        generation = before.get("metadata", {}).get("generation", 0)
+        generation += before.get("spec") != manifest.get("spec")
+        metadata = manifest["metadata"] | {"generation": generation}
+        status = {"status": before["status"]} if "status" in before else {}
+        return manifest | {"metadata": metadata} | status
 
     def _changed(self, key: tuple[str, ...], manifest: Object) -> Iterator[str]:
         """Yield changes of immutable fields."""

@@ -31,6 +31,8 @@ def _list_custom_problems(manifest: Object) -> list[str]:
     )
     if not found and manifest["kind"] == "RayService":
         found += _list_ray_pod_problems(manifest["spec"]["rayClusterConfig"])
+        service = manifest["spec"].get("serveService", {"metadata": {"name": "none"}})
+        found += list_problems({"apiVersion": "v1", "kind": "Service", **service})
     return found
 
 

@@ -44,6 +44,26 @@ def get_object(overlay: str, kind: str, name: str = "") -> Object:
     return found
 
 
+def list_services(overlay: str) -> list[Object]:
+    """Return the Services, with the one that KubeRay makes of `serveService` for a cluster."""
+    spec = get_object(overlay, "RayService")["spec"]
+    head = get_main_container(spec["rayClusterConfig"]["headGroupSpec"]["template"])
+    given = {port["name"]: port for port in spec["serveService"]["spec"]["ports"]}
+    # BuildServeService of KubeRay 1.7: the head's container says which ports it has.
+    ports = [
+        given.get(port["name"], {"name": port["name"], "port": port["containerPort"]})
+        for port in head["ports"]
+        if port["name"] == "serve" or port["name"].startswith("serve-")
+    ]
+    made = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": spec["serveService"]["metadata"],
+        "spec": {"ports": ports, "selector": {"app": "rehue", "role": "ray-worker"}},
+    }
+    return [*list_objects(overlay, "Service"), made]
+
+
 def list_pod_templates(overlay: str) -> dict[str, Object]:
     """Return the pod templates of an overlay by role."""
     cluster = get_object(overlay, "RayService")["spec"]["rayClusterConfig"]

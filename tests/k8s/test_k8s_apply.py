@@ -272,7 +272,7 @@ BROKEN: dict[str, tuple[str, Break, str]] = {
 @pytest.mark.parametrize("what", BROKEN)
 def test_what_a_cluster_refuses_is_refused(production: Api, what: str) -> None:
     kind, broken, output = BROKEN[what]
-    name = "rehue" if kind == "Service" else ""
+    name = "rehue-triton" if kind == "Service" else ""
     manifest = copy.deepcopy(next(o for o in render_overlay("production") if o["kind"] == kind
                              and o["metadata"]["name"].startswith(name)))  # fmt: skip
     broken(manifest)

@@ -8,7 +8,7 @@ import rendered
 from apiserver import Cluster
 from manifest_schemas import list_problems
 from pod_security import list_violations
-from rendered import K8S, Object, get_object, list_objects, list_pod_templates
+from rendered import K8S, Object, get_object, list_objects, list_pod_templates, list_services
 
 from rehue_serve.settings import Settings
 
@@ -74,7 +74,7 @@ def test_the_other_namespace_lets_the_routes_and_the_gateway_in(shared: str) -> 
     asked = {(route["kind"], route["metadata"]["namespace"]) for route in list_routes(shared)}
     assert {(source["kind"], source["namespace"]) for source in grant["from"]} == asked
     (target,) = grant["to"]
-    services = [manifest["metadata"]["name"] for manifest in list_objects("canary", "Service")]
+    services = [manifest["metadata"]["name"] for manifest in list_services("canary")]
     assert (target["kind"], target["name"] in services) == ("Service", True)
     policies = {overlay: _get_gateway(overlay) for overlay in ("canary", "production")}
     assert policies["canary"] == policies["production"]

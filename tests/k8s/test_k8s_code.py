@@ -25,6 +25,7 @@ from rendered import (
     list_containers,
     list_objects,
     list_pod_templates,
+    list_services,
     render_overlay,
 )
 from rendered import read_settings as variables
@@ -197,10 +198,11 @@ def test_ports_are_the_settings(overlay: str, settings: Settings) -> None:
     )
     assert worker == {
         "serve": settings.http_port,
-        "grpc": settings.grpc_port,
+        "serve-grpc": settings.grpc_port,
         "metrics": settings.metrics_port,
     }
-    assert head["serve"] == settings.http_port  # where KubeRay looks for it
+    # Where KubeRay looks for the ports of the Service.
+    assert (head["serve"], head["serve-grpc"]) == (settings.http_port, settings.grpc_port)
     assert head["metrics"] == settings.metrics_port
     for group in (get_cluster(overlay)["headGroupSpec"], get_workers(overlay)):
         assert group["rayStartParams"]["metrics-export-port"] == str(settings.metrics_port)
@@ -257,13 +259,23 @@ def test_triton_is_where_the_settings_look(overlay: str, settings: Settings) -> 
 
 def test_services_lead_to_the_settings_ports(overlay: str, settings: Settings) -> None:
     (service,) = [
-        manifest
-        for manifest in list_objects(overlay, "Service")
-        if manifest["metadata"]["name"] == "rehue"
+        manifest for manifest in list_services(overlay) if manifest["metadata"]["name"] == "rehue"
     ]
     inside = list_ports(list_pod_templates(overlay)["ray-worker"])
     led = {port["name"]: inside[port["targetPort"]] for port in service["spec"]["ports"]}
-    assert led == {"http": settings.http_port, "grpc": settings.grpc_port}
+    assert led == {"serve": settings.http_port, "serve-grpc": settings.grpc_port}
+    clear = {port["name"]: port["appProtocol"] for port in service["spec"]["ports"]}
+    assert clear == {"serve": "http", "serve-grpc": "kubernetes.io/h2c"}
+
+
+def test_an_old_cluster_outlasts_the_start_of_a_worker_and_a_photograph(
+    overlay: str, settings: Settings
+) -> None:
+    probe = get_main_container(list_pod_templates(overlay)["ray-worker"])["startupProbe"]
+    start = probe["periodSeconds"] * probe["failureThreshold"]
+    spec = get_object(overlay, "RayService")["spec"]
+    assert spec["upgradeStrategy"] == {"type": "NewCluster"}
+    assert spec["rayClusterDeletionDelaySeconds"] >= start + settings.timeout
 
 
 def test_a_stop_loses_nothing(overlay: str, settings: Settings) -> None:
@@ -462,9 +474,7 @@ def test_routes_lead_somewhere() -> None:
     listeners = {
         found_listener["name"]: found_listener for found_listener in gateway["spec"]["listeners"]
     }
-    services = {
-        manifest["metadata"]["name"]: manifest for manifest in list_objects("production", "Service")
-    }
+    services = {manifest["metadata"]["name"]: manifest for manifest in list_services("production")}
     for kind in ("HTTPRoute", "GRPCRoute"):
         spec = get_object("production", kind)["spec"]
         (parent,) = spec["parentRefs"]
