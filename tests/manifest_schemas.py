@@ -7,6 +7,7 @@ import kubernetes_validate
 from rendered import K8S, Object
 
 KUBERNETES_VERSION = "1.37"
+CLUSTERS = {"RayService": "rayClusterConfig", "RayJob": "rayClusterSpec"}  # fields by kind
 
 
 def list_problems(manifest: Object) -> list[str]:
@@ -29,15 +30,17 @@ def _list_custom_problems(manifest: Object) -> list[str]:
     found += list_problems(
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": manifest["metadata"]}
     )
+    cluster = CLUSTERS.get(manifest["kind"])
+    if not found and cluster:
+        found += _list_ray_pod_problems(manifest["spec"][cluster])
     if not found and manifest["kind"] == "RayService":
-        found += _list_ray_pod_problems(manifest["spec"]["rayClusterConfig"])
         service = manifest["spec"].get("serveService", {"metadata": {"name": "none"}})
         found += list_problems({"apiVersion": "v1", "kind": "Service", **service})
     return found
 
 
 def _list_ray_pod_problems(cluster: Object) -> list[str]:
-    """The schema of a RayService leaves pods and containers to Kubernetes' own."""
+    """The schema of a cluster leaves pods and containers to Kubernetes' own."""
     templates = [cluster["headGroupSpec"]["template"]]
     templates += [group["template"] for group in cluster["workerGroupSpecs"]]
     autoscaler = cluster.get("autoscalerOptions", {})

@@ -12,10 +12,9 @@ from ray.serve.schema import LoggingConfig
 
 from rehue_client.v1 import rehue_pb2
 from rehue_serve import http, logs, rpc, rpc_server, settings, tracing
-from rehue_serve.endpoints import Endpoints
 from rehue_serve.service import Service
 from rehue_serve.settings import Settings
-from rehue_serve.triton import TritonClient
+from rehue_serve.triton import build_triton_client
 
 NAME = "rehue"
 
@@ -34,16 +33,7 @@ class Colorizer:
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Ray awaits it
         logs.configure_logging(settings)
         tracing.configure_tracing(settings)
-        endpoints = Endpoints(
-            settings.triton_urls, model=settings.model, limit=settings.triton_calls
-        )
-        triton = TritonClient(
-            endpoints,
-            default_model=settings.model,
-            hedge=settings.hedge,
-            shared_memory=settings.shared_memory,
-        )
-        self._service = Service(settings, triton)
+        self._service = Service(settings, build_triton_client(settings))
         rpc_server.configure_server(self._service)
         await self._service.start()
 

@@ -1,12 +1,15 @@
-"""The ``rehue serve`` command."""
+"""The commands ``rehue serve`` and ``rehue batch``."""
 
 import argparse
 import logging
 import sys
 
+from rehue_serve.batch.command import add_batch_command
+
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add ``serve`` to the ``rehue`` command, which calls this function."""
+    """Add ``serve`` and ``batch`` to the ``rehue`` command, which calls this function."""
+    add_batch_command(commands)
     parser = commands.add_parser(
         "serve",
         help="start everything on this machine",

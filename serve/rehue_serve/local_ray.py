@@ -60,8 +60,26 @@ def start_ray(settings: Settings, directory: Path, spare: Collection[psutil.Proc
     )
 
 
+def build_base_environment() -> dict[str, str]:
+    """Return the environment variables for a Ray instance of this machine's own."""
+    return {
+        # Ray's default, 512 MiB and five backups for each of some 20 log files, would fill /tmp.
+        "RAY_ROTATION_MAX_BYTES": str(32 << 20),
+        "RAY_ROTATION_BACKUP_COUNT": "2",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # Only holders of the token may give this Ray work. Without this Ray writes a token into
+        # the home folder, and warns about it.
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32),
+        # With jemalloc's arenas and caches, one for each of their 30 threads, Ray's own processes
+        # grow for hours although they leak nothing.
+        "RAY_JEMALLOC_PROFILE": "raylet,gcs_server",
+        "RAY_JEMALLOC_CONF": "narenas:1,tcache:false",
+    }
+
+
 def build_ray_environment(settings: Settings, directory: Path) -> dict[str, str]:
-    """Return the environment variables for a Ray instance of this machine's own.
+    """Return the environment variables for a Ray instance of this machine's own with Ray Serve.
 
     Raises:
         RayFailed: the command ``rehue-haproxy`` is not installed.
@@ -73,7 +91,7 @@ def build_ray_environment(settings: Settings, directory: Path) -> dict[str, str]
     stats, metrics, fallback, rpc_fallback = claim_free_ports(4)
     # Ray's default ports are the same for every server of a machine, and they would share them.
     http, rpc = claim_free_ports(REPLICA_PORTS), claim_free_ports(REPLICA_PORTS)
-    return {
+    return build_base_environment() | {
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(rpc_fallback),
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(http[0]),
@@ -98,17 +116,5 @@ def build_ray_environment(settings: Settings, directory: Path) -> dict[str, str]
         # After 5 s on a busy machine Ray would restart HAProxy's manager, and the new HAProxy
         # would find its ports taken by the old one.
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
-        # Ray's default, 512 MiB and five backups for each of some 20 log files, would fill /tmp.
-        "RAY_ROTATION_MAX_BYTES": str(32 << 20),
-        "RAY_ROTATION_BACKUP_COUNT": "2",
         "RAY_worker_niceness": "0",  # replicas are the service, not background work
-        "RAY_USAGE_STATS_ENABLED": "0",
-        # Only holders of the token may give this Ray work. Without this Ray writes a token into
-        # the home folder, and warns about it.
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32),
-        # With jemalloc's arenas and caches, one for each of their 30 threads, Ray's own processes
-        # grow for hours although they leak nothing.
-        "RAY_JEMALLOC_PROFILE": "raylet,gcs_server",
-        "RAY_JEMALLOC_CONF": "narenas:1,tcache:false",
     }

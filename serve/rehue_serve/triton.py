@@ -20,6 +20,7 @@ from rehue_serve.errors import DeadlineExceeded, Internal, Overloaded, RehueErro
 from rehue_serve.inference import InferenceResult, infer_batch
 from rehue_serve.models import ModelCatalog, no_endpoint_available
 from rehue_serve.queue import PhotographQueue, QueuedPhotograph
+from rehue_serve.settings import Settings
 from rehue_serve.shared_memory import SharedMemory, is_unknown_region
 
 log = logging.getLogger(__name__)
@@ -267,6 +268,17 @@ class TritonClient:
             else:
                 photograph.fail(error)
         self._queue.put_back(again)
+
+
+def build_triton_client(settings: Settings) -> TritonClient:
+    """Build a client of the Tritons that the settings name."""
+    endpoints = Endpoints(settings.triton_urls, model=settings.model, limit=settings.triton_calls)
+    return TritonClient(
+        endpoints,
+        default_model=settings.model,
+        hedge=settings.hedge,
+        shared_memory=settings.shared_memory,
+    )
 
 
 def _cancel_when_unwanted(

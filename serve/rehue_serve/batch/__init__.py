@@ -1,0 +1,1 @@
+"""`rehue batch`: colorize all photographs of a folder or an object store, on Ray Data."""

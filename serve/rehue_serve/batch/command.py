@@ -1,0 +1,173 @@
+"""The command `rehue batch`."""
+
+import argparse
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rehue_serve.batch.job import Summary
+    from rehue_serve.batch.options import Options
+
+EPILOG = """SOURCE is a folder, a pattern ('scans/**/*.tif'), or a list of photographs: a text file
+with one path or URL a line, or a CSV or Parquet file with a column named source, path or
+url. SOURCE and TARGET may be URLs: s3://, gs://, az://.
+
+The job can be killed at any moment and started again with the same command: it goes on
+where it was. TARGET/.rehue/manifest has a record of every photograph, in Parquet.
+
+exit codes:
+  0    every photograph has its picture
+  1    some failed, or the job was stopped; start it again to go on
+  2    nothing was colorized: wrong options, or a check before the start failed
+  130  interrupted (Ctrl-C); 143: terminated (SIGTERM)
+
+Settings come from REHUE_* variables as for `rehue serve`: REHUE_TRITON_URLS,
+REHUE_MAX_BYTES, REHUE_MAX_PIXELS, REHUE_THREADS and REHUE_TIMEOUT are used."""
+
+SIGTERM_EXIT = 143
+
+
+def add_batch_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add ``batch`` to the ``rehue`` command."""
+    parser = commands.add_parser(
+        "batch", help="colorize whole archives, resumable, on Ray Data",
+        description="Colorizes all photographs of a folder or an object store.",
+        epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("source", metavar="SOURCE", help="folder, pattern, list or URL")
+    parser.add_argument("target", metavar="TARGET", help="folder or URL for the pictures")
+    _add_picture_options(parser)
+    _add_run_options(parser)
+    parser.set_defaults(run=run_batch)
+
+
+def _add_picture_options(parser: argparse.ArgumentParser) -> None:
+    """Add the parameters of the API; `rehue_serve.parameters` checks their values."""
+    add = parser.add_argument_group("pictures").add_argument
+    add("--model", default="", help="name of the model (default: REHUE_MODEL)")
+    add("--strength", default="1", metavar="0..2", help="strength of the colours (default: 1)")
+    add("--format", default="auto",
+        help="jpeg, png, webp or tiff (default: that of the file name)")  # fmt: skip
+    add("--quality", metavar="1..100", help="of JPEG and WebP")
+    add("--metadata", default="keep", help="keep or none: EXIF, IPTC, XMP (default: keep)")
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("run").add_argument
+    add("--dry-run", action="store_true",
+        help="count, and estimate time and cost with a sample; writes nothing")  # fmt: skip
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--retry-failed", action="store_true", help="do only what failed before")
+    which.add_argument("--overwrite", action="store_true",
+        help="do everything again")  # fmt: skip
+    which.add_argument("--skip-existing", action="store_true",
+        help="leave out photographs whose picture is there, whoever made it")  # fmt: skip
+    add("--concurrency", type=_parse_count, default=64, metavar="N",
+        help="photographs in flight in one worker (default: 64)")  # fmt: skip
+    add("--rate", type=_parse_number, default=0.0, metavar="N",
+        help="photographs/s of the whole job at most (default: no limit)")  # fmt: skip
+    add("--patience", type=_parse_number, default=300.0, metavar="SECONDS",
+        help="wait for a Triton or a store that does not answer (default: 300)")  # fmt: skip
+    add("--price", type=_parse_number, default=0.0, metavar="N",
+        help="of an hour of the machines, for the cost")  # fmt: skip
+    add("--address", default="", help="Ray cluster to join: auto, or HOST:PORT (default: none)")
+    add("--workers", type=_parse_count, metavar="N",
+        help="processes that colorize (default: REHUE_REPLICAS)")  # fmt: skip
+
+
+def run_batch(arguments: argparse.Namespace) -> int:
+    """Run the job behind a supervisor, which ends whatever a crash leaves behind."""
+    # Imported here: `rehue --help` stays quick and the supervisor process small.
+    from rehue_serve import local_ray, processes
+
+    ended = processes.run_behind_supervisor()
+    if ended is not None:
+        return ended
+    # Ray reads its environment when it is imported. Below "fatal" its C++ code prints to the
+    # terminal, for example that workers are restarted.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    if not arguments.address:
+        os.environ.update(local_ray.build_base_environment())
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(SIGTERM_EXIT))
+    with processes.end_descendants_at_exit():
+        return _run(arguments)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from rehue_serve.batch import estimate, job, options
+    from rehue_serve.errors import RehueError
+    from rehue_serve.settings import SettingsError
+
+    try:
+        chosen = _build_options(arguments)
+        if chosen.dry_run:
+            print(estimate.estimate_job(chosen).describe())
+            return 0
+        summary = job.run_job(chosen)
+    except (options.BatchFailed, RehueError, SettingsError) as error:
+        print(f"rehue: {error}", file=sys.stderr)
+        return 2
+    print(_describe(summary))
+    return 1 if summary.counts[1] or summary.missing or summary.stopped else 0
+
+
+def _build_options(arguments: argparse.Namespace) -> "Options":
+    from rehue_serve import settings
+    from rehue_serve.batch.manifest import create_run_name
+    from rehue_serve.batch.options import Limits, Options
+    from rehue_serve.batch.sources import Source
+    from rehue_serve.batch.stores import clean_location
+    from rehue_serve.parameters import ColorizeParameters
+
+    loaded = settings.load_settings()
+    names = [name for name in ColorizeParameters.model_fields if getattr(arguments, name, None)]
+    given = {name: getattr(arguments, name) for name in names}
+    parameters = ColorizeParameters().add_fields({"model": loaded.model} | given)
+    limits = Limits(
+        workers=arguments.workers or loaded.replicas, concurrency=arguments.concurrency,
+        rate=arguments.rate, patience=arguments.patience,
+    )  # fmt: skip
+    return Options(
+        source=Source.parse(arguments.source, format=parameters.format),
+        target=clean_location(arguments.target), settings=loaded,
+        parameters=parameters.model_dump(), limits=limits, redo=_choose_redo(arguments),
+        skip_existing=arguments.skip_existing, run=create_run_name(),
+        address=arguments.address, price=arguments.price, dry_run=arguments.dry_run,
+    )  # fmt: skip
+
+
+def _choose_redo(arguments: argparse.Namespace) -> str:
+    if arguments.overwrite:
+        return "all"
+    return "failed" if arguments.retry_failed else "changed"
+
+
+def _describe(summary: "Summary") -> str:
+    progress = summary.progress
+    lines = [f"{progress.done:,} colorized in {summary.seconds:.1f} s"]
+    done, failed = summary.counts
+    lines.append(f"in all: {done:,} done, {failed:,} failed, {summary.missing:,} not tried")
+    lines += [f"  {count:,} {reason}" for reason, count in progress.failed.most_common()]
+    if summary.stopped:
+        lines.append(f"stopped: {summary.stopped}; start it again to go on")
+    if summary.report:
+        lines.append(f"report: {summary.report}")
+    return "\n".join(lines)
+
+
+def _parse_count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
+    return int(text)
+
+
+def _parse_number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0")
+    return number
