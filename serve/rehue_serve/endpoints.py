@@ -143,9 +143,9 @@ class Endpoints:
         endpoint.errors = 0
         endpoint.no_calls_before = 0.0
 
-    def pause(self, endpoint: Endpoint) -> None:
+    def pause(self, endpoint: Endpoint, seconds: float = FULL_PAUSE) -> None:
         """Stop calling an endpoint for a moment, because its queue is full."""
-        endpoint.full_until = asyncio.get_running_loop().time() + FULL_PAUSE
+        endpoint.full_until = asyncio.get_running_loop().time() + seconds
 
     def record_error(self, endpoint: Endpoint, reason: str, *, ejects: bool) -> None:
         """Stop calling an endpoint that answers with errors, longer after each one in a row.

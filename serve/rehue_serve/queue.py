@@ -50,16 +50,22 @@ class PhotographQueue:
         self._waiting.extendleft(reversed(list(photographs)))
         self._filled.set()
 
-    def take_batch(self) -> list[QueuedPhotograph]:
+    def take_batch(self, most: int | None = None) -> list[QueuedPhotograph]:
         """Remove the oldest photograph and those that fit into one call with it.
 
         Photographs whose caller has given up are dropped.
+
+        Args:
+            most: photographs in one call; None: as many as the model takes.
         """
         waiting = [photograph for photograph in self._waiting if not photograph.result.done()]
         batch: list[QueuedPhotograph] = []
         rest: deque[QueuedPhotograph] = deque()
         for photograph in waiting:
-            fits = photograph.spec == waiting[0].spec and len(batch) < photograph.spec.max_batch
+            limit = (
+                photograph.spec.max_batch if most is None else min(most, photograph.spec.max_batch)
+            )
+            fits = photograph.spec == waiting[0].spec and len(batch) < limit
             (batch if fits else rest).append(photograph)
         self._waiting = rest
         return batch

@@ -15,6 +15,7 @@ import numpy as np
 
 from rehue_core.colorize import ModelSpec, Tensor
 from rehue_serve import metrics, tracing
+from rehue_serve.background import MAX_PHOTOGRAPHS, BackgroundPace
 from rehue_serve.endpoints import PROBE_TIMEOUT, Endpoint, Endpoints
 from rehue_serve.errors import DeadlineExceeded, Internal, Overloaded, RehueError
 from rehue_serve.inference import InferenceResult, infer_batch
@@ -58,6 +59,7 @@ class TritonClient:
         default_model: str,
         hedge: float = 0.0,
         shared_memory: bool = False,
+        background: bool = False,
     ) -> None:
         """Create a client; `start` connects it.
 
@@ -65,6 +67,7 @@ class TritonClient:
             hedge: quantile of recent call durations, 0 to 1, after which a call is also made
                 to a second Triton; 0: never.
             shared_memory: pass tensors in shared memory to Tritons on this host.
+            background: leave the Tritons to others, see `rehue_serve.background`.
         """
         self.endpoints = endpoints
         endpoints.check_inference = self._check_inference
@@ -72,6 +75,7 @@ class TritonClient:
         self.models = ModelCatalog(endpoints, default_model=default_model)
         self._memory = SharedMemory() if shared_memory else None
         self._hedge = hedge
+        self._pace = BackgroundPace() if background else None
         self._durations: deque[float] = deque(maxlen=RECENT_CALLS)  # seconds
         self._queue = PhotographQueue()
         self._budget = RetryBudget()
@@ -123,7 +127,7 @@ class TritonClient:
             endpoint = await self.endpoints.acquire()
             if endpoint is None:
                 self._queue.fail_all(no_endpoint_available())
-            elif photographs := self._queue.take_batch():
+            elif photographs := self._queue.take_batch(MAX_PHOTOGRAPHS if self._pace else None):
                 self._start_call(endpoint, photographs, may_hedge=self._hedge > 0)
             else:
                 self.endpoints.release(endpoint)
@@ -189,7 +193,11 @@ class TritonClient:
             self._retry(photographs, Internal("The model server's answer cannot be used."))
         else:
             outcome = "OK"
-            self._durations.append(loop.time() - started)
+            seconds = loop.time() - started
+            self._durations.append(seconds)
+            if self._pace:
+                pause = self._pace.choose_pause(endpoint.address, len(photographs), seconds)
+                self.endpoints.pause(endpoint, pause)
             self._handle_success(endpoint, photographs, result)
         finally:
             endpoint.calls.discard(request)
@@ -270,14 +278,20 @@ class TritonClient:
         self._queue.put_back(again)
 
 
-def build_triton_client(settings: Settings) -> TritonClient:
-    """Build a client of the Tritons that the settings name."""
-    endpoints = Endpoints(settings.triton_urls, model=settings.model, limit=settings.triton_calls)
+def build_triton_client(settings: Settings, *, background: bool = False) -> TritonClient:
+    """Build a client of the Tritons that the settings name.
+
+    Args:
+        background: see `TritonClient`.
+    """
+    limit = 1 if background else settings.triton_calls
+    endpoints = Endpoints(settings.triton_urls, model=settings.model, limit=limit)
     return TritonClient(
         endpoints,
         default_model=settings.model,
         hedge=settings.hedge,
         shared_memory=settings.shared_memory,
+        background=background,
     )
 
 

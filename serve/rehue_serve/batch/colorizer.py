@@ -100,7 +100,8 @@ class BatchColorizer:
         async with self._starting:
             if self._pipeline is None:
                 settings = self._options.settings
-                self._triton = build_triton_client(settings)
+                background = self._limits.background
+                self._triton = build_triton_client(settings, background=background)
                 await self._triton.start()
                 self._pipeline = Pipeline(settings, self._triton, Admission(settings))
 

@@ -68,6 +68,8 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         help="photographs in flight in one worker (default: 64)")  # fmt: skip
     add("--rate", type=_parse_number, default=0.0, metavar="N",
         help="photographs/s of the whole job at most (default: no limit)")  # fmt: skip
+    add("--background", action="store_true",
+        help="leave the Tritons to a live service beside the job")  # fmt: skip
     add("--patience", type=_parse_number, default=300.0, metavar="SECONDS",
         help="wait for a Triton or a store that does not answer (default: 300)")  # fmt: skip
     add("--price", type=_parse_number, default=0.0, metavar="N",
@@ -127,7 +129,7 @@ def _build_options(arguments: argparse.Namespace) -> "Options":
     parameters = ColorizeParameters().add_fields({"model": loaded.model} | given)
     limits = Limits(
         workers=arguments.workers or loaded.replicas, concurrency=arguments.concurrency,
-        rate=arguments.rate, patience=arguments.patience,
+        rate=arguments.rate, background=arguments.background, patience=arguments.patience,
     )  # fmt: skip
     return Options(
         source=Source.parse(arguments.source, format=parameters.format),

@@ -19,6 +19,7 @@ class Limits:
         workers: processes that colorize.
         concurrency: photographs in flight in one worker.
         rate: photographs/s of the whole job; 0: as many as go through.
+        background: leave the Tritons to a live service, see `rehue_serve.background`.
         patience: seconds to wait for a Triton or a store that does not answer, before the
             job stops.
     """
@@ -26,6 +27,7 @@ class Limits:
     workers: int = 1
     concurrency: int = 64
     rate: float = 0.0
+    background: bool = False
     patience: float = 300.0
 
 
