@@ -43,12 +43,12 @@ def _measure_stages(photograph: bytes) -> dict[str, float]:
 
     lightness = decode()
     _, box = colorize.prepare_input(lightness, MODEL)
-    rgb = colorize.compose_rgb(lightness, OUTPUT, box, MODEL, 1.0)
+    planes = colorize.compose_planes(lightness, OUTPUT, box, MODEL, 1.0)
     stages = {
         "decode, with lightness": decode,
         "prepare": lambda: colorize.prepare_input(lightness, MODEL),
-        "color": lambda: colorize.compose_rgb(lightness, OUTPUT, box, MODEL, 1.0),
-        "encode": lambda: images.encode_pictures([rgb], "jpeg", 92),
+        "color": lambda: colorize.compose_planes(lightness, OUTPUT, box, MODEL, 1.0),
+        "encode": lambda: images.encode_pictures([planes], "jpeg", 92),
     }
     return {
         name: measure_cpu_ms(lambda _, run=run: run(), b"", REPEATS)  # type: ignore[misc]

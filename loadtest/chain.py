@@ -45,8 +45,8 @@ def colorize_with_rehue(photograph: bytes) -> bytes:
     opened = images.open_image(photograph, max_bytes=1 << 30, max_pixels=1 << 30)
     lightness = images.decode_lightness(opened)
     _, box = colorize.prepare_input(lightness, MODEL)
-    rgb = colorize.compose_rgb(lightness, OUTPUT, box, MODEL, 1.0)
-    return images.encode_pictures([rgb], "jpeg", 92)
+    planes = colorize.compose_planes(lightness, OUTPUT, box, MODEL, 1.0)
+    return images.encode_pictures([planes], "jpeg", 92)
 
 
 def colorize_with_skimage(photograph: bytes) -> bytes:

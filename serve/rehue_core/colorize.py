@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rehue_core import lab
+from rehue_core import lab, ycbcr
 from rehue_core.edits import Edits, apply_edits
 from rehue_core.lab import Lightness
 
@@ -126,12 +126,37 @@ def compose_rgb(
     Returns:
         HWC sRGB, 0..255 or 0..65535.
     """
-    ab = cut_out_box(output, box, spec)
-    scale = strength * spec.ab_scale
-    if edits:
-        edited = apply_edits(np.multiply(ab, np.float32(scale), dtype=np.float32), lightness, edits)
-        return lab.convert_to_rgb(lightness, edited, dtype=dtype)
+    ab, scale = _choose_ab(lightness, output, box, spec, strength, edits)
     return lab.convert_to_rgb(lightness, ab, strength=scale, dtype=dtype)
+
+
+def compose_planes(
+    lightness: Lightness,
+    output: Tensor,
+    box: Box,
+    spec: ModelSpec,
+    strength: float,
+    edits: Edits | None = None,
+) -> ycbcr.Planes:
+    """Join lightness and ab into the planes of a JPEG; see `compose_rgb`."""
+    ab, scale = _choose_ab(lightness, output, box, spec, strength, edits)
+    return ycbcr.convert_to_planes(lightness, ab, strength=scale)
+
+
+def _choose_ab(
+    lightness: Lightness,
+    output: Tensor,
+    box: Box,
+    spec: ModelSpec,
+    strength: float,
+    edits: Edits | None,
+) -> tuple[Tensor, float]:
+    """Return the ab field of the photograph, hw2, and the size of its counts in Lab units."""
+    ab, scale = cut_out_box(output, box, spec), strength * spec.ab_scale
+    if not edits:
+        return ab, scale
+    shaped = np.multiply(ab, np.float32(scale), dtype=np.float32)
+    return apply_edits(shaped, lightness, edits), 1.0
 
 
 def cut_out_box(output: Tensor, box: Box, spec: ModelSpec) -> Tensor:

@@ -7,10 +7,12 @@ from typing import Any
 
 import cv2
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
 from rehue_core import lab
+from rehue_core.ycbcr import Planes
 from rehue_serve.decoding import color, gif, jpeg, png, tiff
 from rehue_serve.decoding.kinds import identify_format
 from rehue_serve.decoding.pillow import (
@@ -212,6 +214,10 @@ def _decode_picture(data: bytes, image: Image.Image, keep_alpha: bool) -> color.
         if not is_plain or space or profile or "transparency" in image.info:
             return color.decode_file(data, space=space, keep_alpha=keep_alpha)
     if image.format in ("JPEG", "MPO"):
+        if image.mode in ("L", "RGB") and profile is None:
+            intact = jpeg.decode_intact(data, is_gray=image.mode == "L")
+            if intact is not None:
+                return lab.compute_fine_lightness(intact), None
         image = _complete_jpeg(data, image)
     if image.mode in ("L", "RGB") and profile is None:
         return decode_in_strips(image, lab.compute_fine_lightness), None
@@ -236,13 +242,16 @@ def choose_depth(header: Header, format: str) -> Any:
 
 
 def encode_pictures(
-    pictures: Sequence[NDArray[Any]], format: str, quality: int, metadata: Metadata | None = None
+    pictures: Sequence[Any],
+    format: str,
+    quality: int,
+    metadata: Metadata | None = None,
 ) -> bytes:
     """Encode a picture, or several as the pages of a TIFF file.
 
     Args:
         pictures: HW3 sRGB or HW4 sRGB with alpha (not for JPEG), uint8 (0..255), or uint16
-            (0..65535) for PNG and TIFF.
+            (0..65535) for PNG and TIFF; or planes, for JPEG.
         format: a key of MEDIA_TYPES.
         quality: 1 to 100, of JPEG and WebP; PNG and TIFF are lossless.
         metadata: to write into the file.
@@ -259,6 +268,9 @@ def encode_pictures(
         raise ImageTooLarge(
             f"{format.upper()} is limited to {limit:,} pixels a side; use format=png."
         )
+    if isinstance(rgb, Planes):
+        data = simplejpeg.encode_jpeg_yuv_planes(rgb.y, rgb.cb, rgb.cr, quality)
+        return embed(data, format, metadata)
     if format == "webp" and rgb.shape[0] * rgb.shape[1] > _LARGE_WEBP:
         return embed(_encode_large_webp(rgb, quality), format, metadata)
     options = {

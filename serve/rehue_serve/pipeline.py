@@ -16,8 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rehue_core import colorize, lab
+from rehue_core import colorize, lab, ycbcr
 from rehue_core.colorize import ModelSpec
+from rehue_core.ycbcr import Planes
 from rehue_serve import images, metrics, tracing
 from rehue_serve.admission import Admission
 from rehue_serve.errors import InvalidParameter, UnknownModel
@@ -27,6 +28,7 @@ from rehue_serve.settings import Settings
 from rehue_serve.triton import TritonClient
 
 T = TypeVar("T")
+Compose = Callable[[], NDArray[Any] | Planes]
 
 MAX_MODEL_NAME = 255  # characters; it is the name of a folder
 METADATA = ("keep", "none")
@@ -108,15 +110,16 @@ class Pipeline:
         format = _choose_format(header, parameters)
         timings = dict.fromkeys(STAGES, 0.0)
         async with self._memory.reserve(images.estimate_memory(photograph, format)):
-            pictures = []
+            pages = []
             for page in range(header.pages):
-                picture, version = await self._colorize_page(
+                compose, version = await self._colorize_page(
                     photograph, page, spec, parameters.strength, format, deadline, timings
                 )
-                pictures.append(picture)
+                pages.append(compose)
+                del compose  # it holds the lightness, which is freed in `_encode`
             model = f"{spec.name}/{version}"
             encoded = await self._run_in_thread(
-                lambda: _encode(photograph, pictures, format, parameters, model, timings)
+                lambda: _encode(photograph, pages, format, parameters, model, timings)
             )
         metrics.record_stage_times(timings)
         seconds = time.monotonic() - started
@@ -145,8 +148,11 @@ class Pipeline:
         format: str,
         deadline: float,
         timings: dict[str, float],
-    ) -> tuple[NDArray[Any], str]:
-        """Colorize one page; returns the picture and the model's version."""
+    ) -> tuple[Compose, str]:
+        """Colorize one page; returns what composes the picture, and the model's version.
+
+        It is composed in the thread that encodes it: each change of threads costs CPU.
+        """
         keep_alpha = images.can_hold_alpha(format)
         lightness, alpha, input, box = await self._run_in_thread(
             lambda: _decode_and_prepare(photograph, page, keep_alpha, spec, timings)
@@ -155,12 +161,14 @@ class Pipeline:
             output, version = await self._triton.infer(spec, input, deadline)
         dtype = images.choose_depth(photograph.header, format)
 
-        def compose() -> NDArray[Any]:
+        def compose() -> NDArray[Any] | Planes:
             with _timed_stage("color", timings):
+                if format == "jpeg":
+                    return colorize.compose_planes(lightness, output, box, spec, strength)
                 rgb = colorize.compose_rgb(lightness, output, box, spec, strength, dtype)
                 return rgb if alpha is None else np.dstack([rgb, _fit_depth(alpha, dtype)])
 
-        return await self._run_in_thread(compose), version
+        return compose, version
 
     async def _run_in_thread(self, work: Callable[[], T]) -> T:
         loop = asyncio.get_running_loop()
@@ -170,8 +178,10 @@ class Pipeline:
 def _warm_up() -> None:
     """Build the tables and compile the loops, so that no caller waits for it."""
     lightness = lab.compute_fine_lightness(np.zeros((1, 1, 3), np.uint8))
+    ab = np.zeros((1, 1, 2), np.float32)
     for dtype in (np.uint8, np.uint16):
-        lab.convert_to_rgb(lightness, np.zeros((1, 1, 2), np.float32), dtype=dtype)
+        lab.convert_to_rgb(lightness, ab, dtype=dtype)
+    ycbcr.convert_to_planes(lightness, ab)
 
 
 def _decode_and_prepare(
@@ -211,12 +221,14 @@ def _choose_format(header: images.Header, parameters: Parameters) -> str:
 
 def _encode(
     photograph: images.Photograph,
-    pictures: list[NDArray[Any]],
+    pages: list[Compose],
     format: str,
     parameters: Parameters,
     model: str,
     timings: dict[str, float],
 ) -> bytes:
+    # Each page's lightness is freed as soon as its picture is composed.
+    pictures = [pages.pop(0)() for _ in range(len(pages))]
     with _timed_stage("encode", timings):
         height, width = pictures[0].shape[:2]
         metadata = build_metadata(photograph, width, height, parameters.metadata, model)

@@ -1,10 +1,28 @@
-"""The segments of a JPEG file before its pixels (ITU-T T.81, B.1)."""
+"""JPEG files: the segments before the pixels (ITU-T T.81, B.1), and the pixels of intact ones."""
 
 import struct
 from collections.abc import Iterator
 
+import simplejpeg
+
+from rehue_core.lab import UInt8
+
 _START_OF_SCAN, _BASELINE, _EXTENDED = 0xDA, 0xC0, 0xC1
 _END = b"\xff\xd9"
+
+
+def decode_intact(data: bytes, *, is_gray: bool) -> UInt8 | None:
+    """Decode a JPEG file without any damage, in half of Pillow's time.
+
+    Returns:
+        HW gray or HW3 RGB, uint8; None if libjpeg-turbo warns of anything: Pillow then decides
+        whether the file is read.
+    """
+    try:
+        pixels: UInt8 = simplejpeg.decode_jpeg(data, "GRAY" if is_gray else "RGB", strict=True)
+    except ValueError:
+        return None
+    return pixels[..., 0] if is_gray else pixels
 
 
 def iterate_segments(data: bytes) -> Iterator[tuple[int, bytes, int]]:
