@@ -11,7 +11,7 @@ INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/pytho
 PROMTOOL := $(if $(shell command -v promtool),,$(if $(shell command -v apt-get),$(BIN)/promtool))
 
 .DEFAULT_GOAL := help
-.PHONY: help dev demo serve test lint bench test-faults soak fuzz loadtest openloop peers capacity train evaluate export plan gpu-check k8s lock stubs clean
+.PHONY: help dev demo serve test lint bench test-faults soak fuzz loadtest openloop peers capacity train evaluate export plan gpu-check k8s lock docs stubs clean
 
 help: ## list the commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -95,6 +95,10 @@ lock: $(STAMP)-dev ## choose versions again and lock them with hashes
 	  --output-file k8s/triton/requirements.lock
 	@$(BIN)/uv pip compile requirements/checkov.in --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-header --no-annotate --quiet --output-file requirements/checkov.lock
+
+docs: $(STAMP)-dev ## build the documentation site into results/site
+	$(BIN)/mkdocs build --quiet
+	@echo "open results/site/index.html"
 
 stubs: $(STAMP)-dev ## generate the gRPC stubs from the proto
 	cd clients && ../$(BIN)/python -m grpc_tools.protoc -I. \
