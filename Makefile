@@ -89,6 +89,9 @@ lock: $(STAMP)-dev ## choose versions again and lock them with hashes
 	@$(BIN)/uv pip compile loadtest/peer_servers/requirements.in --constraint requirements/dev.lock \
 	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate \
 	  --quiet --output-file loadtest/peer_servers/requirements.lock
+	@$(BIN)/uv pip compile k8s/triton-cpu/requirements.in --constraint requirements/dev.lock \
+	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate \
+	  --quiet --output-file k8s/triton-cpu/requirements.lock
 	@$(BIN)/uv pip compile k8s/triton/requirements.in --constraint requirements/dev.lock \
 	  --python-version 3.12 --python-platform x86_64-manylinux_2_28 --generate-hashes \
 	  --no-emit-index-url --no-header --no-annotate --quiet \

@@ -16,9 +16,10 @@ import sysconfig
 import tempfile
 import time
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 from rehue_serve import processes
 from rehue_serve.ports import claim_free_ports
@@ -111,7 +112,7 @@ class EmbeddedTriton:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 processes.bind_to_parent(command),
-                env=self._build_environment(wheel),
+                env=_build_environment(wheel, self.threads),
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
@@ -181,20 +182,34 @@ class EmbeddedTriton:
             *self.arguments,
         ]
 
-    def _build_environment(self, wheel: Path) -> dict[str, str]:
-        libraries = [
-            wheel.parents[1] / "nvidia_pytriton.libs",
-            sysconfig.get_config_var("LIBDIR"),  # libpython, for the backend's stub
-            *filter(None, [os.environ.get("LD_LIBRARY_PATH")]),
-        ]
-        return os.environ | {
-            "LD_LIBRARY_PATH": os.pathsep.join(map(str, libraries)),
-            # The stub's interpreter uses the packages of the first python3 on the PATH, and
-            # ignores PYTHONPATH.
-            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "REHUE_TRITON_THREADS": str(self.threads),
-        }
+
+def execute_triton(arguments: Sequence[str], threads: int = 0) -> NoReturn:
+    """Replace this process by the wheel's tritonserver: the one process of a container.
+
+    Args:
+        arguments: of tritonserver; the backends' folder is added.
+        threads: of each model; 0: one per core.
+    """
+    wheel = _find_wheel()
+    backends = _copy_backends(wheel, Path(tempfile.mkdtemp(prefix="rehue-triton-")))
+    command = [str(wheel / "bin" / "tritonserver"), f"--backend-directory={backends}", *arguments]
+    os.execve(command[0], command, _build_environment(wheel, threads))  # noqa: S606  # no shell
+
+
+def _build_environment(wheel: Path, threads: int) -> dict[str, str]:
+    libraries = [
+        wheel.parents[1] / "nvidia_pytriton.libs",
+        sysconfig.get_config_var("LIBDIR"),  # libpython, for the backend's stub
+        *filter(None, [os.environ.get("LD_LIBRARY_PATH")]),
+    ]
+    return os.environ | {
+        "LD_LIBRARY_PATH": os.pathsep.join(map(str, libraries)),
+        # The stub's interpreter uses the packages of the first python3 on the PATH, and
+        # ignores PYTHONPATH.
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "REHUE_TRITON_THREADS": str(threads),
+    }
 
 
 def _find_wheel() -> Path:

@@ -5,10 +5,14 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import httpx
 import pytest
-from rendered import K8S, ROOT
+from rendered import K8S, ROOT, get_main_container, list_pod_templates
+
+from rehue_serve.ports import claim_free_ports
 
 DOCKERFILES = sorted(K8S.glob("*/Dockerfile"))
 names = [path.parent.name for path in DOCKERFILES]
@@ -26,7 +30,7 @@ def parse_dockerfile(dockerfile: Path) -> list[tuple[str, str]]:
 
 
 def test_there_is_one_for_each_image() -> None:
-    assert names == ["serve", "training", "triton"]
+    assert names == ["serve", "training", "triton", "triton-cpu"]
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=names)
@@ -138,6 +142,47 @@ def compile_nvinfer(version: str, path: Path) -> None:
     subprocess.run(
         [compiler, "-shared", "-o", path, "-x", "c", "-"], input=code, text=True, check=True
     )
+
+
+def test_the_trials_triton_serves_the_models(tmp_path: Path) -> None:
+    """With the arguments of the overlay cpu, from what its image installs, and its probe."""
+    venv = run_install_steps("triton-cpu", tmp_path)
+    wrapper = venv / "bin" / "tritonserver"
+    wrapper.write_text(wrapper.read_text().replace("/opt/rehue/bin/", f"{venv}/bin/"))
+    http, grpc, metrics = claim_free_ports(3)
+    container = get_main_container(list_pod_templates("cpu")["triton"])
+    repository = str(ROOT / "model_repository")
+    arguments = [
+        argument.replace("/opt/rehue/model_repository", repository)
+        for argument in container["args"]
+    ]
+    ports = [f"--http-port={http}", f"--grpc-port={grpc}", f"--metrics-port={metrics}"]
+    environment = {"PATH": f"{venv / 'bin'}:/usr/bin:/bin", "REHUE_MODEL_REPOSITORY": repository}
+    with (tmp_path / "log").open("w") as written:
+        triton = subprocess.Popen(
+            [*container["command"], *arguments, *ports],
+            executable=wrapper, env=environment, stdout=written, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 120
+        while not _answers(f"http://127.0.0.1:{http}/v2/health/ready"):
+            log = (tmp_path / "log").read_text()
+            assert triton.poll() is None, log
+            assert time.monotonic() < deadline, log
+            time.sleep(0.2)
+        start = K8S / "triton" / "start"
+        code, output = _run(start, "live", f"--http-port={http}", cwd=tmp_path, env=environment)
+        assert code == 0, output
+    finally:
+        triton.terminate()
+        assert triton.wait(60) == 0
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url).is_success
+    except httpx.HTTPError:
+        return False
 
 
 def test_the_triton_image_installs_and_looks_for_a_gpu(tmp_path: Path) -> None:

@@ -20,7 +20,6 @@ from paths import MODELS, PHOTOS, ROOT
 from plan_models import copy_model, infer, load_face, replace_backend
 
 from rehue_serve import embedded
-from rehue_serve.embedded import EmbeddedTriton
 from rehue_serve.ports import claim_free_ports
 from rehue_serve.testing.tritons import SleepingTriton
 
@@ -97,7 +96,7 @@ def image(tmp_path: Path) -> Image:
     ):
         (commands / name).write_text(text)
         (commands / name).chmod(0o755)
-    environment = EmbeddedTriton(model.parent, threads=1)._build_environment(wheel) | {
+    environment = embedded._build_environment(wheel, threads=1) | {
         "REHUE_MODEL_REPOSITORY": str(model.parent),
         "STEPS": str(tmp_path / "steps"),
         "TMPDIR": str(tmp_path),
