@@ -6,14 +6,17 @@ import contextlib
 import io
 import signal
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
 from rehue_client.async_client import AsyncClient
 from rehue_client.batch import Batch
-from rehue_client.checks import check_writable, describe_error
+from rehue_client.checks import check_server, check_writable, describe_error
 from rehue_client.errors import RehueError
-from rehue_client.outputs import STDIN, STDOUT, Search
+from rehue_client.hot_folder import HotFolder, watch_folder
+from rehue_client.outputs import STDIN, STDOUT, Job, Search
 from rehue_client.picture import FORMATS, METADATA, Options
 from rehue_client.report import Report, describe_left_out
 from rehue_client.server_options import (
@@ -66,6 +69,9 @@ def add_colorize_command(parser: argparse.ArgumentParser) -> None:
         help="write a line for each failure: the source, a tab, the reason")  # fmt: skip
     add("--json", action="store_true",
         help="print a JSON object for each photograph to standard output")  # fmt: skip
+    add("--watch", action="store_true",
+        help="PATH is a hot folder: colorize what arrives in it, until stopped; sources are "
+        "moved to its folders done and failed")  # fmt: skip
     add("--quiet", action="store_true", help="print failures only")
     parser.set_defaults(run=run_colorize)
 
@@ -80,44 +86,89 @@ def run_colorize(namespace: argparse.Namespace) -> int:
             )  # fmt: skip
             out = STDOUT if namespace.out == "-" else Path(namespace.out)
             _check_standard_output(out, namespace)
-            search = Search(out, format=namespace.format, follow_links=namespace.follow_links)
-            jobs = search.list_jobs([STDIN if p == "-" else Path(p) for p in namespace.paths])
-            if not jobs:
-                left_out = describe_left_out(search.left_out)
-                return report_error(
-                    "no photographs found" + (left_out and f"; left out: {left_out}")
-                )
             failures = None
             if namespace.failures is not None:
                 failures = stack.enter_context(_open_failures(namespace.failures))
-            report = Report(
-                json_lines=namespace.json, quiet=namespace.quiet, failures=failures,
+            create_report = partial(
+                Report, json_lines=namespace.json, quiet=namespace.quiet, failures=failures,
                 summary=sys.stderr if namespace.json or out == STDOUT else sys.stdout,
-            )  # fmt: skip
-            batch = Batch(
-                jobs, search.folder, options, report,
-                concurrency=namespace.concurrency, resume=namespace.resume,
             )  # fmt: skip
             if isinstance(sys.stdout, io.TextIOWrapper):
                 sys.stdout.reconfigure(errors="surrogateescape")  # file names not in UTF-8
-            if namespace.dry_run:
-                return _list_jobs(batch, search)
-            if out != STDOUT:
-                check_writable(search.folder or out.parent)
-            client = create_client(AsyncClient, namespace, max_bytes=namespace.max_bytes)
-        except (ValueError, OSError, RehueError) as error:
+            if namespace.watch:
+                return _run_watch(namespace, options, out, create_report)
+            return _run_once(namespace, options, out, create_report)
+        except RehueError as error:
+            return report_error(describe_error(error))
+        except (ValueError, OSError) as error:
             return report_error(error)
-        return asyncio.run(_run_batch(batch, client, search, get_servers(namespace)))
+
+
+def _run_once(
+    namespace: argparse.Namespace, options: Options, out: Path, create_report: Callable[[], Report]
+) -> int:
+    search = _create_search(namespace, out)
+    jobs = search.list_jobs([STDIN if p == "-" else Path(p) for p in namespace.paths])
+    if not jobs:
+        left_out = describe_left_out(search.left_out)
+        return report_error("no photographs found" + (left_out and f"; left out: {left_out}"))
+    batch = Batch(
+        jobs, search.folder, options, create_report(),
+        concurrency=namespace.concurrency, resume=namespace.resume,
+    )  # fmt: skip
+    if namespace.dry_run:
+        return _list_jobs(batch, search)
+    if out != STDOUT:
+        check_writable(search.folder or out.parent)
+    client = create_client(AsyncClient, namespace, max_bytes=namespace.max_bytes)
+    return asyncio.run(_run_batch(batch, client, search, get_servers(namespace)))
+
+
+def _run_watch(
+    namespace: argparse.Namespace, options: Options, out: Path, create_report: Callable[[], Report]
+) -> int:
+    if len(namespace.paths) != 1 or out == STDOUT or namespace.dry_run or namespace.resume:
+        raise ValueError("--watch takes one folder, and neither --dry-run, --resume nor -o -")
+    hot_folder = HotFolder(Path(namespace.paths[0]), lambda: _create_search(namespace, out))
+    check_writable(out)
+    check_writable(hot_folder.folder)
+    client = create_client(AsyncClient, namespace, max_bytes=namespace.max_bytes)
+
+    def create_batch(jobs: list[Job]) -> Batch:
+        return Batch(jobs, out, options, create_report(), concurrency=namespace.concurrency)
+
+    async def watch() -> int:
+        async with client:
+            await _check_ready(client, get_servers(namespace))
+            await check_server(client, options)
+            print(f"watching {hot_folder.folder}; stop with Ctrl-C", file=sys.stderr, flush=True)
+            work = asyncio.create_task(watch_folder(hot_folder, client, create_batch))
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, work.cancel)
+            try:
+                await work  # its summary has said why it ended
+            except asyncio.CancelledError:
+                return SIGTERM_EXIT
+            return 1
+
+    return asyncio.run(watch())
+
+
+def _create_search(namespace: argparse.Namespace, out: Path) -> Search:
+    return Search(out, format=namespace.format, follow_links=namespace.follow_links)
+
+
+async def _check_ready(client: AsyncClient, servers: list[str]) -> None:
+    if not await client.ready():
+        raise ValueError(
+            f"no server is ready at {', '.join(servers)}: "
+            "start one with `rehue serve`, or name one with --server"
+        )
 
 
 async def _run_batch(batch: Batch, client: AsyncClient, search: Search, servers: list[str]) -> int:
     async with client:
         try:
-            if not await client.ready():
-                return report_error(
-                    f"no server is ready at {', '.join(servers)}: "
-                    "start one with `rehue serve`, or name one with --server"
-                )
+            await _check_ready(client, servers)
             jobs = batch.select_pending(await batch.check(client))
         except RehueError as error:
             return report_error(describe_error(error))

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
+import shtab
+
 from rehue_client import __version__
 from rehue_client.checks import describe_error
 from rehue_client.client import Client
 from rehue_client.colorize_command import add_colorize_command
+from rehue_client.compare_command import add_compare_command
 from rehue_client.errors import RehueError
 from rehue_client.server_options import add_server_options, create_client, report_error
 
@@ -26,10 +29,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="rehue", description="Colorizes black-and-white photographs."
     )
     parser.add_argument("--version", action="version", version=f"rehue {__version__}")
+    shtab.add_argument_to(
+        parser, "--print-completion", help="print a script that completes this command in a shell"
+    )
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for entry in entry_points(group="rehue.commands"):
         _load_commands(entry, subparsers)
-    namespace = parser.parse_args(arguments)
+    namespace, more = parser.parse_known_args(arguments)
+    if more and not getattr(namespace, "takes_more", False):
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
+    namespace.more = more
     try:
         return int(namespace.run(namespace))
     except KeyboardInterrupt:
@@ -39,12 +48,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def add_commands(subparsers: "Subparsers") -> None:
-    """Add the client's commands, ``colorize`` and ``models``."""
+    """Add the client's commands: ``colorize``, ``compare`` and ``models``."""
     colorize = subparsers.add_parser(
         "colorize", help="colorize photographs and folders",
         description="Colorizes photographs, and folders of them recursively.",
     )  # fmt: skip
     add_colorize_command(colorize)
+    add_compare_command(
+        subparsers.add_parser("compare", help="join a photograph and its picture side by side")
+    )
     models = subparsers.add_parser("models", help="list the server's models")
     add_server_options(models)
     models.set_defaults(run=_run_models)
@@ -79,7 +91,8 @@ def _report_missing_extra(extra: str, error: ModuleNotFoundError) -> int:
     if _is_our_package(error):
         raise error
     print(
-        f"rehue: this needs {error.name}, which is not installed: pip install 'rehue[{extra}]'",
+        f"rehue: this needs {error.name}, which is not installed: "
+        f"pip install '.[{extra}]' in the repository",
         file=sys.stderr,
     )
     return 2

@@ -48,7 +48,7 @@ class Report:
         failures: TextIO | None = None,
         summary: TextIO | None = None,
     ) -> None:
-        self.colorized = 0
+        self.colorized_sources: list[Path] = []
         self.skipped = 0
         self.failed: list[tuple[Path, str]] = []
         self.stopped: str | None = None
@@ -59,8 +59,12 @@ class Report:
         self._start = time.monotonic()
         self._total = 0
 
+    @property
+    def colorized(self) -> int:
+        return len(self.colorized_sources)
+
     def add_colorized(self, job: Job, picture: Picture) -> None:
-        self.colorized += 1
+        self.colorized_sources.append(job.source)
         self._print_json(
             job, "colorized",
             model=picture.model, request_id=picture.request_id, ms=picture.timings.total,

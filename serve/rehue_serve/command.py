@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import sys
 
 from rehue_serve.batch.command import add_batch_command
@@ -14,10 +15,11 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "serve",
         help="start everything on this machine",
         description="Starts Triton, Ray Serve and the application in the foreground.",
-        epilog="Settings come from REHUE_* variables; --settings lists them.",
+        epilog="Every setting is a variable and an option: REHUE_HTTP_PORT=8001 rehue serve, "
+        "or rehue serve --http-port 8001. --settings lists them.",
     )
     parser.add_argument("--settings", action="store_true", help="list the settings and exit")
-    parser.set_defaults(run=serve)
+    parser.set_defaults(run=serve, takes_more=True)
 
 
 def serve(arguments: argparse.Namespace) -> int:
@@ -28,6 +30,15 @@ def serve(arguments: argparse.Namespace) -> int:
 
         print(settings.format_settings_table())
         return 0
+    if arguments.more:
+        from rehue_serve import settings
+
+        try:
+            # Into the environment, which the replicas have too.
+            os.environ.update(settings.parse_options(arguments.more))
+        except settings.SettingsError as error:
+            print(f"rehue: {error}", file=sys.stderr)
+            return 2
     from rehue_serve import processes
 
     ended = processes.run_behind_supervisor()

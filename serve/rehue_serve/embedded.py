@@ -106,6 +106,11 @@ class EmbeddedTriton:
             TritonFailed: with Triton's own reason.
         """
         wheel = _find_wheel()
+        if not self.model_repository.is_dir():
+            raise TritonFailed(
+                f"There is no model repository at {self.model_repository}. Set "
+                "REHUE_MODEL_REPOSITORY to one, such as the model_repository/ of the sources."
+            )
         self._directory = Path(tempfile.mkdtemp(prefix="rehue-triton-"))
         command = self._build_command(wheel, _copy_backends(wheel, self._directory))
         self._log = self._directory / "triton.log"
@@ -217,8 +222,8 @@ def _find_wheel() -> Path:
     package = importlib.util.find_spec("pytriton")
     if package is None or package.origin is None:
         raise TritonFailed(
-            "The wheel nvidia-pytriton is not installed: pip install 'rehue[serve]', "
-            "or set REHUE_TRITON_URLS to a running Triton."
+            "The wheel nvidia-pytriton is not installed: pip install '.[serve]' in the "
+            "repository, or set REHUE_TRITON_URLS to a running Triton."
         )
     return Path(package.origin).parent / "tritonserver"
 

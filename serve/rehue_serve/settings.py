@@ -4,7 +4,10 @@ Libraries read variables of their own: Ray's are set in `rehue_serve.server`, an
 OpenTelemetry's (`OTEL_*`) are read by its SDK and by `rehue_serve.tracing`.
 """
 
+import argparse
+import difflib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -202,6 +205,27 @@ def load_settings() -> Settings:
             for item in error.errors()
         ]
         raise SettingsError("\n".join(lines)) from None
+
+
+def parse_options(arguments: Sequence[str]) -> dict[str, str]:
+    """Return the variables that options such as ``--http-port 8001`` stand for.
+
+    Raises:
+        SettingsError: an option is unknown or has no value.
+    """
+    options = {f"--{name.replace('_', '-')}": name for name in Settings.model_fields}
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for option, name in options.items():
+        parser.add_argument(option, dest=name, default=argparse.SUPPRESS)
+    try:
+        found, unknown = parser.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise SettingsError(str(error)) from None
+    if unknown:
+        nearest = difflib.get_close_matches(unknown[0].partition("=")[0], options, n=1)
+        hint = f"did you mean {nearest[0]}?" if nearest else "see `rehue serve --settings`."
+        raise SettingsError(f"{unknown[0]} is not an option; {hint}")
+    return {_get_variable_name(name): value for name, value in vars(found).items()}
 
 
 def _get_variable_name(name: str) -> str:

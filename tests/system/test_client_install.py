@@ -65,7 +65,7 @@ def test_heavy_packages_are_not_installed(alone: Path, tmp_path: Path) -> None:
 
 def test_serve_names_its_extra(alone: Path, tmp_path: Path) -> None:
     output = run_command(alone / "rehue", "serve", cwd=tmp_path, code=2)
-    assert "pip install 'rehue[serve]'" in output
+    assert "pip install '.[serve]'" in output
     assert "Traceback" not in output
 
 

@@ -280,7 +280,7 @@ def test_command_without_its_extra_says_what_to_install(
     assert command.main(arguments) == 2
     output = capsys.readouterr().err
     assert extra in output
-    assert f"pip install 'rehue[{name}]'" in output
+    assert f"pip install '.[{name}]'" in output
 
 
 def test_help_names_missing_extras(extra: str, capsys: pytest.CaptureFixture[str]) -> None:

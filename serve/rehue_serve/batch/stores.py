@@ -245,7 +245,7 @@ def _translate_errors(protocol: str) -> Iterator[None]:
         raise
     except ImportError as error:
         package = EXTRAS.get(protocol)
-        hint = f": pip install 'rehue[{package}]'" if package else ""
+        hint = f": pip install '.[{package}]' in the repository" if package else ""
         raise StoreError(f"{protocol}:// needs a package that is missing ({error}){hint}") from None
     except ValueError as error:  # fsspec's for a protocol that it does not know
         raise StoreError(f"{protocol}://: {error}") from None

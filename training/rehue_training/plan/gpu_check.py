@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 NEEDS = (
     "gpu-check needs an NVIDIA GPU with its driver, and TensorRT's Python package "
-    "(pip install 'rehue[tensorrt]') or, in its place, PyTorch with CUDA."
+    "(pip install '.[tensorrt]' in the repository) or, in its place, PyTorch with CUDA."
 )
 
 
