@@ -11,7 +11,7 @@ INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/pytho
 PROMTOOL := $(if $(shell command -v promtool),,$(if $(shell command -v apt-get),$(BIN)/promtool))
 
 .DEFAULT_GOAL := help
-.PHONY: help dev demo serve test lint bench test-faults soak fuzz loadtest openloop peers capacity train evaluate export plan gpu-check k8s lock docs stubs clean
+.PHONY: help dev demo serve test lint bench test-faults test-batch soak fuzz loadtest openloop peers capacity train evaluate export plan gpu-check k8s lock docs stubs clean
 
 help: ## list the commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -55,6 +55,9 @@ capacity: $(STAMP)-dev ## measure what a cluster needs, and check one prediction
 
 test-faults: $(STAMP)-dev ## break the running system under load, at length: Tritons, replicas, nodes, overload
 	$(BIN)/python -m pytest tests/system/test_faults.py tests/system/test_nodes.py --long -s $(ARGS)
+
+test-batch: $(STAMP)-dev ## bulk jobs at length: 20,000 photographs on S3, killed twice
+	$(BIN)/python -m pytest tests/system/test_batch.py --long -s $(ARGS)
 
 soak: $(STAMP)-dev ## good and bad photographs at 80 % load for 20 minutes: ARGS=--soak-seconds=480 for less
 	$(BIN)/python -m pytest tests/system/test_soak.py --soak-seconds=1200 -s $(ARGS)

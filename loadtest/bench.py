@@ -14,6 +14,8 @@ chain    decode to encode compared with scikit-image, on one thread; then the wh
          with a model that answers at once: CPU of all server processes, by stage and by
          process; and the tensors alone, to Triton and back, in messages and in shared memory
 batching in Rehue, in Ray's @serve.batch, in Triton
+archives jobs of `rehue batch`, on local folders and S3: photographs per second over the bare
+         model's, CPU beside the server's, on 1, 2 and 4 Tritons, and live requests beside one
 scaling  1, 2 and 4 Tritons whose model takes a fixed time and no CPU; and the cores that
          the chain needs for GPUs of several speeds (with chain)
 
@@ -22,6 +24,7 @@ The load generator shares the cores with the servers. Results are written to res
 
 import argparse
 import asyncio
+import functools
 import json
 import os
 import statistics
@@ -35,7 +38,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from loadtest import batching, breakdown, chain, scaling
+from loadtest import archives, batching, breakdown, chain, scaling
 from loadtest.report import describe_machine
 from loadtest.samples import ROOT, create_photograph
 from loadtest.saturation import Send, open_sender, saturate
@@ -47,7 +50,7 @@ from rehue_serve.triton import TritonClient
 MAX_BATCH = 8
 CONCURRENCY = 32  # photographs in flight: enough to keep every stage busy
 SINGLE_CALLS = 40  # one at a time, for latency
-PARTS = ("model", "chain", "batching", "scaling")
+PARTS = ("model", "chain", "batching", "archives", "scaling")
 
 Rows = dict[str, dict[str, float]]
 
@@ -80,11 +83,40 @@ def main() -> int:
         tables["Tensors to Triton and back"] = chain.measure_tensor_transport(seconds)
     if "batching" in arguments.only:
         tables |= batching.compare_batching(seconds)
+    if "archives" in arguments.only:
+        tables |= measure_archives(arguments.models, seconds, rounds)
     if "scaling" in arguments.only:
         title = f"Stand-ins of {scaling.MAX_BATCH / scaling.BATCH_SECONDS:.0f} images/s each"
         tables[title] = scaling.measure_scaling(seconds, rounds)
     write_tables(tables, "-".join(arguments.only))
     return 0
+
+
+def measure_archives(models: list[str], seconds: float, rounds: int) -> dict[str, Rows]:
+    """Return the tables of bulk jobs."""
+    cores = os.cpu_count() or 1
+
+    def measure_bare(model: str, seconds: float) -> float:
+        return max(saturate_bare_model(model, seconds, sessions) for sessions in (1, cores))
+
+    def measure_served(triton_url: str) -> tuple[float, float]:
+        photograph = create_photograph(512, 512, gray=True)
+        with run_server(triton_urls=triton_url) as server:
+            read_cpu = functools.partial(archives.read_cpu, server.pid)
+            return asyncio.run(
+                chain.saturate_url(server.urls["http"], photograph, seconds, 16, read_cpu)
+            )
+
+    tables = {
+        f"A job with {model}": archives.compare_with_bare(model, seconds, rounds, measure_bare)
+        for model in models
+    }
+    tables["A job's CPU, the network aside"] = archives.compare_with_server(
+        round(100 * seconds), measure_served
+    )
+    tables["A job on stand-ins"] = archives.measure_scaling(seconds)
+    tables["Live requests beside a job"] = archives.measure_beside_live_requests(seconds)
+    return tables
 
 
 def measure_model(

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -25,8 +24,6 @@ exit codes:
 
 Settings come from REHUE_* variables as for `rehue serve`: REHUE_TRITON_URLS,
 REHUE_MAX_BYTES, REHUE_MAX_PIXELS, REHUE_THREADS and REHUE_TIMEOUT are used."""
-
-SIGTERM_EXIT = 143
 
 
 def add_batch_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -84,17 +81,30 @@ def run_batch(arguments: argparse.Namespace) -> int:
     # Imported here: `rehue --help` stays quick and the supervisor process small.
     from rehue_serve import local_ray, processes
 
+    done, is_done = os.pipe()
     ended = processes.run_behind_supervisor()
     if ended is not None:
+        os.set_blocking(done, False)
+        os.close(is_done)
+        if not os.read(done, 1):
+            print("rehue: the job was killed; start it again to go on", file=sys.stderr)
         return ended
-    # Ray reads its environment when it is imported. Below "fatal" its C++ code prints to the
-    # terminal, for example that workers are restarted.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    if not arguments.address:
+    _hide_native_logs()
+    if not arguments.address:  # Ray reads its environment when it is imported
         os.environ.update(local_ray.build_base_environment())
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(SIGTERM_EXIT))
-    with processes.end_descendants_at_exit():
-        return _run(arguments)
+    try:
+        with processes.end_descendants_at_exit():
+            return _run(arguments)
+    finally:
+        os.write(is_done, b".")
+
+
+def _hide_native_logs() -> None:
+    """Keep what Ray's C++ code prints off the terminal; its log files have it too."""
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    os.close(nothing)
 
 
 def _run(arguments: argparse.Namespace) -> int:

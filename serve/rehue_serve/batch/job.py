@@ -1,6 +1,7 @@
 """Run a bulk job: check, colorize what is pending, and make sure that nothing is missing."""
 
 import contextlib
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -76,6 +77,9 @@ def _colorize_all(options: Options, recipe: Recipe, index: Index, summary: Summa
                 if summary.stopped or not summary.missing:
                     break
                 progress.total = progress.finished + summary.missing
+    except (KeyboardInterrupt, SystemExit):  # Ctrl-C, SIGTERM
+        print(f"stopped: {progress.describe()}; start it again to go on", file=sys.stderr)
+        raise
     finally:
         summary.seconds = time.monotonic() - progress.began
         with contextlib.suppress(OSError):  # the parts stay as they are

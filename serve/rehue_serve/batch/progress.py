@@ -15,6 +15,7 @@ from rehue_serve.batch.manifest import Record
 LINE_INTERVAL = 10.0  # seconds between lines
 BAR_INTERVAL = 0.5  # seconds between two updates of the bar
 RATE_WINDOW = 60.0  # seconds over which the rate is measured
+RATE_STEP = 0.5  # seconds between two counts in it
 
 
 class JobProgress:
@@ -41,7 +42,8 @@ class JobProgress:
         else:
             self.done += 1
         now = time.monotonic()
-        self._recent.append((now, self.finished))
+        if now - self._recent[-1][0] >= RATE_STEP:
+            self._recent.append((now, self.finished))
         while self._recent[0][0] < now - RATE_WINDOW and len(self._recent) > 1:
             self._recent.popleft()
 

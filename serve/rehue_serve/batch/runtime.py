@@ -3,6 +3,8 @@
 import contextlib
 import logging
 import shutil
+import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ from rehue_serve.ports import claim_free_ports
 
 log = logging.getLogger(__name__)
 
+SIGTERM_EXIT = 143
 WATCH_INTERVAL = 0.5  # seconds between two looks at the embedded Triton
 
 
@@ -99,6 +102,8 @@ def provide_ray(options: Options) -> Iterator[None]:
         import ray.data  # configures its logger, which is set right below
 
         stack.callback(ray.shutdown)
+        # Ray installs a handler of its own, which aborts.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(SIGTERM_EXIT))
         logs.redirect_ray_logs()
         for name in ("ray", "ray.data"):
             logging.getLogger(name).setLevel(logging.ERROR)
