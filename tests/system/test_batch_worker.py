@@ -3,7 +3,12 @@
 import asyncio
 import errno
 import json
+import multiprocessing
+import os
+import signal
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -194,3 +199,31 @@ def test_a_rate_is_kept(options: Options) -> None:
     records, _ = colorize(replace(options, limits=replace(options.limits, rate=8.0)))
     assert count_done(records) == COUNT
     assert time.monotonic() - began >= (COUNT - 1) / 8
+
+
+def _colorize_with_poison(options: Options) -> list[Record]:
+    """Colorize in this process, which dies when it reads a certain photograph."""
+    read = LocalStore.read
+
+    def die(store: LocalStore, location: str) -> bytes:
+        if location.endswith("00003.jpg"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read(store, location)
+
+    LocalStore.read = die  # type: ignore[method-assign,assignment]  # in a process of its own
+    return colorize(options)[0]
+
+
+def test_a_photograph_that_kills_its_worker_twice_is_a_failure(options: Options) -> None:
+    options = replace(options, run=str(options.target).replace("/", "-"))
+    for _ in range(2):
+        with (
+            ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool,
+            pytest.raises(BrokenProcessPool),
+        ):
+            pool.submit(_colorize_with_poison, options).result()
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        records = pool.submit(_colorize_with_poison, options).result()
+    assert count_done(records) == COUNT - 1
+    (failed,) = [record for record in records if record.failed]
+    assert (failed.reason, failed.source) == ("CRASHED", "box 0/00003.jpg")

@@ -4,17 +4,19 @@ A photograph goes through the server's own `Pipeline` and `TritonClient`.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import itertools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 from rehue_serve import images
 from rehue_serve.admission import Admission
+from rehue_serve.batch.crashes import MOST_CRASHES, CrashWatch
 from rehue_serve.batch.manifest import (
     DONE,
     FAILED,
@@ -71,7 +73,8 @@ class BatchColorizer:
         self._limits = options.limits
         self._slots = asyncio.Semaphore(self._limits.concurrency)
         self._memory = MemoryBudget(options.settings.upload_memory)
-        self._starting = asyncio.Lock()
+        self._starting, self._alone = asyncio.Lock(), asyncio.Lock()
+        self._crashes = CrashWatch(options.run)
         self._pipeline: Pipeline | None = None
         self._stores = ThreadPoolExecutor(min(self._limits.concurrency, MOST_STORE_THREADS))
         self._next_start = 0.0  # loop time
@@ -122,15 +125,29 @@ class BatchColorizer:
         )  # fmt: skip
         if photograph.problem:
             return _finish(record, reason=photograph.reason, message=photograph.problem)
-        async with self._slots:
+        crashes = self._crashes.count_crashes(record.key)
+        if crashes >= MOST_CRASHES:
+            return _finish(record, reason="CRASHED", message="the process that read it died")
+        async with self._take_places(self._limits.concurrency if crashes else 1):
             await self._wait_for_turn()
             try:
                 if self._options.skip_existing and await self._is_there(photograph):
                     return _finish(record, status=SKIPPED)
-                return await self._try_repeatedly(photograph, record)
+                with self._crashes.watch(record.key):
+                    return await self._try_repeatedly(photograph, record)
             except Stopped as stopped:
                 self._stopped = self._stopped or str(stopped)
                 return None
+
+    @contextlib.asynccontextmanager
+    async def _take_places(self, count: int) -> AsyncIterator[None]:
+        """Hold places of the photographs in flight during the block; all of them: alone."""
+        async with contextlib.AsyncExitStack() as stack:
+            if count > 1:  # two of them would wait for each other
+                await stack.enter_async_context(self._alone)
+            for _ in range(count):
+                await stack.enter_async_context(self._slots)
+            yield
 
     async def _wait_for_turn(self) -> None:
         """Keep to the job's rate, of which each worker has an equal share."""

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from rehue_serve.batch.checks import check_collisions, check_locations, check_model
 from rehue_serve.batch.dataset import Outcome, run_dataset
 from rehue_serve.batch.manifest import Index, Recipe, Writer
-from rehue_serve.batch.options import Limits, Options
+from rehue_serve.batch.options import BatchFailed, Limits, Options
 from rehue_serve.batch.pending import list_pending
 from rehue_serve.batch.progress import JobProgress
 from rehue_serve.batch.report import write_report
 from rehue_serve.batch.runtime import provide_ray, provide_triton
-from rehue_serve.batch.stores import DISK_ERRORS, describe_os_error
+from rehue_serve.batch.stores import DISK_ERRORS, describe_os_error, hold_target
 
 FLUSH_INTERVAL = 1.0  # seconds between two parts of the manifest, unless there is much to write
 MOST_PASSES = 3  # over the source; the later ones do what was added or lost meanwhile
@@ -49,7 +49,9 @@ def run_job(options: Options) -> Summary:
     check_locations(options)
     check_collisions(options)
     summary = Summary()
-    with provide_triton(options) as options:
+    with hold_target(options.target) as is_free, provide_triton(options) as options:
+        if not is_free:
+            raise BatchFailed(f"Another job is writing to {options.target}.")
         recipe = check_model(options)
         index = Index(options.target, options.run)
         if next(list_pending(options, recipe, index), None) is not None:

@@ -39,8 +39,8 @@ class Record:
     """What happened to one photograph.
 
     Attributes:
-        reason: of a failure: an error reason of the API, UNREADABLE, UNWRITABLE or
-            NAME_COLLISION.
+        reason: of a failure: an error reason of the API, UNREADABLE, UNWRITABLE,
+            NAME_COLLISION or CRASHED.
         key, fingerprint: digests, see `hash_name` and `hash_version`.
         model: name and version.
         parameters: JSON.

@@ -6,8 +6,10 @@ FileNotFoundError, PermissionError, or another one that may be temporary.
 
 import contextlib
 import errno
+import fcntl
 import mimetypes
 import os
+import shutil
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -107,6 +109,29 @@ def describe_os_error(error: OSError) -> str:
     if error.strerror and error.filename:
         return f"{error.strerror}: {error.filename}"
     return error.strerror or str(error) or type(error).__name__
+
+
+@contextlib.contextmanager
+def hold_target(target: str) -> Iterator[bool]:
+    """Claim a target for one job, and remove what a killed one left unfinished.
+
+    Yields:
+        Whether no other job of this machine, or of one with the same file server, has it.
+        Object stores have no locks: there it is always True.
+    """
+    if not is_local(target):
+        yield True
+        return
+    folder = Path(target, FOLDER)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
+        yield True
 
 
 class LocalStore:

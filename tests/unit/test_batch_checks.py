@@ -1,0 +1,127 @@
+"""What is found before the first photograph, and said in one sentence."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rehue_serve.batch import stores
+from rehue_serve.batch.checks import check_collisions, check_locations
+from rehue_serve.batch.command import add_batch_command
+from rehue_serve.batch.options import BatchFailed, Options
+from rehue_serve.batch.runtime import provide_triton
+from rehue_serve.batch.sources import Source
+from rehue_serve.batch.stores import FOLDER, UNFINISHED, clean_location, hold_target
+from rehue_serve.parameters import ColorizeParameters
+from rehue_serve.settings import Settings
+
+MODEL = {"model": "rehue"}
+
+
+def make_options(source: object, target: object, **parameters: str) -> Options:
+    format = parameters.get("format", "auto")
+    return Options(
+        Source.parse(str(source), format=format), clean_location(str(target)), Settings(),
+        MODEL | parameters,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(b"x")
+    return folder
+
+
+def find_problem(options: Options) -> str:
+    with pytest.raises(BatchFailed) as raised:
+        check_locations(options)
+    return str(raised.value)
+
+
+def test_source_and_target_that_can_be_used_leave_nothing_behind(
+    source: Path, tmp_path: Path
+) -> None:
+    check_locations(make_options(source, tmp_path / "target"))
+    assert [path for path in (tmp_path / "target").rglob("*") if path.is_file()] == []
+
+
+def test_a_source_that_is_missing_or_empty(tmp_path: Path) -> None:
+    problem = find_problem(make_options(tmp_path / "gone", tmp_path / "target"))
+    assert problem == f"The source {tmp_path}/gone cannot be used: there is no such folder."
+    (tmp_path / "empty").mkdir()
+    problem = find_problem(make_options(tmp_path / "empty", tmp_path / "target"))
+    assert problem == f"There is no photograph in {tmp_path}/empty."
+
+
+def test_one_photograph_is_for_the_other_command(source: Path, tmp_path: Path) -> None:
+    assert "use `rehue colorize`" in find_problem(make_options(source / "a.jpg", tmp_path / "t"))
+
+
+@pytest.mark.parametrize(("first", "second"), [("s", "s"), ("s", "s/t"), ("s/t", "s")])
+def test_source_and_target_in_each_other(tmp_path: Path, first: str, second: str) -> None:
+    assert "not be the same" in find_problem(make_options(tmp_path / first, tmp_path / second))
+
+
+def test_a_target_that_cannot_be_written(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    problem = find_problem(make_options(source, tmp_path / "file"))
+    assert problem.startswith(f"The target {tmp_path}/file cannot be used: ")
+
+
+def test_a_protocol_without_its_package(tmp_path: Path) -> None:
+    problem = find_problem(make_options("gs://archive", tmp_path / "target"))
+    assert "pip install 'rehue[gcs]'" in problem
+    problem = find_problem(make_options("nonsense://archive", tmp_path / "target"))
+    assert problem.startswith("The source nonsense://archive cannot be used: nonsense://: ")
+
+
+def test_collisions_are_listed(source: Path, tmp_path: Path) -> None:
+    (source / "a.png").write_bytes(b"x")
+    check_collisions(make_options(source, tmp_path / "target"))
+    with pytest.raises(BatchFailed, match=r"overwrite each other:\n  a\.png: a\.webp is the"):
+        check_collisions(make_options(source, tmp_path / "target", format="webp"))
+
+
+def test_an_unknown_model_is_found_before_triton_starts(source: Path, tmp_path: Path) -> None:
+    options = replace(make_options(source, tmp_path / "target"), parameters={"model": "none"})
+    problem = r"no model 'none' in .*; there are: .*seed"
+    with pytest.raises(BatchFailed, match=problem), provide_triton(options):
+        pass
+
+
+def test_two_jobs_do_not_share_a_local_target(tmp_path: Path) -> None:
+    left = tmp_path / FOLDER / UNFINISHED / "left by a kill"
+    left.parent.mkdir(parents=True)
+    left.touch()
+    with hold_target(str(tmp_path)) as first, hold_target(str(tmp_path)) as second:
+        assert (first, second) == (True, False)
+    assert not left.exists()
+    with hold_target(str(tmp_path)) as again:
+        assert again
+
+
+def test_every_parameter_of_the_api_is_an_option() -> None:
+    import argparse
+
+    parser = argparse.ArgumentParser()
+    add_batch_command(parser.add_subparsers())
+    names = vars(parser.parse_args(["batch", "a", "b"]))
+    assert ColorizeParameters.model_fields.keys() <= names.keys()
+
+
+def test_a_local_picture_is_whole_or_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    target = str(tmp_path)
+    store = stores.LocalStore()
+    store.write(f"{target}/a.jpg", b"old", target)
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OSError, match="No space"):
+        store.write(f"{target}/a.jpg", b"new", target)
+    assert (tmp_path / "a.jpg").read_bytes() == b"old"
+    assert list((tmp_path / FOLDER / UNFINISHED).iterdir()) == []
