@@ -1,5 +1,6 @@
 """What is found before the first photograph, and said in one sentence."""
 
+import argparse
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,11 +8,12 @@ import pytest
 
 from rehue_serve.batch import stores
 from rehue_serve.batch.checks import check_collisions, check_locations
-from rehue_serve.batch.command import add_batch_command
+from rehue_serve.batch.command import _build_options, add_batch_command
 from rehue_serve.batch.options import BatchFailed, Options
 from rehue_serve.batch.runtime import provide_triton
 from rehue_serve.batch.sources import Source
 from rehue_serve.batch.stores import FOLDER, UNFINISHED, clean_location, hold_target
+from rehue_serve.errors import InvalidParameter
 from rehue_serve.parameters import ColorizeParameters
 from rehue_serve.settings import Settings
 
@@ -102,13 +104,22 @@ def test_two_jobs_do_not_share_a_local_target(tmp_path: Path) -> None:
         assert again
 
 
-def test_every_parameter_of_the_api_is_an_option() -> None:
-    import argparse
-
+def build_options(*words: str) -> Options:
     parser = argparse.ArgumentParser()
     add_batch_command(parser.add_subparsers())
-    names = vars(parser.parse_args(["batch", "a", "b"]))
-    assert ColorizeParameters.model_fields.keys() <= names.keys()
+    return _build_options(parser.parse_args(["batch", "in", "out", *words]))
+
+
+def test_parameters_are_those_of_the_api() -> None:
+    options = build_options("--strength", "0.5", "--parameter", "quality=80", "--format", "png")
+    assert options.parameters == ColorizeParameters(
+        model="rehue", strength=0.5, quality=80, format="png"
+    ).model_dump()  # fmt: skip
+    assert options.source.format == "png"
+    with pytest.raises(InvalidParameter, match="did you mean quality"):
+        build_options("--parameter", "qality=80")
+    with pytest.raises(InvalidParameter, match="strength: "):
+        build_options("--strength", "3")
 
 
 def test_a_local_picture_is_whole_or_not_there(

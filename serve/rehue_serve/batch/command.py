@@ -49,6 +49,8 @@ def _add_picture_options(parser: argparse.ArgumentParser) -> None:
         help="jpeg, png, webp or tiff (default: that of the file name)")  # fmt: skip
     add("--quality", metavar="1..100", help="of JPEG and WebP")
     add("--metadata", default="keep", help="keep or none: EXIF, IPTC, XMP (default: keep)")
+    add("--parameter", action="append", default=[], metavar="NAME=VALUE", type=_parse_parameter,
+        help="any other parameter of /v1/colorize")  # fmt: skip
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -135,7 +137,7 @@ def _build_options(arguments: argparse.Namespace) -> "Options":
 
     loaded = settings.load_settings()
     names = [name for name in ColorizeParameters.model_fields if getattr(arguments, name, None)]
-    given = {name: getattr(arguments, name) for name in names}
+    given = {name: getattr(arguments, name) for name in names} | dict(arguments.parameter)
     parameters = ColorizeParameters().add_fields({"model": loaded.model} | given)
     limits = Limits(
         workers=arguments.workers or loaded.replicas, concurrency=arguments.concurrency,
@@ -167,6 +169,13 @@ def _describe(summary: "Summary") -> str:
     if summary.report:
         lines.append(f"report: {summary.report}")
     return "\n".join(lines)
+
+
+def _parse_parameter(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    return name, value
 
 
 def _parse_count(text: str) -> int:
