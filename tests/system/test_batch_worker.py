@@ -3,12 +3,12 @@
 import asyncio
 import errno
 import json
-import multiprocessing
 import os
+import pickle
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -201,8 +201,8 @@ def test_a_rate_is_kept(options: Options) -> None:
     assert time.monotonic() - began >= (COUNT - 1) / 8
 
 
-def _colorize_with_poison(options: Options) -> list[Record]:
-    """Colorize in this process, which dies when it reads a certain photograph."""
+def _colorize_with_poison() -> None:
+    """Colorize with the options on standard input, and die when a certain photograph is read."""
     read = LocalStore.read
 
     def die(store: LocalStore, location: str) -> bytes:
@@ -210,20 +210,28 @@ def _colorize_with_poison(options: Options) -> list[Record]:
             os.kill(os.getpid(), signal.SIGKILL)
         return read(store, location)
 
-    LocalStore.read = die  # type: ignore[method-assign,assignment]  # in a process of its own
-    return colorize(options)[0]
+    LocalStore.read = die  # type: ignore[method-assign,assignment]
+    records, _ = colorize(pickle.load(sys.stdin.buffer))
+    sys.stdout.buffer.write(pickle.dumps(records))
 
 
 def test_a_photograph_that_kills_its_worker_twice_is_a_failure(options: Options) -> None:
-    options = replace(options, run=str(options.target).replace("/", "-"))
-    for _ in range(2):
-        with (
-            ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool,
-            pytest.raises(BrokenProcessPool),
-        ):
-            pool.submit(_colorize_with_poison, options).result()
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        records = pool.submit(_colorize_with_poison, options).result()
+    options = replace(options, run=options.target.replace("/", "-"))
+
+    def run() -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            [sys.executable, __file__], input=pickle.dumps(options), capture_output=True,
+            check=False, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        )  # fmt: skip
+
+    assert [run().returncode for _ in range(2)] == [-signal.SIGKILL, -signal.SIGKILL]
+    ended = run()
+    assert ended.returncode == 0, ended.stderr
+    records = pickle.loads(ended.stdout)
     assert count_done(records) == COUNT - 1
     (failed,) = [record for record in records if record.failed]
     assert (failed.reason, failed.source) == ("CRASHED", "box 0/00003.jpg")
+
+
+if __name__ == "__main__":
+    _colorize_with_poison()
