@@ -19,9 +19,10 @@ from faulty_store import FaultyStore, run_faulty_store
 from s3 import S3, run_s3
 
 from rehue_serve.batch import colorizer, stores
+from rehue_serve.batch.checks import check_locations
 from rehue_serve.batch.colorizer import BatchColorizer
 from rehue_serve.batch.manifest import Recipe, Record
-from rehue_serve.batch.options import Limits, Options
+from rehue_serve.batch.options import BatchFailed, Limits, Options
 from rehue_serve.batch.sources import Source
 from rehue_serve.batch.stores import LocalStore
 from rehue_serve.settings import Settings
@@ -190,6 +191,24 @@ def test_a_store_that_is_gone_stops_the_job(on_s3: Options, store: FaultyStore) 
     records, stopped = colorize(on_s3)
     assert stopped.startswith("nothing can be read or written any more")
     assert count_done(records) == 0
+
+
+def find_problem(options: Options) -> str:
+    with pytest.raises(BatchFailed) as raised:
+        check_locations(options)
+    return str(raised.value)
+
+
+def test_missing_buckets_and_refused_credentials_are_found_first(
+    on_s3: Options, store: FaultyStore
+) -> None:
+    missing = "cannot be used: there is no such bucket or folder."
+    assert missing in find_problem(replace(on_s3, source=Source.parse("s3://missing")))
+    assert missing in find_problem(replace(on_s3, target="s3://missing/colour"))
+    store.always = {"PUT": 403}
+    assert "access is denied" in find_problem(on_s3)
+    store.always = {"GET": 403}
+    assert "access is denied" in find_problem(on_s3)
 
 
 def test_a_rate_is_kept(options: Options) -> None:

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from rehue_serve.batch.index import Index
 from rehue_serve.batch.manifest import (
     DONE,
     FAILED,
     MOST_PARTS,
-    Index,
     Recipe,
     Record,
     Writer,

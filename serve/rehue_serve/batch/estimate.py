@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, replace
 
 from rehue_serve.batch.checks import check_collisions, check_locations, check_model
 from rehue_serve.batch.colorizer import BatchColorizer
-from rehue_serve.batch.manifest import Index, Recipe, Record
+from rehue_serve.batch.index import Index
+from rehue_serve.batch.manifest import Recipe, Record
 from rehue_serve.batch.options import Options
 from rehue_serve.batch.pending import list_pending
 from rehue_serve.batch.progress import describe_duration

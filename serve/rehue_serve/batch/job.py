@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 from rehue_serve.batch.checks import check_collisions, check_locations, check_model
 from rehue_serve.batch.dataset import Outcome, run_dataset
-from rehue_serve.batch.manifest import Index, Recipe, Writer
+from rehue_serve.batch.index import Index
+from rehue_serve.batch.manifest import Recipe, Writer
 from rehue_serve.batch.options import BatchFailed, Limits, Options
 from rehue_serve.batch.pending import list_pending
 from rehue_serve.batch.progress import JobProgress

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from rehue_serve.batch.manifest import Index, Known, Recipe, hash_version
+from rehue_serve.batch.index import Index, Known
+from rehue_serve.batch.manifest import Recipe, hash_version
 from rehue_serve.batch.options import Options
 from rehue_serve.batch.sources import Photograph, split
 from rehue_serve.batch.stores import is_local, join
