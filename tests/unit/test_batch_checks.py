@@ -74,7 +74,7 @@ def test_a_target_that_cannot_be_written(source: Path, tmp_path: Path) -> None:
 
 def test_a_protocol_without_its_package(tmp_path: Path) -> None:
     problem = find_problem(make_options("gs://archive", tmp_path / "target"))
-    assert "pip install 'rehue[gcs]'" in problem
+    assert "pip install '.[gcs]'" in problem
     problem = find_problem(make_options("nonsense://archive", tmp_path / "target"))
     assert problem.startswith("The source nonsense://archive cannot be used: nonsense://: ")
 
