@@ -44,7 +44,8 @@ def _make_handlers(service: Service) -> Callable[..., Callable[..., Any]]:
     """Make the handlers of Ray's gRPC server, which calls the deployment's methods."""
 
     def make_handler(service_method: str, streaming_type: gRPCStreamingType) -> Callable[..., Any]:
-        method = rpc.list_models if service_method.endswith("ListModels") else rpc.colorize
+        methods = {"ListModels": rpc.list_models, "Candidates": rpc.propose}
+        method: Any = methods.get(service_method.rpartition("/")[2], rpc.colorize)
 
         async def call_unary(request: Any, context: Any) -> bytes:
             ray_context = RayServegRPCContext(context)

@@ -9,6 +9,7 @@ from importlib.metadata import version
 
 from rehue_client.async_client import AsyncClient
 from rehue_client.client import Client
+from rehue_client.edits import Edits, Hint
 from rehue_client.errors import (
     DeadlineExceeded,
     ImageTooLarge,
@@ -27,7 +28,7 @@ from rehue_client.errors import (
     UnknownModel,
     UnsupportedImage,
 )
-from rehue_client.picture import FORMATS, Model, Picture, Result, Timings
+from rehue_client.picture import FORMATS, Candidate, Model, Picture, Result, Timings
 from rehue_client.retries import Retries
 from rehue_client.sources import Source
 from rehue_client.target import Tls
@@ -37,8 +38,11 @@ __version__ = version("rehue")
 __all__ = [
     "FORMATS",
     "AsyncClient",
+    "Candidate",
     "Client",
     "DeadlineExceeded",
+    "Edits",
+    "Hint",
     "ImageTooLarge",
     "Internal",
     "InvalidImage",

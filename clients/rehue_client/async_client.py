@@ -10,14 +10,16 @@ from collections.abc import (
     Callable,
     Iterable,
 )
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from rehue_client import tracing
+from rehue_client.edits import NO_EDITS, Edits
 from rehue_client.errors import DeadlineExceeded, RehueError, ServiceError
 from rehue_client.grpc_transport import AsyncGrpcTransport
 from rehue_client.http_transport import AsyncHttpTransport
-from rehue_client.picture import Model, Options, Picture, Result
+from rehue_client.picture import Candidate, Model, Options, Picture, Result
 from rehue_client.retries import Call
 from rehue_client.session import Session, check_many, normalize_timeout
 from rehue_client.sources import Source, read_result_source, read_source, split_item
@@ -49,12 +51,14 @@ class AsyncClient(Session[LoopKey, Transport]):
         format: str = "auto",
         quality: int | None = None,
         metadata: str = "keep",
+        edits: Edits | None = None,
         timeout: float | None = None,
     ) -> Picture:
         """Colorize one photograph; see `Client.colorize`."""
         options = Options(
-            model=model, strength=strength, format=format, quality=quality, metadata=metadata
-        )
+            model=model, strength=strength, format=format, quality=quality, metadata=metadata,
+            edits=await self._read_reference(edits),
+        )  # fmt: skip
         return await self._colorize_source(read_source, source, options, timeout)
 
     def colorize_many(
@@ -67,6 +71,7 @@ class AsyncClient(Session[LoopKey, Transport]):
         format: str = "auto",
         quality: int | None = None,
         metadata: str = "keep",
+        edits: Edits | None = None,
         timeout: float | None = None,
     ) -> AsyncGenerator[Result, None]:
         """Colorize any number of photographs; see `Client.colorize_many`.
@@ -76,9 +81,32 @@ class AsyncClient(Session[LoopKey, Transport]):
         """
         check_many(sources, concurrency)
         options = Options(
-            model=model, strength=strength, format=format, quality=quality, metadata=metadata
-        )
+            model=model, strength=strength, format=format, quality=quality, metadata=metadata,
+            edits=edits or NO_EDITS,
+        )  # fmt: skip
         return self._yield_results(sources, concurrency, options, timeout)
+
+    async def candidates(
+        self,
+        source: Source,
+        *,
+        model: str | None = None,
+        strength: float = 1.0,
+        edits: Edits | None = None,
+        size: int = 512,
+        timeout: float | None = None,
+    ) -> list[Candidate]:
+        """Return several versions of one photograph; see `Client.candidates`."""
+        edits = await self._read_reference(edits)
+        options = Options(model=model, strength=strength, edits=edits)
+        image = await self._read(read_source, source)
+        with tracing.start_span("rehue.candidates"):
+            return await self._send_with_retries(
+                self._start_call(timeout),
+                lambda transport, remaining: transport.candidates(
+                    image, options, size, timeout=remaining
+                ),
+            )
 
     async def models(self, *, timeout: float | None = None) -> list[Model]:
         """List the models of the server."""
@@ -130,16 +158,23 @@ class AsyncClient(Session[LoopKey, Transport]):
                 return await send(self._get_loop_transport(endpoint.target), call.get_remaining())
             await asyncio.sleep(call.pause)
 
+    async def _read(self, read: Callable[[Source, int], bytes], source: Source) -> bytes:
+        work = functools.partial(read, source, self._max_bytes)
+        if isinstance(source, bytes):
+            return work()
+        # In a thread: a slow disk, or encoding an array, would block the event loop.
+        return await asyncio.wrap_future(start_daemon_thread(work))
+
+    async def _read_reference(self, edits: Edits | None) -> Edits:
+        if edits is None or edits.reference is None:
+            return edits or NO_EDITS
+        return replace(edits, reference=await self._read(read_source, edits.reference))
+
     async def _colorize_source(
         self, read: Callable[[Source, int], bytes], source: Source, options: Options,
         timeout: float | None,
     ) -> Picture:  # fmt: skip
-        work = functools.partial(read, source, self._max_bytes)
-        if isinstance(source, bytes):
-            image = work()
-        else:
-            # In a thread: a slow disk, or encoding an array, would block the event loop.
-            image = await asyncio.wrap_future(start_daemon_thread(work))
+        image = await self._read(read, source)
         with tracing.start_span("rehue.colorize"):
             return await self._send_with_retries(
                 self._start_call(timeout),
@@ -163,6 +198,7 @@ class AsyncClient(Session[LoopKey, Transport]):
         options: Options,
         timeout: float | None,
     ) -> AsyncGenerator[Result, None]:
+        options = replace(options, edits=await self._read_reference(options.edits))
         pending: set[asyncio.Task[Result]] = set()
         try:
             async for item in _iterate(sources):

@@ -8,10 +8,11 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from rehue_client import tracing
+from rehue_client.edits import Edits, read_reference
 from rehue_client.errors import DeadlineExceeded, RehueError, ServiceError
 from rehue_client.grpc_transport import GrpcTransport
 from rehue_client.http_transport import HttpTransport
-from rehue_client.picture import Model, Options, Picture, Result
+from rehue_client.picture import Candidate, Model, Options, Picture, Result
 from rehue_client.retries import Call
 from rehue_client.session import Session, check_many, normalize_timeout
 from rehue_client.sources import Source, read_result_source, read_source, split_item
@@ -55,6 +56,7 @@ class Client(Session[Target, Transport]):
         format: str = "auto",
         quality: int | None = None,
         metadata: str = "keep",
+        edits: Edits | None = None,
         timeout: float | None = None,
     ) -> Picture:
         """Colorize one photograph.
@@ -70,6 +72,7 @@ class Client(Session[Target, Transport]):
                 source, or one near it for formats that are only read.
             quality: of JPEG and WebP, 1 to 100; None for the server's default.
             metadata: ``keep``, or ``none`` to strip EXIF, IPTC, XMP and resolution.
+            edits: a person's choices: warmth, tint, hints, a palette or a reference.
             timeout: seconds, retries included; None for the client's default.
 
         Raises:
@@ -77,8 +80,9 @@ class Client(Session[Target, Transport]):
             TypeError: ``source`` has an unsupported type.
         """
         options = Options(
-            model=model, strength=strength, format=format, quality=quality, metadata=metadata
-        )
+            model=model, strength=strength, format=format, quality=quality, metadata=metadata,
+            edits=read_reference(edits, self._max_bytes),
+        )  # fmt: skip
         image = read_source(source, self._max_bytes)
         return self._colorize_bytes(image, options, timeout)
 
@@ -92,6 +96,7 @@ class Client(Session[Target, Transport]):
         format: str = "auto",
         quality: int | None = None,
         metadata: str = "keep",
+        edits: Edits | None = None,
         timeout: float | None = None,
     ) -> Generator[Result, None, None]:
         """Colorize any number of photographs; yield results in order of completion.
@@ -109,10 +114,45 @@ class Client(Session[Target, Transport]):
         retried one by one.
         """
         options = Options(
-            model=model, strength=strength, format=format, quality=quality, metadata=metadata
-        )
+            model=model, strength=strength, format=format, quality=quality, metadata=metadata,
+            edits=read_reference(edits, self._max_bytes),
+        )  # fmt: skip
         check_many(sources, concurrency)
         return self._yield_results(sources, concurrency, options, timeout)
+
+    def candidates(
+        self,
+        source: Source,
+        *,
+        model: str | None = None,
+        strength: float = 1.0,
+        edits: Edits | None = None,
+        size: int = 512,
+        timeout: float | None = None,
+    ) -> list[Candidate]:
+        """Return several versions of one photograph to choose from; they differ visibly.
+
+        The first one is the one that was asked for. To get a version in full, pass its
+        ``strength`` and ``edits`` to `colorize`.
+
+        Args:
+            source: see `colorize`; so for the other arguments.
+            size: pixels on the long side of each version, 64 to 2048.
+
+        Raises:
+            RehueError: see `colorize`.
+            TypeError: ``source`` has an unsupported type.
+        """
+        edits = read_reference(edits, self._max_bytes)
+        options = Options(model=model, strength=strength, edits=edits)
+        image = read_source(source, self._max_bytes)
+        with tracing.start_span("rehue.candidates"):
+            return self._send_with_retries(
+                self._start_call(timeout),
+                lambda transport, remaining: transport.candidates(
+                    image, options, size, timeout=remaining
+                ),
+            )
 
     def models(self, *, timeout: float | None = None) -> list[Model]:
         """List the models of the server."""

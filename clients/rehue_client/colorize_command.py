@@ -14,6 +14,7 @@ from typing import TextIO
 from rehue_client.async_client import AsyncClient
 from rehue_client.batch import Batch
 from rehue_client.checks import check_server, check_writable, describe_error
+from rehue_client.edit_options import add_edit_options, read_edits
 from rehue_client.errors import RehueError
 from rehue_client.hot_folder import HotFolder, watch_folder
 from rehue_client.outputs import STDIN, STDOUT, Job, Search
@@ -50,8 +51,6 @@ def add_colorize_command(parser: argparse.ArgumentParser) -> None:
         "the format, or - for standard output")  # fmt: skip
     add_server_options(parser)
     add("--model", help="name of the model (default: the server's)")
-    add("--strength", type=_parse_strength, default=1.0, metavar="0..2",
-        help="strength of the colours (default: 1)")  # fmt: skip
     add("--format", choices=FORMATS, default="auto",
         help="image format of the outputs (default: that of the file name)")  # fmt: skip
     add("--quality", type=_parse_quality, metavar="1..100", help="of JPEG and WebP")
@@ -73,6 +72,7 @@ def add_colorize_command(parser: argparse.ArgumentParser) -> None:
         help="PATH is a hot folder: colorize what arrives in it, until stopped; sources are "
         "moved to its folders done and failed")  # fmt: skip
     add("--quiet", action="store_true", help="print failures only")
+    add_edit_options(parser)
     parser.set_defaults(run=run_colorize)
 
 
@@ -80,8 +80,9 @@ def run_colorize(namespace: argparse.Namespace) -> int:
     """Run `rehue colorize` and return its exit code."""
     with contextlib.ExitStack() as stack:
         try:
+            edits, strength = read_edits(namespace)
             options = Options(
-                model=namespace.model, strength=namespace.strength,
+                model=namespace.model, strength=strength, edits=edits,
                 format=namespace.format, quality=namespace.quality, metadata=namespace.metadata,
             )  # fmt: skip
             out = STDOUT if namespace.out == "-" else Path(namespace.out)
@@ -218,16 +219,6 @@ def _parse_count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
     return int(text)
-
-
-def _parse_strength(text: str) -> float:
-    try:
-        strength = float(text)
-    except ValueError:
-        strength = -1.0
-    if not 0 <= strength <= 2:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 2")
-    return strength
 
 
 def _parse_quality(text: str) -> int:

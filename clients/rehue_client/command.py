@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import shtab
 
 from rehue_client import __version__
+from rehue_client.candidates_command import add_candidates_command
 from rehue_client.checks import describe_error
 from rehue_client.client import Client
 from rehue_client.colorize_command import add_colorize_command
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def add_commands(subparsers: "Subparsers") -> None:
-    """Add the client's commands: ``colorize``, ``compare`` and ``models``."""
+    """Add the client's commands: ``colorize``, ``candidates``, ``compare`` and ``models``."""
     colorize = subparsers.add_parser(
         "colorize", help="colorize photographs and folders",
         description="Colorizes photographs, and folders of them recursively.",
@@ -57,6 +58,11 @@ def add_commands(subparsers: "Subparsers") -> None:
     add_compare_command(
         subparsers.add_parser("compare", help="join a photograph and its picture side by side")
     )
+    candidates = subparsers.add_parser(
+        "candidates", help="several versions of a photograph to choose from",
+        description="Colorizes one photograph in several versions that differ visibly.",
+    )  # fmt: skip
+    add_candidates_command(candidates)
     models = subparsers.add_parser("models", help="list the server's models")
     add_server_options(models)
     models.set_defaults(run=_run_models)

@@ -3,13 +3,14 @@
 import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from rehue_client import tracing
+from rehue_client.edits import Edits, Hint
 from rehue_client.errors import (
     ERRORS_BY_REASON,
     DeadlineExceeded,
@@ -22,13 +23,14 @@ from rehue_client.errors import (
     Unauthenticated,
     Unavailable,
 )
-from rehue_client.picture import Model, Options, Picture, Timings
+from rehue_client.picture import Candidate, Model, Options, Picture, Timings
 from rehue_client.proxy import describe_route, is_loopback
 from rehue_client.target import Target, Tls
 from rehue_client.v1 import rehue_pb2
 
 SERVICE = rehue_pb2.DESCRIPTOR.services_by_name["Colorizer"].full_name
 COLORIZE = f"/{SERVICE}/Colorize"
+CANDIDATES = f"/{SERVICE}/Candidates"
 LIST_MODELS = f"/{SERVICE}/ListModels"
 
 # grpc.health.v1: an empty request asks about the whole server. These bytes are the
@@ -85,6 +87,11 @@ class GrpcTransport:
             request_serializer=rehue_pb2.ColorizeRequest.SerializeToString,
             response_deserializer=rehue_pb2.ColorizeResponse.FromString,
         )
+        self._candidates = self._channel.unary_unary(
+            CANDIDATES,
+            request_serializer=rehue_pb2.CandidatesRequest.SerializeToString,
+            response_deserializer=rehue_pb2.CandidatesResponse.FromString,
+        )
         self._list_models = self._channel.unary_unary(
             LIST_MODELS,
             request_serializer=rehue_pb2.ListModelsRequest.SerializeToString,
@@ -100,6 +107,19 @@ class GrpcTransport:
         except grpc.RpcError as error:
             raise _convert_error(error, self._route) from error
         return _parse_picture(answer)
+
+    def candidates(
+        self, image: bytes, options: Options, size: int, *, timeout: float | None
+    ) -> list[Candidate]:
+        try:
+            answer = self._candidates(
+                _build_candidates_request(image, options, size),
+                timeout=timeout,
+                metadata=_add_trace(self._metadata),
+            )
+        except grpc.RpcError as error:
+            raise _convert_error(error, self._route) from error
+        return [_parse_candidate(candidate) for candidate in answer.candidates]
 
     def ready(self, *, timeout: float | None) -> bool:
         try:
@@ -138,6 +158,11 @@ class AsyncGrpcTransport:
             request_serializer=rehue_pb2.ColorizeRequest.SerializeToString,
             response_deserializer=rehue_pb2.ColorizeResponse.FromString,
         )
+        self._candidates = self._channel.unary_unary(
+            CANDIDATES,
+            request_serializer=rehue_pb2.CandidatesRequest.SerializeToString,
+            response_deserializer=rehue_pb2.CandidatesResponse.FromString,
+        )
         self._list_models = self._channel.unary_unary(
             LIST_MODELS,
             request_serializer=rehue_pb2.ListModelsRequest.SerializeToString,
@@ -153,6 +178,19 @@ class AsyncGrpcTransport:
         except grpc.RpcError as error:
             raise _convert_error(error, self._route) from error
         return _parse_picture(answer)
+
+    async def candidates(
+        self, image: bytes, options: Options, size: int, *, timeout: float | None
+    ) -> list[Candidate]:
+        try:
+            answer = await self._candidates(
+                _build_candidates_request(image, options, size),
+                timeout=timeout,
+                metadata=_add_trace(self._metadata),
+            )
+        except grpc.RpcError as error:
+            raise _convert_error(error, self._route) from error
+        return [_parse_candidate(candidate) for candidate in answer.candidates]
 
     async def ready(self, *, timeout: float | None) -> bool:
         try:
@@ -208,6 +246,48 @@ def _build_request(image: bytes, options: Options) -> rehue_pb2.ColorizeRequest:
         format=f"FORMAT_{options.format.upper()}",
         quality=options.quality,
         metadata=f"METADATA_{options.metadata.upper()}",
+        edits=_build_edits(options.edits),
+    )
+
+
+def _build_candidates_request(
+    image: bytes, options: Options, size: int
+) -> rehue_pb2.CandidatesRequest:
+    return rehue_pb2.CandidatesRequest(
+        image=image,
+        model=options.model,
+        strength=options.strength,
+        edits=_build_edits(options.edits),
+        size=size,
+    )
+
+
+def _build_edits(edits: Edits) -> rehue_pb2.Edits | None:
+    if not edits:
+        return None
+    return rehue_pb2.Edits(
+        warmth=edits.warmth,
+        tint=edits.tint,
+        hints=[rehue_pb2.Hint(x=hint.x, y=hint.y, color=hint.color) for hint in edits.hints],
+        palette=edits.palette,
+        reference=cast("bytes", edits.reference),
+        palette_strength=edits.palette_strength,
+    )
+
+
+def _parse_candidate(candidate: rehue_pb2.Candidate) -> Candidate:
+    edits = candidate.edits
+    return Candidate(
+        name=candidate.name,
+        data=candidate.image,
+        strength=round(candidate.strength, 6),
+        edits=Edits(
+            warmth=edits.warmth,
+            tint=edits.tint,
+            hints=tuple(Hint(hint.x, hint.y, hint.color) for hint in edits.hints),
+            palette=tuple(edits.palette),
+            palette_strength=edits.palette_strength,
+        ),
     )
 
 

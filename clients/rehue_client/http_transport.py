@@ -1,6 +1,7 @@
 """HTTP connections to one server, synchronous and asynchronous."""
 
 import asyncio
+import base64
 import contextlib
 import email.utils
 import json
@@ -9,11 +10,12 @@ import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import httpx
 
 from rehue_client import tracing
+from rehue_client.edits import NUMBERS, Edits
 from rehue_client.errors import (
     ERRORS_BY_REASON,
     DeadlineExceeded,
@@ -27,7 +29,7 @@ from rehue_client.errors import (
     Unavailable,
     UnsupportedImage,
 )
-from rehue_client.picture import Model, Options, Picture, Timings
+from rehue_client.picture import Candidate, Model, Options, Picture, Timings
 from rehue_client.proxy import describe_route, is_loopback
 from rehue_client.target import Target, Tls
 
@@ -69,6 +71,12 @@ class HttpTransport:
         request = _build_colorize_request(self._client, image, options, timeout)
         return _parse_picture(self._send(request, timeout), self._route)
 
+    def candidates(
+        self, image: bytes, options: Options, size: int, *, timeout: float | None
+    ) -> list[Candidate]:
+        request = _build_candidates_request(self._client, image, options, size, timeout)
+        return _parse_candidates(self._send(request, timeout), self._route)
+
     def models(self, *, timeout: float | None) -> list[Model]:
         answer = self._send(_build_get_request(self._client, "/v1/models", timeout), timeout)
         return _parse_models(answer, self._route)
@@ -108,6 +116,12 @@ class AsyncHttpTransport:
     async def colorize(self, image: bytes, options: Options, *, timeout: float | None) -> Picture:
         request = _build_colorize_request(self._client, image, options, timeout)
         return _parse_picture(await self._send(request, timeout), self._route)
+
+    async def candidates(
+        self, image: bytes, options: Options, size: int, *, timeout: float | None
+    ) -> list[Candidate]:
+        request = _build_candidates_request(self._client, image, options, size, timeout)
+        return _parse_candidates(await self._send(request, timeout), self._route)
 
     async def models(self, *, timeout: float | None) -> list[Model]:
         answer = await self._send(_build_get_request(self._client, "/v1/models", timeout), timeout)
@@ -170,20 +184,68 @@ def _create_ssl_context(tls: Tls) -> ssl.SSLContext | bool:
 def _build_colorize_request(
     client: httpx.Client | httpx.AsyncClient, image: bytes, options: Options, timeout: float | None
 ) -> httpx.Request:
-    query: dict[str, str] = {"strength": f"{options.strength:g}", "format": options.format}
-    if options.model is not None:
-        query["model"] = options.model
+    parameters = {**_build_parameters(options), "format": options.format}
     if options.quality is not None:
-        query["quality"] = str(options.quality)
+        parameters["quality"] = str(options.quality)
     if options.metadata != "keep":
-        query["metadata"] = options.metadata
-    headers = {"Content-Type": "application/octet-stream", **tracing.get_trace_headers()}
+        parameters["metadata"] = options.metadata
+    return _build_photograph_request(
+        client, "/v1/colorize", image, options.edits, parameters, timeout
+    )
+
+
+def _build_candidates_request(
+    client: httpx.Client | httpx.AsyncClient,
+    image: bytes,
+    options: Options,
+    size: int,
+    timeout: float | None,
+) -> httpx.Request:
+    parameters = {**_build_parameters(options), "size": str(size)}
+    return _build_photograph_request(
+        client, "/v1/candidates", image, options.edits, parameters, timeout
+    )
+
+
+def _build_parameters(options: Options) -> dict[str, str]:
+    """Return the parameters of colours; those of edits only where they change something."""
+    parameters = {"strength": f"{options.strength:g}"}
+    if options.model is not None:
+        parameters["model"] = options.model
+    edits = options.edits
+    if edits:
+        parameters |= {name: repr(float(getattr(edits, name))) for name in NUMBERS}
+    if edits.hints:
+        parameters["hints"] = json.dumps([vars(hint) for hint in edits.hints])
+    if edits.palette:
+        parameters["palette"] = ",".join(edits.palette)
+    return parameters
+
+
+def _build_photograph_request(
+    client: httpx.Client | httpx.AsyncClient,
+    path: str,
+    image: bytes,
+    edits: Edits,
+    parameters: dict[str, str],
+    timeout: float | None,
+) -> httpx.Request:
+    """Send the photograph as the body, or as a form where hints or a reference go with it."""
+    headers = tracing.get_trace_headers()
     if timeout is not None:
         headers["X-Request-Timeout"] = f"{timeout:.3f}"
+    body: dict[str, Any]
+    if edits.hints or edits.reference is not None:
+        files = {"image": image}
+        if edits.reference is not None:
+            files["reference"] = cast("bytes", edits.reference)
+        body = {"files": files, "data": parameters}
+    else:
+        headers["Content-Type"] = "application/octet-stream"
+        body = {"content": image, "params": parameters}
     return client.build_request(
-        "POST", "/v1/colorize",
-        params=query, content=image, headers=headers, timeout=_convert_timeout(timeout),
-    )  # fmt: skip
+        "POST", path, headers=headers, timeout=_convert_timeout(timeout), **body
+    )
 
 
 def _build_get_request(
@@ -212,6 +274,21 @@ def _parse_picture(answer: _Answer, route: str) -> Picture:
         pages=pages,
         frames=frames,
     )
+
+
+def _parse_candidates(answer: _Answer, route: str) -> list[Candidate]:
+    try:
+        return [
+            Candidate(
+                name=entry["name"],
+                data=base64.b64decode(entry["image"]),
+                strength=entry["edits"].get("strength", 1.0),
+                edits=Edits.from_document(entry["edits"]),
+            )
+            for entry in json.loads(answer.body)["candidates"]
+        ]
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ProtocolError(f"{route} did not answer with a list of candidates") from error
 
 
 def _parse_pages(header: str) -> tuple[int, int]:

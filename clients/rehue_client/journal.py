@@ -1,9 +1,11 @@
 """Which outputs `rehue colorize --resume` can skip."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
+from rehue_client.edits import Edits
 from rehue_client.outputs import Job
 from rehue_client.picture import Options
 
@@ -24,6 +26,7 @@ class Journal:
     def __init__(self, folder: Path | None, options: Options) -> None:
         self._folder = folder
         self._options = options
+        self._edits = _describe_edits(options.edits)
         self._records: dict[str, dict[str, Any]] = {}
 
     def load(self) -> None:
@@ -91,9 +94,17 @@ class Journal:
             "format": job.format,
             "quality": self._options.quality,
             "metadata": self._options.metadata,
+            **self._edits,
         }
 
     def _get_key(self, job: Job) -> str:
         if self._folder is not None and job.output.is_relative_to(self._folder):
             return str(job.output.relative_to(self._folder))
         return str(job.output)
+
+
+def _describe_edits(edits: Edits) -> dict[str, Any]:
+    """Return what the output depends on of edits: nothing is None, as in older journals."""
+    reference = edits.reference
+    digest = hashlib.sha256(reference).hexdigest() if isinstance(reference, bytes) else None
+    return {"edits": edits.to_document() if edits else None, "reference": digest}

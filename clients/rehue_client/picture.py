@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rehue_client.edits import NO_EDITS, Edits
 from rehue_client.errors import InvalidParameter, RehueError
 from rehue_client.sources import Source
 
@@ -150,6 +151,33 @@ class Picture:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """One version of a photograph, to choose from.
+
+    Attributes:
+        name: for example ``warmer``.
+        data: the picture, a JPEG.
+        strength: pass it with ``edits`` to `Client.colorize` to get this version in full.
+        edits: the choices that make it.
+    """
+
+    name: str
+    data: bytes = field(repr=False)
+    strength: float
+    edits: Edits
+
+    def image(self) -> "PIL.Image.Image":
+        """Decode with Pillow, which has to be installed."""
+        import PIL.Image
+
+        return PIL.Image.open(io.BytesIO(self.data))
+
+    def _repr_jpeg_(self) -> bytes:
+        """Show the picture in Jupyter."""
+        return self.data
+
+
+@dataclass(frozen=True, kw_only=True)
 class Result:
     """The outcome for one photograph of several: ``picture`` or ``error`` is set.
 
@@ -173,6 +201,7 @@ class Options:
     format: str = "auto"
     quality: int | None = None
     metadata: str = "keep"
+    edits: Edits = NO_EDITS
 
     def __post_init__(self) -> None:
         # The server checks the ranges. What is an enum in the proto is checked here.

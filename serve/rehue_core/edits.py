@@ -172,3 +172,6 @@ def _write_number(value: float) -> int | float:
     """Return a number as JavaScript writes it too: 1 and not 1.0."""
     rounded = _round(value)
     return int(rounded) if rounded.is_integer() else rounded
+
+
+NO_EDITS = Edits()

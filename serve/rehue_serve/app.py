@@ -49,6 +49,11 @@ class Colorizer:
     ) -> rehue_pb2.ColorizeResponse:
         return await rpc.colorize(self._service, request, grpc_context)
 
+    async def Candidates(
+        self, request: rehue_pb2.CandidatesRequest, grpc_context: RayServegRPCContext
+    ) -> rehue_pb2.CandidatesResponse:
+        return await rpc.propose(self._service, request, grpc_context)
+
     async def ListModels(
         self, request: rehue_pb2.ListModelsRequest, grpc_context: RayServegRPCContext
     ) -> rehue_pb2.ListModelsResponse:

@@ -14,7 +14,7 @@ from rehue_serve.uploads import Upload
 
 FORM_OVERHEAD = 64 * 1024  # bytes that a form may have besides the photograph
 MAX_FIELDS = 20
-PHOTOGRAPH_FIELD = "image"
+PHOTOGRAPH_FIELD, REFERENCE_FIELD = "image", "reference"
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,12 @@ class Body:
     Attributes:
         photograph: the encoded file.
         fields: the other fields of a form.
+        reference: the encoded reference picture of a form; empty: there is none.
     """
 
     photograph: bytes
     fields: dict[str, str] = field(default_factory=dict)
+    reference: bytes = b""
 
 
 async def read_body(request: Request, upload: Upload, max_bytes: int) -> Body:
@@ -104,15 +106,19 @@ async def _read_form(request: Request, max_bytes: int) -> Body:
     try:
         files = [(name, part) for name, part in form.multi_items() if not isinstance(part, str)]
         photographs = [await part.read() for name, part in files if name == PHOTOGRAPH_FIELD]
+        references = [await part.read() for name, part in files if name == REFERENCE_FIELD]
     finally:
         await form.close()
     if not any(photographs):
         raise InvalidImage(f"The form has no file in its field {PHOTOGRAPH_FIELD!r}.")
-    if len(files) > 1:
+    if len(photographs) > 1 or len(references) > 1 or len(photographs + references) < len(files):
         names = ", ".join(name[:100] for name, _ in files)
         raise InvalidParameter(
-            f"The form has several files, in its fields {names}; send one, in {PHOTOGRAPH_FIELD!r}."
+            f"The form has several files, in its fields {names}; send one, in "
+            f"{PHOTOGRAPH_FIELD!r}, and a reference picture, if you like, in {REFERENCE_FIELD!r}."
         )
+    if references == [b""]:
+        raise InvalidParameter(f"{REFERENCE_FIELD}: the file is empty.")
     images.check_byte_limit(len(photographs[0]), max_bytes)
     fields = {name: part for name, part in form.multi_items() if isinstance(part, str)}
-    return Body(photographs[0], fields)
+    return Body(photographs[0], fields, b"".join(references))

@@ -1,7 +1,8 @@
 """HTTP routes. Images and colours are handled by `rehue_serve.pipeline`."""
 
 import asyncio
-from typing import Annotated
+from collections.abc import Awaitable, Callable
+from typing import Annotated, TypeVar
 
 from fastapi import FastAPI, Query, Request, Security
 from fastapi.middleware.cors import CORSMiddleware
@@ -9,20 +10,24 @@ from fastapi.responses import PlainTextResponse, Response
 from fastapi.security import HTTPBearer
 
 from rehue_serve.bodies import read_body
+from rehue_serve.candidates import Candidates
+from rehue_serve.candidates_json import CandidatesAnswer, build_candidates_answer
 from rehue_serve.errors import InvalidParameter
 from rehue_serve.http_errors import add_error_handlers, get_request_id
 from rehue_serve.middleware import RequestVariants, SecurityHeaders
 from rehue_serve.observation import observe_request
 from rehue_serve.openapi import (
     KEY_IS_OPTIONAL,
-    PHOTOGRAPH_REQUEST,
     PICTURE_RESPONSE,
     PROBLEM_RESPONSES,
+    describe_photograph_request,
 )
 from rehue_serve.pages import add_pages
-from rehue_serve.parameters import ColorizeParameters
-from rehue_serve.pipeline import STAGES, Colorized
+from rehue_serve.parameters import CandidatesParameters, ColorizeParameters, EditParameters
+from rehue_serve.pipeline import STAGES, Colorized, Parameters
 from rehue_serve.service import Service
+
+A = TypeVar("A", Colorized, Candidates)
 
 # Request headers that a page of another origin may send, and those of answers that it may read.
 CORS_REQUEST_HEADERS = (
@@ -60,17 +65,17 @@ def build_http_app(service: Service) -> FastAPI:
             allow_headers=CORS_REQUEST_HEADERS,
             expose_headers=CORS_ANSWER_HEADERS,
         )
-    _add_colorize_route(app, service)
+    _add_colorize_routes(app, service)
     _add_status_routes(app, service)
     add_pages(app)
     return app
 
 
-def _add_colorize_route(app: FastAPI, service: Service) -> None:
+def _add_colorize_routes(app: FastAPI, service: Service) -> None:
     @app.post(
         "/v1/colorize",
         response_class=Response,
-        openapi_extra=PHOTOGRAPH_REQUEST,
+        openapi_extra=describe_photograph_request(ColorizeParameters),
         dependencies=[Security(API_KEY)],
         responses={**PICTURE_RESPONSE, **PROBLEM_RESPONSES},
     )
@@ -79,22 +84,47 @@ def _add_colorize_route(app: FastAPI, service: Service) -> None:
         parameters: Annotated[ColorizeParameters, Query()],
     ) -> Response:
         """Colorizes one photograph; it keeps its size and its lightness."""
-        request_id = get_request_id(request)
-        with observe_request(
-            "http", "POST /v1/colorize", request_id, lambda: request.headers
-        ) as record:
-            caller = service.keys.authenticate(request.headers.get("authorization"))
-            deadline = _parse_deadline(request)
-            service.admission.check_open(caller)
-            with service.uploads.hold() as upload:
-                async with upload.receive(deadline):
-                    body = await read_body(request, upload, service.settings.max_bytes)
-                record.bytes_in = len(body.photograph)
-                choices = parameters.add_fields(body.fields).build_parameters()
-                async with service.admission.admit(caller, deadline) as end:
-                    picture = await service.pipeline.colorize(body.photograph, choices, end)
-            record.picture = picture
+        picture = await _answer(service, request, parameters, service.pipeline.colorize)
         return _build_picture_response(picture)
+
+    @app.post(
+        "/v1/candidates",
+        openapi_extra=describe_photograph_request(CandidatesParameters),
+        dependencies=[Security(API_KEY)],
+        responses=PROBLEM_RESPONSES,
+    )
+    async def propose(
+        request: Request,
+        parameters: Annotated[CandidatesParameters, Query()],
+        response: Response,
+    ) -> CandidatesAnswer:
+        """Several versions of one photograph to choose from, each with its parameters."""
+        found = await _answer(service, request, parameters, service.pipeline.propose)
+        response.headers.update(_build_headers(found))
+        return build_candidates_answer(found)
+
+
+async def _answer(
+    service: Service,
+    request: Request,
+    parameters: EditParameters,
+    work: Callable[[bytes, Parameters, float], Awaitable[A]],
+) -> A:
+    """Receive a photograph, and give it to a method of the pipeline when there is a place."""
+    request_id, route = get_request_id(request), f"POST {request.url.path}"
+    with observe_request("http", route, request_id, lambda: request.headers) as record:
+        caller = service.keys.authenticate(request.headers.get("authorization"))
+        deadline = _parse_deadline(request)
+        service.admission.check_open(caller)
+        with service.uploads.hold() as upload:
+            async with upload.receive(deadline):
+                body = await read_body(request, upload, service.settings.max_bytes)
+            record.bytes_in = len(body.photograph)
+            choices = parameters.add_fields(body.fields).build_parameters(body.reference)
+            async with service.admission.admit(caller, deadline) as end:
+                answer = await work(body.photograph, choices, end)
+        record.picture = answer
+    return answer
 
 
 def _add_status_routes(app: FastAPI, service: Service) -> None:
@@ -137,16 +167,14 @@ def _parse_deadline(request: Request) -> float | None:
 
 
 def _build_picture_response(picture: Colorized) -> Response:
-    timings = ", ".join(f"{stage};dur={picture.timings[stage]:.2f}" for stage in STAGES)
-    return Response(
-        picture.data,
-        media_type=picture.media_type,
-        headers={
-            "X-Rehue-Model": picture.model,
-            "X-Rehue-Pages": f"{picture.pages}/{picture.frames}",
-            "Server-Timing": timings,
-        },
-    )
+    pages = {"X-Rehue-Pages": f"{picture.pages}/{picture.frames}"}
+    headers = _build_headers(picture) | pages
+    return Response(picture.data, media_type=picture.media_type, headers=headers)
+
+
+def _build_headers(answer: Colorized | Candidates) -> dict[str, str]:
+    timings = ", ".join(f"{stage};dur={answer.timings[stage]:.2f}" for stage in STAGES)
+    return {"X-Rehue-Model": answer.model, "Server-Timing": timings}
 
 
 def _select_problems(*statuses: int) -> dict[int | str, dict[str, object]]:

@@ -11,6 +11,7 @@ from opentelemetry.trace import Span, StatusCode, format_trace_id
 from starlette.requests import ClientDisconnect
 
 from rehue_serve import logs, metrics, tracing
+from rehue_serve.candidates import Candidates
 from rehue_serve.errors import Internal, RehueError, get_reason_name
 from rehue_serve.http_errors import HTTP_STATUS
 from rehue_serve.pipeline import Colorized
@@ -30,7 +31,7 @@ class RequestRecord:
 
     def __init__(self) -> None:
         self.bytes_in = 0
-        self.picture: Colorized | None = None
+        self.picture: Colorized | Candidates | None = None
 
 
 @contextlib.contextmanager

@@ -3,41 +3,42 @@
 from typing import Any
 
 from rehue_serve import images
+from rehue_serve.bodies import PHOTOGRAPH_FIELD, REFERENCE_FIELD
 from rehue_serve.http_errors import HTTP_STATUS, PROBLEM_MEDIA_TYPE
-from rehue_serve.parameters import ColorizeParameters
+from rehue_serve.parameters import EditParameters
 
-_FORM_FIELDS = ColorizeParameters.model_json_schema()["properties"]
 # In addition to the key's scheme: a server without keys asks for none.
 KEY_IS_OPTIONAL: dict[str, Any] = {"security": [{}]}
-PHOTOGRAPH_REQUEST: dict[str, Any] = {
-    **KEY_IS_OPTIONAL,
-    "parameters": [
-        {
-            "name": "X-Request-Timeout",
-            "in": "header",
-            "required": False,
-            "description": "Seconds that the caller waits, the upload included.",
-            "schema": {"type": "number", "exclusiveMinimum": 0},
-        }
-    ],
-    "requestBody": {
-        "required": True,
-        "description": "The photograph: JPEG, PNG, WebP, TIFF, HEIC, AVIF, JPEG 2000 or GIF.",
-        "content": {
-            "image/*": {"schema": {"type": "string", "format": "binary"}},
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["image"],
-                    "properties": {
-                        "image": {"type": "string", "format": "binary"},
-                        **_FORM_FIELDS,
-                    },
-                }
-            },
+
+
+def describe_photograph_request(parameters: type[EditParameters]) -> dict[str, Any]:
+    """Describe a request whose body is a photograph, or a form with it and these parameters."""
+    file = {"type": "string", "format": "binary"}
+    reference = {**file, "description": "A picture whose main colours are taken over."}
+    fields = parameters.model_json_schema()["properties"]
+    form = {
+        "type": "object",
+        "required": [PHOTOGRAPH_FIELD],
+        "properties": {PHOTOGRAPH_FIELD: file, REFERENCE_FIELD: reference, **fields},
+    }
+    return {
+        **KEY_IS_OPTIONAL,
+        "parameters": [
+            {
+                "name": "X-Request-Timeout",
+                "in": "header",
+                "required": False,
+                "description": "Seconds that the caller waits, the upload included.",
+                "schema": {"type": "number", "exclusiveMinimum": 0},
+            }
+        ],
+        "requestBody": {
+            "required": True,
+            "description": "The photograph: JPEG, PNG, WebP, TIFF, HEIC, AVIF, JPEG 2000 or GIF.",
+            "content": {"image/*": {"schema": file}, "multipart/form-data": {"schema": form}},
         },
-    },
-}
+    }
+
 
 _PROBLEM_FIELDS = {
     "type": "string",

@@ -6,10 +6,11 @@ event loop stays free for other requests.
 
 import asyncio
 import contextlib
+import hashlib
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import cv2
@@ -18,12 +19,16 @@ from numpy.typing import NDArray
 
 from rehue_core import colorize, lab, ycbcr
 from rehue_core.colorize import ModelSpec
+from rehue_core.edits import NO_EDITS, Edits, Hint, apply_edits
 from rehue_core.ycbcr import Planes
 from rehue_serve import images, metrics, tracing
 from rehue_serve.admission import Admission
+from rehue_serve.candidates import Candidates, compose_candidates
 from rehue_serve.errors import InvalidParameter, UnknownModel
+from rehue_serve.kept import KeptAnswers
 from rehue_serve.memory import MemoryBudget
 from rehue_serve.metadata.answer import build_metadata
+from rehue_serve.reference import read_palette
 from rehue_serve.settings import Settings
 from rehue_serve.triton import TritonClient
 
@@ -34,6 +39,7 @@ MAX_MODEL_NAME = 255  # characters; it is the name of a folder
 METADATA = ("keep", "none")
 FORMATS = ("auto", *images.MEDIA_TYPES)
 STAGES = ("decode", "prepare", "infer", "color", "encode")
+SMALLEST, LARGEST, DEFAULT_SIZE = 64, 2048, 512  # pixels on the long side of candidates
 DEFAULT_QUALITY = 92  # of JPEG and WebP; no visible loss, a third of the bytes of 100
 
 
@@ -46,6 +52,9 @@ class Parameters:
     format: str = "auto"
     quality: int = DEFAULT_QUALITY
     metadata: str = "keep"
+    edits: Edits = NO_EDITS
+    reference: bytes = b""  # an encoded picture whose main colours are the palette
+    size: int = DEFAULT_SIZE  # of candidates: pixels on the long side
 
     def __post_init__(self) -> None:
         if len(self.model) > MAX_MODEL_NAME:
@@ -62,6 +71,10 @@ class Parameters:
             raise InvalidParameter(
                 f"metadata is {self.metadata!r}; it must be one of {', '.join(METADATA)}."
             )
+        if not SMALLEST <= self.size <= LARGEST:
+            raise InvalidParameter(f"size is {self.size}; it must be from {SMALLEST} to {LARGEST}.")
+        if self.reference and self.edits.palette:
+            raise InvalidParameter("reference and palette are both given; send one of them.")
 
 
 @dataclass(frozen=True)
@@ -85,6 +98,7 @@ class Pipeline:
         self._triton = triton
         self._admission = admission
         self._memory = MemoryBudget(settings.work_memory)
+        self._kept = KeptAnswers(settings.edit_memory)
         _warm_up()
         self._pool = ThreadPoolExecutor(settings.work_threads, thread_name_prefix="picture")
 
@@ -108,12 +122,14 @@ class Pipeline:
         photograph = await self._open(data)
         header = photograph.header
         format = _choose_format(header, parameters)
+        parameters = await self._resolve_reference(parameters)
+        digest = await self._compute_digest(data) if parameters.edits else ""
         timings = dict.fromkeys(STAGES, 0.0)
         async with self._memory.reserve(images.estimate_memory(photograph, format)):
             pages = []
             for page in range(header.pages):
                 compose, version = await self._colorize_page(
-                    photograph, page, spec, parameters.strength, format, deadline, timings
+                    photograph, page, spec, parameters, digest, format, deadline, timings
                 )
                 pages.append(compose)
                 del compose  # it holds the lightness, which is freed in `_encode`
@@ -128,6 +144,67 @@ class Pipeline:
         return Colorized(
             encoded, images.MEDIA_TYPES[format], model, timings, header.pages, header.frames
         )
+
+    async def propose(self, data: bytes, parameters: Parameters, deadline: float) -> Candidates:
+        """Colorize one encoded photograph in several versions, from one answer of the network.
+
+        Args and raises: see `colorize`. Of several pages the first is colorized.
+        """
+        started = time.monotonic()
+        spec = await self._triton.models.get_spec(parameters.model or self._settings.model)
+        photograph = await self._open(data)
+        parameters = await self._resolve_reference(parameters)
+        digest = await self._compute_digest(data)
+        timings = dict.fromkeys(STAGES, 0.0)
+        async with self._memory.reserve(images.estimate_memory(photograph, "jpeg")):
+            lightness, _, input, box = await self._run_in_thread(
+                lambda: _decode_and_prepare(photograph, 0, False, spec, timings)
+            )
+            with _timed_stage("infer", timings):
+                output, version = await self._infer(digest, 0, spec, input, deadline)
+            ab = colorize.cut_out_box(output, box, spec).astype(np.float32)
+            with _timed_stage("color", timings):
+                versions = await self._run_in_thread(
+                    lambda: compose_candidates(
+                        lightness, ab * np.float32(spec.ab_scale),
+                        strength=parameters.strength, edits=parameters.edits, size=parameters.size,
+                    )
+                )  # fmt: skip
+        metrics.record_stage_times(timings)
+        self._admission.record_duration(time.monotonic() - started)
+        return Candidates(versions, f"{spec.name}/{version}", timings)
+
+    async def _resolve_reference(self, parameters: Parameters) -> Parameters:
+        """Replace the reference picture by its palette."""
+        data = parameters.reference
+        if not data:
+            return parameters
+        settings = self._settings
+        palette = await self._run_in_thread(
+            lambda: read_palette(data, max_bytes=settings.max_bytes, max_pixels=settings.max_pixels)
+        )
+        edits = replace(parameters.edits, palette=palette)
+        return replace(parameters, reference=b"", edits=edits)
+
+    async def _compute_digest(self, data: bytes) -> str:
+        return await self._run_in_thread(lambda: hashlib.sha256(data).hexdigest())
+
+    async def _infer(
+        self, digest: str, page: int, spec: ModelSpec, input: NDArray[Any], deadline: float
+    ) -> tuple[NDArray[Any], str]:
+        """Return the network's answer and its version; those of an edited photograph are kept.
+
+        Args:
+            digest: of an edited photograph; empty: the answer is not kept.
+        """
+        if not digest:
+            return await self._triton.infer(spec, input, deadline)
+        key = (digest, page, spec.name)
+        answer = self._kept.get(key)
+        if answer is None:
+            answer = await self._triton.infer(spec, input, deadline)
+            self._kept.put(key, answer)
+        return answer
 
     async def _open(self, data: bytes) -> images.Photograph:
         def open_image() -> images.Photograph:
@@ -144,7 +221,8 @@ class Pipeline:
         photograph: images.Photograph,
         page: int,
         spec: ModelSpec,
-        strength: float,
+        parameters: Parameters,
+        digest: str,
         format: str,
         deadline: float,
         timings: dict[str, float],
@@ -158,14 +236,15 @@ class Pipeline:
             lambda: _decode_and_prepare(photograph, page, keep_alpha, spec, timings)
         )
         with _timed_stage("infer", timings):
-            output, version = await self._triton.infer(spec, input, deadline)
+            output, version = await self._infer(digest, page, spec, input, deadline)
         dtype = images.choose_depth(photograph.header, format)
 
         def compose() -> NDArray[Any] | Planes:
             with _timed_stage("color", timings):
+                strength, edits = parameters.strength, parameters.edits
                 if format == "jpeg":
-                    return colorize.compose_planes(lightness, output, box, spec, strength)
-                rgb = colorize.compose_rgb(lightness, output, box, spec, strength, dtype)
+                    return colorize.compose_planes(lightness, output, box, spec, strength, edits)
+                rgb = colorize.compose_rgb(lightness, output, box, spec, strength, dtype, edits)
                 return rgb if alpha is None else np.dstack([rgb, _fit_depth(alpha, dtype)])
 
         return compose, version
@@ -182,6 +261,7 @@ def _warm_up() -> None:
     for dtype in (np.uint8, np.uint16):
         lab.convert_to_rgb(lightness, ab, dtype=dtype)
     ycbcr.convert_to_planes(lightness, ab)
+    apply_edits(ab, lightness, Edits(hints=(Hint(0, 0, "gray"),)))
 
 
 def _decode_and_prepare(
@@ -209,12 +289,16 @@ def _choose_format(header: images.Header, parameters: Parameters) -> str:
     """Choose the format of the answer.
 
     Raises:
-        InvalidParameter: it has no place for the pages.
+        InvalidParameter: it has no place for the pages, or they cannot have hints.
     """
     format = header.format if parameters.format == "auto" else parameters.format
     if header.pages > 1 and format != "tiff":
         raise InvalidParameter(
             f"format is {format!r}; a TIFF of {header.pages} pages needs tiff, which holds them."
+        )
+    if header.pages > 1 and parameters.edits.hints:
+        raise InvalidParameter(
+            f"hints are for photographs of one page; this TIFF has {header.pages}, split it first."
         )
     return format
 
@@ -231,7 +315,10 @@ def _encode(
     pictures = [pages.pop(0)() for _ in range(len(pages))]
     with _timed_stage("encode", timings):
         height, width = pictures[0].shape[:2]
-        metadata = build_metadata(photograph, width, height, parameters.metadata, model)
+        edits = parameters.edits and parameters.edits.compute_digest(parameters.strength)
+        metadata = build_metadata(
+            photograph, width, height, parameters.metadata, model, edits or ""
+        )
         return images.encode_pictures(pictures, format, parameters.quality, metadata)
 
 

@@ -8,7 +8,8 @@ Ray would log a stack trace for each and drop the error's details.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar
 
 import grpc
 from google.protobuf import json_format
@@ -16,15 +17,19 @@ from grpc_health.v1 import health_pb2
 from ray.serve.grpc_util import RayServegRPCContext, gRPCInputStream
 
 from rehue_client.v1 import rehue_pb2
+from rehue_serve.candidates import Candidates
 from rehue_serve.errors import Internal, InvalidParameter, RehueError
 from rehue_serve.keys import Caller
 from rehue_serve.observation import RequestRecord, observe_request
-from rehue_serve.pipeline import DEFAULT_QUALITY, Parameters
+from rehue_serve.pipeline import DEFAULT_QUALITY, DEFAULT_SIZE, Colorized, Parameters
+from rehue_serve.rpc_edits import build_candidates_message, parse_edits
 from rehue_serve.rpc_errors import GRPC_STATUS, build_rpc_status
 from rehue_serve.rpc_server import MALFORMED, add_colorizer
 from rehue_serve.service import Service
 
 __all__ = ["add_colorizer"]  # by this name Ray finds it
+
+A = TypeVar("A", Colorized, Candidates)
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +59,20 @@ async def colorize(
     except RehueError as error:
         _set_error(context, error, request_id)
         return rehue_pb2.ColorizeResponse()
+
+
+async def propose(
+    service: Service, request: rehue_pb2.CandidatesRequest, context: RayServegRPCContext
+) -> rehue_pb2.CandidatesResponse:
+    """Answer several versions of one photograph; errors are set on the context."""
+    request_id = _get_request_id(context)
+    try:
+        with _observe(context, request_id, "rehue.v1.Colorizer/Candidates") as record:
+            caller = service.keys.authenticate(_get_metadata(context, "authorization"))
+            return await _answer_candidates(service, caller, request, request_id, record)
+    except RehueError as error:
+        _set_error(context, error, request_id)
+        return rehue_pb2.CandidatesResponse()
 
 
 async def list_models(
@@ -174,12 +193,10 @@ async def _answer(
         format=_FORMATS.get(request.format, str(request.format)),
         quality=request.quality if request.HasField("quality") else DEFAULT_QUALITY,
         metadata=_METADATA.get(request.metadata, str(request.metadata)),
+        edits=parse_edits(request.edits),
+        reference=request.edits.reference,
     )
-    service.admission.check_open(caller)
-    with service.uploads.hold() as upload:
-        upload.add(len(request.image))
-        async with service.admission.admit(caller) as deadline:
-            picture = await service.pipeline.colorize(request.image, parameters, deadline)
+    picture = await _run(service, caller, request, parameters, service.pipeline.colorize)
     record.picture = picture
     return rehue_pb2.ColorizeResponse(
         id=request.id,
@@ -191,6 +208,43 @@ async def _answer(
         pages=picture.pages,
         frames=picture.frames,
     )
+
+
+async def _answer_candidates(
+    service: Service,
+    caller: Caller,
+    request: rehue_pb2.CandidatesRequest,
+    request_id: str,
+    record: RequestRecord,
+) -> rehue_pb2.CandidatesResponse:
+    record.bytes_in = len(request.image)
+    if request.size == MALFORMED:
+        raise InvalidParameter("The message is not a rehue.v1.CandidatesRequest.")
+    parameters = Parameters(
+        model=request.model,
+        strength=request.strength if request.HasField("strength") else 1.0,
+        edits=parse_edits(request.edits),
+        reference=request.edits.reference,
+        size=request.size if request.HasField("size") else DEFAULT_SIZE,
+    )
+    found = await _run(service, caller, request, parameters, service.pipeline.propose)
+    record.picture = found
+    return build_candidates_message(found, request_id)
+
+
+async def _run(
+    service: Service,
+    caller: Caller,
+    request: rehue_pb2.ColorizeRequest | rehue_pb2.CandidatesRequest,
+    parameters: Parameters,
+    work: Callable[[bytes, Parameters, float], Awaitable[A]],
+) -> A:
+    """Give the photograph to a method of the pipeline when there is a place."""
+    service.admission.check_open(caller)
+    with service.uploads.hold() as upload:
+        upload.add(len(request.image) + len(request.edits.reference))
+        async with service.admission.admit(caller) as deadline:
+            return await work(request.image, parameters, deadline)
 
 
 def check_health(
@@ -232,12 +286,10 @@ def _set_error(context: RayServegRPCContext, error: RehueError, request_id: str)
 
 
 def _observe(
-    context: RayServegRPCContext, request_id: str
+    context: RayServegRPCContext, request_id: str, route: str = "rehue.v1.Colorizer/Colorize"
 ) -> contextlib.AbstractContextManager[RequestRecord]:
     """Observe one photograph; each photograph of a stream is observed on its own."""
-    return observe_request(
-        "grpc", "rehue.v1.Colorizer/Colorize", request_id, lambda: _collect_metadata(context)
-    )
+    return observe_request("grpc", route, request_id, lambda: _collect_metadata(context))
 
 
 def _collect_metadata(context: RayServegRPCContext) -> dict[str, str]:

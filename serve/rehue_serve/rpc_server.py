@@ -15,7 +15,7 @@ from rehue_serve.rpc_errors import abort_call
 from rehue_serve.service import Service
 
 MESSAGE_OVERHEAD = 64 * 1024  # bytes that a message may have besides the photograph
-MALFORMED = -1  # format of the request that stands for bytes that cannot be parsed
+MALFORMED = -1  # format, or size, of the request that stands for bytes that cannot be parsed
 
 Unary = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
 Stream = Callable[[AsyncIterator[Any], grpc.aio.ServicerContext[Any, Any]], AsyncIterator[Any]]
@@ -53,6 +53,11 @@ def add_colorizer(servicer: Any, server: grpc.aio.Server) -> None:
         "ColorizeStream": grpc.stream_stream_rpc_method_handler(
             servicer.ColorizeStream, _parse_request, serialize
         ),
+        "Candidates": grpc.unary_unary_rpc_method_handler(
+            servicer.Candidates,
+            _parse_candidates_request,
+            rehue_pb2.CandidatesResponse.SerializeToString,
+        ),
         "ListModels": grpc.unary_unary_rpc_method_handler(
             servicer.ListModels,
             rehue_pb2.ListModelsRequest.FromString,
@@ -69,6 +74,13 @@ def _parse_request(data: bytes) -> rehue_pb2.ColorizeRequest:
         return rehue_pb2.ColorizeRequest.FromString(data)
     except DecodeError:
         return rehue_pb2.ColorizeRequest(format=MALFORMED)  # type: ignore[arg-type]
+
+
+def _parse_candidates_request(data: bytes) -> rehue_pb2.CandidatesRequest:
+    try:
+        return rehue_pb2.CandidatesRequest.FromString(data)
+    except DecodeError:
+        return rehue_pb2.CandidatesRequest(size=MALFORMED)
 
 
 class _LimitedHandlers(grpc.GenericRpcHandler):

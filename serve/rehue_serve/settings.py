@@ -106,6 +106,13 @@ class Settings(BaseSettings):
         description="Memory for decoding and encoding photographs in one replica, in bytes, by "
         "their headers; photographs that do not fit wait for others.",
     )
+    edit_memory: int = Field(
+        16 * 2**20,
+        ge=0,
+        description="Memory for the networks' answers to photographs that are being edited, in one "
+        "replica, in bytes; each takes 64 KiB and is kept for five minutes, so that the next edit "
+        "needs no network. 0: none is kept.",
+    )
     replicas: int = Field(1, ge=1, description="Colorizer processes to start.")
     threads: int = Field(
         0, ge=0, description="Threads of one replica for codecs and Lab; 0: one per core."

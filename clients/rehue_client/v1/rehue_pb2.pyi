@@ -54,7 +54,7 @@ METADATA_KEEP: Metadata
 METADATA_NONE: Metadata
 
 class ColorizeRequest(_message.Message):
-    __slots__ = ("image", "model", "strength", "format", "quality", "id", "metadata")
+    __slots__ = ("image", "model", "strength", "format", "quality", "id", "metadata", "edits")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     STRENGTH_FIELD_NUMBER: _ClassVar[int]
@@ -62,6 +62,7 @@ class ColorizeRequest(_message.Message):
     QUALITY_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
     METADATA_FIELD_NUMBER: _ClassVar[int]
+    EDITS_FIELD_NUMBER: _ClassVar[int]
     image: bytes
     model: str
     strength: float
@@ -69,7 +70,72 @@ class ColorizeRequest(_message.Message):
     quality: int
     id: str
     metadata: Metadata
-    def __init__(self, image: _Optional[bytes] = ..., model: _Optional[str] = ..., strength: _Optional[float] = ..., format: _Optional[_Union[Format, str]] = ..., quality: _Optional[int] = ..., id: _Optional[str] = ..., metadata: _Optional[_Union[Metadata, str]] = ...) -> None: ...
+    edits: Edits
+    def __init__(self, image: _Optional[bytes] = ..., model: _Optional[str] = ..., strength: _Optional[float] = ..., format: _Optional[_Union[Format, str]] = ..., quality: _Optional[int] = ..., id: _Optional[str] = ..., metadata: _Optional[_Union[Metadata, str]] = ..., edits: _Optional[_Union[Edits, _Mapping]] = ...) -> None: ...
+
+class Edits(_message.Message):
+    __slots__ = ("warmth", "tint", "hints", "palette", "reference", "palette_strength")
+    WARMTH_FIELD_NUMBER: _ClassVar[int]
+    TINT_FIELD_NUMBER: _ClassVar[int]
+    HINTS_FIELD_NUMBER: _ClassVar[int]
+    PALETTE_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    PALETTE_STRENGTH_FIELD_NUMBER: _ClassVar[int]
+    warmth: float
+    tint: float
+    hints: _containers.RepeatedCompositeFieldContainer[Hint]
+    palette: _containers.RepeatedScalarFieldContainer[str]
+    reference: bytes
+    palette_strength: float
+    def __init__(self, warmth: _Optional[float] = ..., tint: _Optional[float] = ..., hints: _Optional[_Iterable[_Union[Hint, _Mapping]]] = ..., palette: _Optional[_Iterable[str]] = ..., reference: _Optional[bytes] = ..., palette_strength: _Optional[float] = ...) -> None: ...
+
+class Hint(_message.Message):
+    __slots__ = ("x", "y", "color")
+    X_FIELD_NUMBER: _ClassVar[int]
+    Y_FIELD_NUMBER: _ClassVar[int]
+    COLOR_FIELD_NUMBER: _ClassVar[int]
+    x: float
+    y: float
+    color: str
+    def __init__(self, x: _Optional[float] = ..., y: _Optional[float] = ..., color: _Optional[str] = ...) -> None: ...
+
+class CandidatesRequest(_message.Message):
+    __slots__ = ("image", "model", "strength", "edits", "size")
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    STRENGTH_FIELD_NUMBER: _ClassVar[int]
+    EDITS_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    image: bytes
+    model: str
+    strength: float
+    edits: Edits
+    size: int
+    def __init__(self, image: _Optional[bytes] = ..., model: _Optional[str] = ..., strength: _Optional[float] = ..., edits: _Optional[_Union[Edits, _Mapping]] = ..., size: _Optional[int] = ...) -> None: ...
+
+class CandidatesResponse(_message.Message):
+    __slots__ = ("candidates", "model", "request_id", "timings")
+    CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    candidates: _containers.RepeatedCompositeFieldContainer[Candidate]
+    model: str
+    request_id: str
+    timings: Timings
+    def __init__(self, candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., model: _Optional[str] = ..., request_id: _Optional[str] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
+
+class Candidate(_message.Message):
+    __slots__ = ("name", "image", "strength", "edits")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    STRENGTH_FIELD_NUMBER: _ClassVar[int]
+    EDITS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    image: bytes
+    strength: float
+    edits: Edits
+    def __init__(self, name: _Optional[str] = ..., image: _Optional[bytes] = ..., strength: _Optional[float] = ..., edits: _Optional[_Union[Edits, _Mapping]] = ...) -> None: ...
 
 class ColorizeResponse(_message.Message):
     __slots__ = ("id", "image", "media_type", "model", "request_id", "timings", "error", "pages", "frames")

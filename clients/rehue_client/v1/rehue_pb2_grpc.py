@@ -44,6 +44,11 @@ class ColorizerStub:
                 request_serializer=rehue__client_dot_v1_dot_rehue__pb2.ColorizeRequest.SerializeToString,
                 response_deserializer=rehue__client_dot_v1_dot_rehue__pb2.ColorizeResponse.FromString,
                 _registered_method=True)
+        self.Candidates = channel.unary_unary(
+                '/rehue.v1.Colorizer/Candidates',
+                request_serializer=rehue__client_dot_v1_dot_rehue__pb2.CandidatesRequest.SerializeToString,
+                response_deserializer=rehue__client_dot_v1_dot_rehue__pb2.CandidatesResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/rehue.v1.Colorizer/ListModels',
                 request_serializer=rehue__client_dot_v1_dot_rehue__pb2.ListModelsRequest.SerializeToString,
@@ -72,6 +77,13 @@ class ColorizerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Candidates(self, request, context):
+        """Answers several versions of one photograph to choose from.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListModels(self, request, context):
         """Lists the models, their versions and state.
         """
@@ -91,6 +103,11 @@ def add_ColorizerServicer_to_server(servicer, server):
                     servicer.ColorizeStream,
                     request_deserializer=rehue__client_dot_v1_dot_rehue__pb2.ColorizeRequest.FromString,
                     response_serializer=rehue__client_dot_v1_dot_rehue__pb2.ColorizeResponse.SerializeToString,
+            ),
+            'Candidates': grpc.unary_unary_rpc_method_handler(
+                    servicer.Candidates,
+                    request_deserializer=rehue__client_dot_v1_dot_rehue__pb2.CandidatesRequest.FromString,
+                    response_serializer=rehue__client_dot_v1_dot_rehue__pb2.CandidatesResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -152,6 +169,33 @@ class Colorizer:
             '/rehue.v1.Colorizer/ColorizeStream',
             rehue__client_dot_v1_dot_rehue__pb2.ColorizeRequest.SerializeToString,
             rehue__client_dot_v1_dot_rehue__pb2.ColorizeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Candidates(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/rehue.v1.Colorizer/Candidates',
+            rehue__client_dot_v1_dot_rehue__pb2.CandidatesRequest.SerializeToString,
+            rehue__client_dot_v1_dot_rehue__pb2.CandidatesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -26,7 +26,7 @@ def _build_srgb_profile() -> bytes:
 
 
 def build_metadata(
-    photograph: Photograph, width: int, height: int, keep: str, model: str
+    photograph: Photograph, width: int, height: int, keep: str, model: str, edits: str = ""
 ) -> Metadata:
     """Build the metadata of an answer.
 
@@ -36,14 +36,15 @@ def build_metadata(
         height: likewise.
         keep: ``keep``, or ``none``: the mark alone.
         model: name and version of the network.
+        edits: digest of the person's choices; empty: there are none.
     """
     own = _read(photograph) if keep == "keep" else Metadata()
     if own == Metadata():
-        return Metadata(xmp=build_packet(_name_software(), model))
+        return Metadata(xmp=build_packet(_name_software(), model, edits))
     return replace(
         own,
         exif=update_exif(own.exif, width, height) if own.exif else b"",
-        xmp=update_packet(own.xmp, _name_software(), model),
+        xmp=update_packet(own.xmp, _name_software(), model, edits),
     )
 
 

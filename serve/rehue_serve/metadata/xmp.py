@@ -24,7 +24,7 @@ _REPLACED = {
     f"{{{IPTC_EXTENSION}}}DigitalSourceType", f"{{{IPTC_EXTENSION}}}digitalsourcetype",
     f"{{{TIFF}}}Orientation", f"{{{TIFF}}}ImageWidth", f"{{{TIFF}}}ImageLength",
     f"{{{EXIF}}}PixelXDimension", f"{{{EXIF}}}PixelYDimension", f"{{{EXIF}}}ColorSpace",
-    f"{{{XMP}}}Thumbnails",
+    f"{{{XMP}}}Thumbnails", f"{{{REHUE}}}Edits",
 }  # fmt: skip
 
 _BEGIN = b'<?xpacket begin="\xef\xbb\xbf" id="W5M0MpCehiHzreSzNTczkc9d"?>'
@@ -58,15 +58,15 @@ for _prefix, _name in _PREFIXES.items():
 
 
 @lru_cache(maxsize=64)
-def build_packet(software: str, model: str) -> bytes:
+def build_packet(software: str, model: str, edits: str = "") -> bytes:
     """Build the packet of a picture that had none."""
     root = ElementTree.Element("{adobe:ns:meta/}xmpmeta")
     ElementTree.SubElement(root, f"{{{RDF}}}RDF")
-    _add_mark(root, software, model)
+    _add_mark(root, software, model, edits)
     return _serialize(root)
 
 
-def update_packet(packet: bytes, software: str, model: str) -> bytes:
+def update_packet(packet: bytes, software: str, model: str, edits: str = "") -> bytes:
     """Put the mark into a photograph's packet and drop what is no longer true.
 
     A packet that is broken, too large or declares entities is replaced by one of the mark alone.
@@ -75,32 +75,35 @@ def update_packet(packet: bytes, software: str, model: str) -> bytes:
         packet: of the photograph; empty if it has none.
         software: name and version of this program.
         model: name and version of the network.
+        edits: digest of the person's choices; empty: there are none.
     """
     packet = packet.strip(b"\0 \r\n\t")
     if not packet or len(packet) > LARGEST_PACKET:
-        return build_packet(software, model)
+        return build_packet(software, model, edits)
     try:
         root = defusedxml.ElementTree.fromstring(packet)
     except (ElementTree.ParseError, defusedxml.DefusedXmlException, ValueError, LookupError):
-        return build_packet(software, model)
+        return build_packet(software, model, edits)
     for description in root.iter(f"{{{RDF}}}Description"):
         for name in _REPLACED:
             description.attrib.pop(name, None)
             for child in description.findall(name):
                 description.remove(child)
     if root.find(f".//{{{RDF}}}RDF") is None and root.tag != f"{{{RDF}}}RDF":
-        return build_packet(software, model)
-    _add_mark(root, software, model)
+        return build_packet(software, model, edits)
+    _add_mark(root, software, model, edits)
     return _serialize(root)
 
 
-def _add_mark(root: ElementTree.Element, software: str, model: str) -> None:
+def _add_mark(root: ElementTree.Element, software: str, model: str, edits: str) -> None:
     parent = root if root.tag == f"{{{RDF}}}RDF" else root.find(f".//{{{RDF}}}RDF")
     assert parent is not None
     mark = ElementTree.SubElement(parent, f"{{{RDF}}}Description", {f"{{{RDF}}}about": ""})
     ElementTree.SubElement(mark, f"{{{IPTC_EXTENSION}}}DigitalSourceType").text = SOURCE_TYPE
     ElementTree.SubElement(mark, f"{{{REHUE}}}Software").text = software
     ElementTree.SubElement(mark, f"{{{REHUE}}}Model").text = model
+    if edits:
+        ElementTree.SubElement(mark, f"{{{REHUE}}}Edits").text = f"sha256:{edits}"
 
 
 def _serialize(root: ElementTree.Element) -> bytes:

@@ -1,0 +1,59 @@
+"""Versions of one photograph, as encoded pictures to choose from."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rehue_core import lab
+from rehue_core.candidates import choose_candidates
+from rehue_core.edits import Edits, apply_edits
+from rehue_serve.images import encode_pictures
+
+QUALITY = 85  # of the JPEGs
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One version of a photograph: its name and parameters, and the picture as a JPEG."""
+
+    name: str
+    strength: float
+    edits: Edits
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Versions of one photograph to choose from."""
+
+    candidates: list[Candidate]
+    model: str  # name/version
+    timings: dict[str, float]  # ms, by stage
+
+    @property
+    def data(self) -> bytes:
+        """All pictures, one after another."""
+        return b"".join(candidate.data for candidate in self.candidates)
+
+
+def compose_candidates(
+    lightness: lab.Lightness, ab: lab.Float32, *, strength: float, edits: Edits, size: int
+) -> list[Candidate]:
+    """Choose versions that differ visibly, and compose and encode each.
+
+    Args:
+        lightness: HW of the photograph; see `rehue_core.lab.Lightness`.
+        ab: hw2, Lab units: the network's answer.
+        strength: of the chroma, 0 to 2, as asked for.
+        edits: as asked for.
+        size: pixels on the long side of the pictures, which are not enlarged.
+    """
+    scale = min(1.0, size / max(lightness.shape))
+    height, width = (max(1, round(side * scale)) for side in lightness.shape)
+    small = lab.resize(lightness, (height, width))
+    found = []
+    for version in choose_candidates(ab, small, strength, edits):
+        field = apply_edits(ab * np.float32(version.strength), small, version.edits)
+        data = encode_pictures([lab.convert_to_rgb(small, field)], "jpeg", QUALITY)
+        found.append(Candidate(version.name, version.strength, version.edits, data))
+    return found
