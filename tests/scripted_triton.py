@@ -76,7 +76,7 @@ def answer_from_wrong_graphs(network: Answer, instances: int) -> Answer:
 
 @dataclass
 class ScriptedTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
-    """Triton's ModelConfig and ModelInfer: `answer` turns each call's lightness into ab."""
+    """Triton's ModelConfig, ModelReady and ModelInfer; `answer` turns lightness into ab."""
 
     answer: Answer
     batches: list[int] = field(default_factory=list)
@@ -87,6 +87,9 @@ class ScriptedTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ig
         config = text_format.Parse(text, model_config_pb2.ModelConfig())
         return service_pb2.ModelConfigResponse(config=config)
 
+    def ModelReady(self, request: service_pb2.ModelReadyRequest, context: object) -> object:
+        return service_pb2.ModelReadyResponse(ready=True)
+
     def ModelInfer(self, request: service_pb2.ModelInferRequest, context: object) -> object:
         shape = tuple(request.inputs[0].shape)
         self.batches.append(shape[0])
@@ -96,7 +99,10 @@ class ScriptedTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ig
             name="ab", datatype="FP16", shape=ab.shape
         )
         return service_pb2.ModelInferResponse(
-            model_name=request.model_name, outputs=[output], raw_output_contents=[ab.tobytes()]
+            model_name=request.model_name,
+            model_version="1",
+            outputs=[output],
+            raw_output_contents=[ab.tobytes()],
         )
 
 

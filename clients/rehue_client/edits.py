@@ -68,7 +68,7 @@ class Edits:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
-        """Read a document (docs/edits.md), such as the page saves; its ``strength`` is left out.
+        """Read a document of docs/how-to/colours.md; its ``strength`` is left out.
 
         Raises:
             ValueError: it is none, or of a newer version.

@@ -78,7 +78,7 @@ class Edits:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def to_document(self, strength: float) -> dict[str, Any]:
-        """Return the JSON document of docs/edits.md; values at their default are left out."""
+        """Return the document of docs/how-to/colours.md, without what is at its default."""
         document: dict[str, Any] = {"version": VERSION}
         numbers = {"strength": (strength, 1), "warmth": (self.warmth, 0), "tint": (self.tint, 0)}
         for name, (value, default) in numbers.items():

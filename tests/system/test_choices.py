@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +10,30 @@ import grpc
 import httpx
 import numpy as np
 import pytest
+import scripted_triton
+from paths import MODELS
 from PIL import Image
 from serving import serve_grpc, serve_http, start_service
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 from rehue_client.v1 import rehue_pb2
-from rehue_serve.embedded import EmbeddedTriton
 from rehue_serve.service import Service
 
 HINTS = [{"x": 0.3, "y": 0.6, "color": "#8a5a5a"}, {"x": 0.9, "y": 0.1, "color": "gray"}]
 PNG = {"format": "png"}
 
 
+@pytest.fixture(scope="module")
+def scripted() -> Iterator[scripted_triton.ScriptedTriton]:
+    """The real network, in this process."""
+    network = scripted_triton.load_network(MODELS / "rehue" / "1" / "model.onnx")
+    with scripted_triton.serve(network) as running:
+        yield running
+
+
 @pytest.fixture
-async def service(triton: EmbeddedTriton) -> AsyncIterator[Service]:
-    async with start_service(triton.url) as running:
+async def service(scripted: scripted_triton.ScriptedTriton) -> AsyncIterator[Service]:
+    async with start_service(scripted.url) as running:
         yield running
 
 
@@ -97,6 +106,7 @@ async def test_answer_of_the_network_is_kept_for_the_next_edit(
 async def test_no_edits_give_the_automatic_picture(http: httpx.AsyncClient, photo: bytes) -> None:
     plain = await http.post("/v1/colorize", content=photo, params=PNG)
     empty = await http.post("/v1/colorize", files={"image": photo}, data={"hints": "[]", **PNG})
+    assert plain.status_code == empty.status_code == 200
     assert plain.content == empty.content
     assert b"rehue:Edits" not in plain.content
 
