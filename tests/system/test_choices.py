@@ -19,7 +19,10 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 from rehue_client.v1 import rehue_pb2
 from rehue_serve.service import Service
 
-HINTS = [{"x": 0.3, "y": 0.6, "color": "#8a5a5a"}, {"x": 0.9, "y": 0.1, "color": "gray"}]
+HINTS: list[dict[str, Any]] = [
+    {"x": 0.3, "y": 0.6, "color": "#8a5a5a"},
+    {"x": 0.9, "y": 0.1, "color": "gray"},
+]
 PNG = {"format": "png"}
 
 
