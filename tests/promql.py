@@ -16,6 +16,7 @@ GPU_SERIES = {
     "nv_gpu_utilization", "nv_gpu_memory_used_bytes", "nv_gpu_memory_total_bytes",
     "DCGM_FI_DEV_XID_ERRORS", "DCGM_FI_DEV_ROW_REMAP_FAILURE",
 }  # fmt: skip
+KEY_SERIES = {"ray_rehue_key_photographs_total"}  # those of a server with named keys
 KUBE_SERIES = {  # those of kube-state-metrics
     "kube_pod_container_status_waiting_reason",
     "kube_pod_init_container_status_waiting_reason", "kube_pod_container_status_restarts_total",

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 from rehue_serve.errors import DeadlineExceeded, Overloaded, Unavailable
 from rehue_serve.keys import Caller
+from rehue_serve.quotas import Quotas
 from rehue_serve.settings import Settings
 
 STOP_RETRY_AFTER = 5.0  # seconds; by then another server, or this one's successor, answers
@@ -20,6 +21,7 @@ class Admission:
         self._key_limit = settings.key_limit
         self._timeout = settings.timeout
         self._requests_of_keys: Counter[bytes] = Counter()
+        self._quotas = Quotas()
         self._mean_seconds = 0.1  # running mean of the time that a photograph takes
         self.requests_in_flight = 0
         self.draining = False
@@ -30,10 +32,12 @@ class Admission:
         Raises:
             Unavailable: the server is stopping.
             Overloaded: there is no place at the moment.
+            QuotaExceeded: the key's quota is used up.
         """
         if self.draining:
             raise build_stopping_error()
         self._check_places(caller)
+        self._quotas.check(caller.quota)
 
     @contextlib.asynccontextmanager
     async def admit(self, caller: Caller, deadline: float | None = None) -> AsyncIterator[float]:
@@ -49,9 +53,11 @@ class Admission:
 
         Raises:
             Overloaded: there is no place.
+            QuotaExceeded: the key's quota is used up.
             DeadlineExceeded: the block took too long.
         """
         self._check_places(caller)
+        self._quotas.take(caller.quota)
         limit = asyncio.get_running_loop().time() + self._timeout
         deadline = limit if deadline is None else min(limit, deadline)
         self.requests_in_flight += 1

@@ -8,6 +8,7 @@ RehueError
 |- UnknownModel
 |- Unauthenticated     API key missing or wrong
 |- Overloaded          retry after `retry_after`
+|  `- QuotaExceeded    of the caller's API key
 |- Unavailable         no Triton serves the model, or the server is stopping; retry after
 |                      `retry_after`
 |- DeadlineExceeded
@@ -33,6 +34,11 @@ class RehueError(Exception):
 
     reason: ClassVar[rehue_pb2.ErrorReason]
     title: ClassVar[str]
+
+    @property
+    def outcome(self) -> str:
+        """The error's name in metrics and logs."""
+        return get_reason_name(self)
 
     def __init__(self, detail: str, *, retry_after: float | None = None) -> None:
         super().__init__(detail)
@@ -66,6 +72,13 @@ class Unauthenticated(RehueError):
 
 class Overloaded(RehueError):
     reason, title = rehue_pb2.OVERLOADED, "The server is busy"
+
+
+class QuotaExceeded(Overloaded):
+    """Clients wait as for Overloaded; metrics name it apart, since the server is not at fault."""
+
+    title = "The API key's quota is used up"
+    outcome = "QUOTA"
 
 
 class Unavailable(RehueError):

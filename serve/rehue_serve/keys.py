@@ -4,10 +4,11 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rehue_serve.errors import Unauthenticated, Unavailable
+from rehue_serve.quotas import Quota, parse_quota
 
 log = logging.getLogger(__name__)
 
@@ -21,30 +22,48 @@ class Caller:
 
     Attributes:
         key: digest of the API key; empty where no key is required.
+        quota: what the key's holder may send.
     """
 
     key: bytes = b""
+    quota: Quota = field(default_factory=Quota)
 
 
-def read_keys(path: Path) -> frozenset[bytes]:
-    """Read the digests of the keys in a file.
+def read_keys(path: Path) -> dict[bytes, Caller]:
+    """Read the callers of a file, by the digests of their keys.
 
-    A key is a line without the space around it. Empty lines, lines that begin with ``#``
-    and a byte order mark are skipped.
+    A line is a key, and after it, in any order, ``name=`` of its holder, ``rate=`` photographs a
+    second and ``daily=`` photographs a day. Keys of the same name share one quota. Empty lines,
+    lines that begin with ``#`` and a byte order mark are skipped.
 
     Raises:
         OSError: the file cannot be read.
+        ValueError: a line is wrong; the message has its number, and nothing of it.
     """
-    text = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
-    keys = (line.strip() for line in text.splitlines())
-    return frozenset(_digest(key) for key in keys if key and not key.startswith(COMMENT))
+    callers: dict[bytes, Caller] = {}
+    quotas: dict[str, Quota] = {}
+    lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines()
+    for number, words in enumerate(map(bytes.split, lines), 1):
+        if not words or words[0].startswith(COMMENT):
+            continue
+        try:
+            quota = parse_quota([word.decode() for word in words[1:]])
+        except UnicodeDecodeError:
+            raise ValueError(f"line {number}: it is not UTF-8") from None
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from None
+        if quota.name and quotas.setdefault(quota.name, quota) != quota:
+            raise ValueError(f"line {number}: an earlier key of this name has other limits")
+        digest = _digest(words[0])
+        callers[digest] = Caller(digest, quota)
+    return callers
 
 
 class ApiKeys:
-    """The keys of a file with one key per line.
+    """The keys of a file with one key per line, and their quotas.
 
     The file is read again whenever it changes, outside of any request. While it is missing,
-    unreadable or empty, the keys read last stay valid. Only digests are kept in memory.
+    unreadable, wrong or empty, the keys read last stay valid. Only digests are kept in memory.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -54,7 +73,7 @@ class ApiKeys:
             path: the file; None where no key is required.
         """
         self._path = path
-        self._digests: frozenset[bytes] = frozenset()
+        self._callers: dict[bytes, Caller] = {}
         self._version: object = None
         self._problem = ""
         self._reloader: asyncio.Task[None] | None = None
@@ -80,17 +99,17 @@ class ApiKeys:
         """
         if self._path is None:
             return Caller()
-        if not self._digests:
+        if not self._callers:
             raise Unavailable("The API keys are not available.", retry_after=1.0)
         scheme, _, credentials = (authorization or "").partition(" ")
         key = credentials.strip().encode()
         if scheme.lower() != "bearer" or not key:
             raise Unauthenticated("Send an API key: Authorization: Bearer KEY.")
         # The time of this look-up depends on the digest alone, which reveals no key.
-        digest = _digest(key)
-        if digest not in self._digests:
+        caller = self._callers.get(_digest(key))
+        if caller is None:
             raise Unauthenticated("This API key is not known.")
-        return Caller(digest)
+        return caller
 
     async def _watch(self, path: Path) -> None:
         while True:
@@ -100,20 +119,23 @@ class ApiKeys:
     async def _reload(self, path: Path) -> None:
         try:
             # In a thread: a network file system may block for long.
-            version, digests = await asyncio.to_thread(self._read_if_changed, path)
+            version, callers = await asyncio.to_thread(self._read_if_changed, path)
         except OSError as error:
             self._report(f"cannot be read ({error.strerror})")
             return
-        if digests is None:
+        except ValueError as error:
+            self._report(f"is wrong, {error}")
             return
-        if not digests:
+        if callers is None:
+            return
+        if not callers:
             self._report("has no keys")
             return
-        if self._digests:
-            log.info("%d API keys read", len(digests))
-        self._digests, self._version, self._problem = digests, version, ""
+        if self._callers:
+            log.info("%d API keys read", len(callers))
+        self._callers, self._version, self._problem = callers, version, ""
 
-    def _read_if_changed(self, path: Path) -> tuple[object, frozenset[bytes] | None]:
+    def _read_if_changed(self, path: Path) -> tuple[object, dict[bytes, Caller] | None]:
         status = path.stat()
         version = (status.st_mtime_ns, status.st_size, status.st_ino)
         return version, (None if version == self._version else read_keys(path))

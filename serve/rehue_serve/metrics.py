@@ -10,8 +10,8 @@ SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 
 _requests = Counter(
     "rehue_requests_total",
-    "Photographs answered, by protocol, outcome (`ok`, the error's reason, or `ABANDONED`) and, "
-    "where there is a picture, the model's name and version.",
+    "Photographs answered, by protocol, outcome (`ok`, the error's reason, `QUOTA` or `ABANDONED`) "
+    "and, where there is a picture, the model's name and version.",
     tag_keys=("protocol", "outcome", "model"),
 )
 _stages = Histogram(
@@ -34,6 +34,11 @@ _ended_calls = Counter(
     "rehue_triton_calls_total",
     "Finished calls to Triton, by gRPC status; retries count too.",
     tag_keys=("outcome",),
+)
+_key_uses = Counter(
+    "rehue_key_photographs_total",
+    "Photographs of named API keys: `admitted`, or refused for the key's `rate` or `daily` limit.",
+    tag_keys=("name", "outcome"),
 )
 _healthy = Gauge(
     "rehue_triton_healthy",
@@ -73,6 +78,15 @@ def record_call_started(batch_size: int) -> None:
 def record_call_ended(outcome: str) -> None:
     """Count a finished call to Triton by its gRPC status."""
     _ended_calls.inc(tags={"outcome": outcome})
+
+
+def record_key_use(name: str, outcome: str) -> None:
+    """Count a photograph of a named API key.
+
+    Args:
+        outcome: ``admitted``, ``rate`` or ``daily``.
+    """
+    _key_uses.inc(tags={"name": name, "outcome": outcome})
 
 
 def set_endpoint_health(endpoint: str, healthy: bool) -> None:

@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 
 from rehue_serve import logs, metrics, tracing
 from rehue_serve.candidates import Candidates
-from rehue_serve.errors import Internal, RehueError, get_reason_name
+from rehue_serve.errors import Internal, RehueError
 from rehue_serve.http_errors import HTTP_STATUS
 from rehue_serve.pipeline import Colorized
 
@@ -68,7 +68,7 @@ def observe_request(
                     raise
                 raise _log_fault(error) from None
         except RehueError as error:
-            outcome, failed = get_reason_name(error), HTTP_STATUS[type(error)] >= 500
+            outcome, failed = error.outcome, HTTP_STATUS[type(error)] >= 500
             raise
         except BaseException:
             outcome, failed = ABANDONED, True

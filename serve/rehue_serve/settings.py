@@ -119,9 +119,11 @@ class Settings(BaseSettings):
     )
     api_keys_file: Path | None = Field(
         None,
-        description="File with one API key per line; lines that begin with `#` are comments. It is "
-        "read again within a second of a change. While it is missing, unreadable or without keys, "
-        "the keys read last stay valid. Empty: no key is required.",
+        description="File with one API key per line; lines that begin with `#` are comments. After "
+        "a key may come `name=NAME` of its holder, and with it `rate=` photographs a second and "
+        "`daily=` photographs a day (UTC), each in one replica. The file is read again within a "
+        "second of a change. While it is missing, unreadable, wrong or without keys, the keys read "
+        "last stay valid. Empty: no key is required.",
     )
     max_requests_per_key: int = Field(
         0,

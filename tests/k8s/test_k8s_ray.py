@@ -26,7 +26,7 @@ from ray_node import call_ray, kill_node
 from rendered import Object, get_main_container, get_object, list_pod_templates
 from rendered import read_settings as variables
 
-from rehue_client import Client
+from rehue_client import Client, Overloaded
 from rehue_serve.local_ray import build_ray_environment
 from rehue_serve.ports import claim_free_ports
 from rehue_serve.settings import Settings
@@ -93,7 +93,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     base = tmp_path_factory.mktemp("node")
     ports = dict(zip(PORTS, claim_free_ports(len(PORTS)), strict=True))
     token, key = secrets.token_hex(32), secrets.token_hex(8)
-    (base / "keys").write_text(key)
+    (base / "keys").write_text(f"{key}\n{key}-limited name=museum daily=1\n")
     with contextlib.ExitStack() as stack:
         # Unix sockets in it: the path has to be short.
         directory = Path(tempfile.mkdtemp(prefix="rehue-"))
@@ -212,6 +212,28 @@ def test_what_kuberay_deploys_colorizes(node: Node, photo: bytes, overlay: str) 
     for url in (node.url("serve"), f"grpc://127.0.0.1:{node.ports['grpc']}"):
         with Client(url, api_key=node.key) as client:
             assert client.colorize(photo).data
+
+
+def test_a_key_may_send_its_quota(node: Node, photo: bytes) -> None:
+    """In the one replica here; after the test above, which deployed it."""
+    headers = {"Authorization": f"Bearer {node.key}-limited"}
+    answers = [
+        httpx.post(node.url("serve") + "/v1/colorize", content=photo, headers=headers)
+        for _ in range(2)
+    ]
+    assert [answer.status_code for answer in answers] == [200, 429]
+    assert 0 < int(answers[1].headers["Retry-After"]) <= 86400
+    assert "quota is used up" in answers[1].json()["title"]
+    with (
+        Client(f"grpc://127.0.0.1:{node.ports['grpc']}", api_key=f"{node.key}-limited") as client,
+        pytest.raises(Overloaded, match="photographs of today"),
+    ):
+        client.colorize(photo, timeout=5)
+    deadline = time.monotonic() + 60  # Ray gathers every 10 s
+    while 'name="museum"' not in (text := httpx.get(node.url("metrics") + "/metrics").text):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    assert node.key not in text
 
 
 def get_application(operator: httpx.Client) -> Object:

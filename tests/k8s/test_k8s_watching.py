@@ -23,7 +23,7 @@ from rehue_serve.errors import get_reason_name
 from rehue_serve.http_errors import HTTP_STATUS
 from rehue_serve.settings import Settings
 
-OUTCOMES = {"ok", "ABANDONED", *map(get_reason_name, HTTP_STATUS)}
+OUTCOMES = {"ok", "ABANDONED", "QUOTA", *map(get_reason_name, HTTP_STATUS)}
 
 
 def test_every_label_exists() -> None:
