@@ -11,7 +11,7 @@ INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/pytho
 PROMTOOL := $(if $(shell command -v promtool),,$(if $(shell command -v apt-get),$(BIN)/promtool))
 
 .DEFAULT_GOAL := help
-.PHONY: help dev demo serve test lint bench test-faults test-batch soak fuzz loadtest openloop peers capacity train evaluate export plan gpu-check k8s lock docs stubs clean
+.PHONY: help dev demo serve test lint bench test-faults test-batch soak fuzz loadtest openloop peers capacity chart train evaluate export plan gpu-check k8s lock docs stubs clean
 
 help: ## list the commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -24,7 +24,7 @@ demo: $(STAMP)-serve ## colorize the sample photographs through the whole system
 serve: $(STAMP)-serve ## start everything on this machine, in the foreground
 	@exec $(BIN)/rehue serve
 
-test: $(STAMP)-dev $(PROMTOOL) .venv/checkov/.stamp ## run the tests: ARGS="-m unit" for those without a server
+test: $(STAMP)-dev $(PROMTOOL) .venv/checkov/.stamp .venv/helm/.stamp ## run the tests: ARGS="-m unit" for those without a server
 	$(BIN)/python -m pytest --cov --cov-report= $(ARGS)
 	@echo "coverage of the packages by these tests, without their subprocesses: $$($(BIN)/coverage report --format=total) %"
 
@@ -80,8 +80,11 @@ plan: $(STAMP)-dev ## build the TensorRT plans for this machine's GPU
 gpu-check: $(STAMP)-dev ## build, compare and measure the plans on this machine's GPU
 	$(BIN)/rehue gpu-check $(ARGS)
 
-k8s: $(STAMP)-dev $(PROMTOOL) .venv/checkov/.stamp ## render the manifests for Kubernetes and check them
+k8s: $(STAMP)-dev $(PROMTOOL) .venv/checkov/.stamp .venv/helm/.stamp ## render the manifests for Kubernetes and check them
 	$(BIN)/python -m pytest tests/k8s $(ARGS)
+
+chart: $(STAMP)-dev .venv/helm/.stamp ## pack the Helm chart, into results/chart
+	@KUBECTL=$(BIN)/kubectl PYTHON=.venv/helm/bin/python k8s/build-chart results/chart
 
 lock: $(STAMP)-dev ## choose versions again and lock them with hashes
 	@for extra in dev serve training client; do \
@@ -99,8 +102,10 @@ lock: $(STAMP)-dev ## choose versions again and lock them with hashes
 	  --python-version 3.12 --python-platform x86_64-manylinux_2_28 --generate-hashes \
 	  --no-emit-index-url --no-header --no-annotate --quiet \
 	  --output-file k8s/triton/requirements.lock
-	@$(BIN)/uv pip compile requirements/checkov.in --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-header --no-annotate --quiet --output-file requirements/checkov.lock
+	@for tool in checkov helm; do \
+	  $(BIN)/uv pip compile requirements/$$tool.in --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --no-header --no-annotate --quiet \
+	    --output-file requirements/$$tool.lock || exit 1; done
 
 docs: $(STAMP)-dev ## build the documentation site into results/site
 	$(BIN)/mkdocs build --quiet
@@ -130,10 +135,10 @@ $(BIN)/promtool: | $(BIN)/uv
 	  && $$apt update && (cd $$at && $$apt download prometheus && dpkg-deb -x prometheus_*.deb .) \
 	  && cp $$at/usr/bin/promtool $@; rc=$$?; rm -rf $$at; exit $$rc
 
-# The policy checks' own environment: their versions would hold back the project's.
-.venv/checkov/.stamp: requirements/checkov.lock $(BIN)/uv
-	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv/checkov
-	$(BIN)/uv pip install --quiet --python .venv/checkov/bin/python --require-hashes -r $<
+# Environments of their own: checkov's versions would hold back the project's, and Helm takes 75 MB.
+.venv/checkov/.stamp .venv/helm/.stamp: .venv/%/.stamp: requirements/%.lock $(BIN)/uv
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv/$*
+	$(BIN)/uv pip install --quiet --python .venv/$*/bin/python --require-hashes -r $<
 	@touch $@
 
 $(STAMP)-%: requirements/%.lock pyproject.toml $(BIN)/uv
