@@ -5,7 +5,7 @@
 ...     client.colorize("1912.jpg").save("1912-colour.jpg")
 """
 
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 from rehue_client.async_client import AsyncClient
 from rehue_client.client import Client
@@ -33,7 +33,10 @@ from rehue_client.retries import Retries
 from rehue_client.sources import Source
 from rehue_client.target import Tls
 
-__version__ = version("rehue")
+try:
+    __version__ = version("rehue-client")  # the client alone: clients/pyproject.toml
+except PackageNotFoundError:
+    __version__ = version("rehue")
 
 __all__ = [
     "FORMATS",

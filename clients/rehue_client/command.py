@@ -34,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser, "--print-completion", help="print a script that completes this command in a shell"
     )
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for entry in entry_points(group="rehue.commands"):
+    # By name: the client's distribution and the whole one may both be installed.
+    for entry in {entry.name: entry for entry in entry_points(group="rehue.commands")}.values():
         _load_commands(entry, subparsers)
     namespace, more = parser.parse_known_args(arguments)
     if more and not getattr(namespace, "takes_more", False):

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,39 @@ def run_command(*command: object, cwd: Path, code: int = 0) -> str:
     )  # fmt: skip
     assert done.returncode == code, done.stdout
     return done.stdout
+
+
+def test_the_clients_own_distribution_has_nothing_else(alone: Path, tmp_path: Path) -> None:
+    # A copy, because building writes into the source folder.
+    source = shutil.copytree(
+        ROOT / "clients", tmp_path / "clients", ignore=shutil.ignore_patterns(*LEFT_OUT)
+    )
+    target = tmp_path / "installed"
+    pip: list[str | Path] = [
+        Path(sys.executable).with_name("uv"),
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+    ]
+    where: list[str | Path] = ["--python", alone / "python", "--target", target]
+    subprocess.run([*pip, *where, source], check=True)
+    assert {path.name.partition("-")[0] for path in target.iterdir()} - {"bin", ".lock"} == {
+        "rehue_client"
+    }
+    assert sum(path.stat().st_size for path in target.rglob("*")) < 1e6
+    code = f"import sys; sys.path.insert(0, {str(target)!r}); import rehue_client.command as c;"
+    output = run_command(
+        alone / "python", "-c", f"{code} c.main(['--version'])", cwd=tmp_path, code=0
+    )
+    assert output.startswith("rehue ")
+
+
+def test_both_distributions_need_the_same() -> None:
+    whole = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    client = tomllib.loads((ROOT / "clients" / "pyproject.toml").read_text())["project"]
+    for name in ("version", "requires-python", "dependencies", "license"):
+        assert client[name] == whole[name], name
 
 
 def test_heavy_packages_are_not_installed(alone: Path, tmp_path: Path) -> None:
