@@ -11,7 +11,7 @@ INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/pytho
 PROMTOOL := $(if $(shell command -v promtool),,$(if $(shell command -v apt-get),$(BIN)/promtool))
 
 .DEFAULT_GOAL := help
-.PHONY: help dev demo serve test lint bench test-faults test-batch soak fuzz loadtest openloop peers capacity chart train evaluate export plan gpu-check k8s lock docs stubs clean
+.PHONY: help dev demo serve test lint bench test-faults test-batch soak fuzz loadtest openloop peers capacity chart images train evaluate export plan gpu-check k8s lock docs stubs clean
 
 help: ## list the commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -82,6 +82,10 @@ gpu-check: $(STAMP)-dev ## build, compare and measure the plans on this machine'
 
 k8s: $(STAMP)-dev $(PROMTOOL) .venv/checkov/.stamp .venv/helm/.stamp ## render the manifests for Kubernetes and check them
 	$(BIN)/python -m pytest tests/k8s $(ARGS)
+
+images: $(STAMP)-dev .venv/helm/.stamp ## build the images with buildah, list their software, run one: BASE=debian make images
+	@SBOM=results/sbom CYCLONEDX=.venv/helm/bin/cyclonedx-py k8s/build-images serve triton-cpu
+	$(BIN)/python -m pytest tests/k8s/test_k8s_containers.py --long $(ARGS)
 
 chart: $(STAMP)-dev .venv/helm/.stamp ## pack the Helm chart, into results/chart
 	@KUBECTL=$(BIN)/kubectl PYTHON=.venv/helm/bin/python k8s/build-chart results/chart
