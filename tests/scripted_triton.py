@@ -90,6 +90,14 @@ class ScriptedTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ig
     def ModelReady(self, request: service_pb2.ModelReadyRequest, context: object) -> object:
         return service_pb2.ModelReadyResponse(ready=True)
 
+    def RepositoryIndex(
+        self, request: service_pb2.RepositoryIndexRequest, context: object
+    ) -> object:
+        model = service_pb2.RepositoryIndexResponse.ModelIndex(
+            name="rehue", version="1", state="READY"
+        )
+        return service_pb2.RepositoryIndexResponse(models=[model])
+
     def ModelInfer(self, request: service_pb2.ModelInferRequest, context: object) -> object:
         shape = tuple(request.inputs[0].shape)
         self.batches.append(shape[0])

@@ -21,9 +21,10 @@ export class Problem extends Error {
 export function colorize(file, request, { key, signal, onProgress }) {
   const start = performance.now();
   const exchange = new XMLHttpRequest(); // fetch does not report the progress of uploads
-  exchange.open("POST", `v1/colorize?${new URLSearchParams(request)}`);
+  const { hints, ...parameters } = request; // a hundred hints are too long for an address
+  exchange.open("POST", `v1/colorize?${new URLSearchParams(parameters)}`);
   exchange.responseType = "blob";
-  exchange.setRequestHeader("Content-Type", file.type || "application/octet-stream");
+  if (!hints) exchange.setRequestHeader("Content-Type", file.type || "application/octet-stream");
   if (key) exchange.setRequestHeader("Authorization", `Bearer ${key}`);
   exchange.upload.addEventListener("progress", ({ loaded, total }) => onProgress(loaded / total));
   exchange.upload.addEventListener("load", () => onProgress(1));
@@ -36,8 +37,15 @@ export function colorize(file, request, { key, signal, onProgress }) {
     exchange.addEventListener("error", () => reject(new Problem(
       "The server cannot be reached", "Is it running? Your photograph is still here: try again.")));
     exchange.addEventListener("abort", () => reject(new DOMException("Cancelled", "AbortError")));
-    exchange.send(file);
+    exchange.send(hints ? buildForm(file, hints) : file);
   });
+}
+
+function buildForm(file, hints) {
+  const form = new FormData();
+  form.append("image", file, file.name || "photograph");
+  form.append("hints", hints);
+  return form;
 }
 
 function readAnswer(exchange, duration) {

@@ -1,5 +1,6 @@
 // The page: a queue of photographs, one of which is shown.
 
+import { Editor, buildParameters } from "./editor.js";
 import { offerSamples, receiveFiles } from "./files.js";
 import { PhotographList } from "./list.js";
 import { announce, showFacts, showProblem } from "./notices.js";
@@ -13,6 +14,7 @@ const $ = (id) => document.getElementById(id);
 
 const options = new Options($("options"));
 const requests = new Requests(() => options.key);
+const editor = new Editor(() => options.key);
 const viewer = new Viewer($("viewer"));
 const list = new PhotographList($("photographs"), { select, remove });
 let photographs = [];
@@ -68,7 +70,7 @@ function reset() {
   viewer.hide();
   showProblem(null);
   showFacts(null);
-  for (const id of ["unseen", "busy", "download", "more"]) $(id).hidden = true;
+  for (const id of ["unseen", "busy", "download", "edit", "more"]) $(id).hidden = true;
   $("start").hidden = false;
   document.querySelector("#drop [data-choose]").focus();
 }
@@ -95,7 +97,7 @@ function show(photograph) {
   const answer = photograph.findView();
   $("busy").hidden = !photograph.isBusy;
   $("progress").textContent = answer ? `making the file: ${photograph.note}` : photograph.note;
-  $("download").hidden = !answer;
+  $("download").hidden = $("edit").hidden = !answer;
   $("unseen").hidden = true;
   viewer.isStale = !answer;
   showFacts(answer);
@@ -106,7 +108,7 @@ function show(photograph) {
 }
 
 async function showAnswer(photograph, answer) {
-  viewer.setStrength(photograph.settings.strength);
+  viewer.setStrength(photograph.blend);
   const isShown = await viewer.show(photograph, answer);
   if (photograph !== selected) return;
   $("unseen").hidden = isShown;
@@ -145,6 +147,23 @@ function showQueue() {
   $("stop").hidden = !requests.inProgress;
   $("download-all").disabled = !done || isPacking;
   if (!requests.inProgress && photographs.length) announce($("count").textContent);
+}
+
+// --- edit
+
+async function edit() {
+  const photograph = selected;
+  const picture = photograph.isShowable ? photograph.file : photograph.findView().picture;
+  const { model, strength } = photograph.settings;
+  const start = { ...photograph.document, strength };
+  const found = await editor.open(picture, start, { model, name: photograph.name.replace(/\.[^.]*$/, "") });
+  if (!found) return;
+  photograph.document = found;
+  const { strength: chosen = 1, ...edits } = buildParameters(found);
+  photograph.edits = edits;
+  photograph.settings = { ...photograph.settings, strength: chosen };
+  if (photograph === selected) options.settings = photograph.settings;
+  colorize(photograph, photograph === selected);
 }
 
 // --- download
@@ -229,6 +248,7 @@ $("again").addEventListener("click", () => {
 $("cancel").addEventListener("click", cancel);
 $("stop").addEventListener("click", () => requests.cancel());
 $("clear").addEventListener("click", () => [...photographs].forEach(remove));
+$("edit").addEventListener("click", edit);
 $("download").addEventListener("click", download);
 $("download-all").addEventListener("click", downloadAll);
 

@@ -12,6 +12,7 @@ export class Photograph {
   constructor(file, settings) {
     this.file = file;
     this.settings = { ...settings };
+    this.edits = {}; // what its colours were edited to, as parameters of the API
     this.isShowable = null; // whether the browser can show the file; null: not tried yet
     this.state = "waiting"; // sending, colorizing, done, failed, cancelled
     this.note = ""; // the state in more words
@@ -24,7 +25,12 @@ export class Photograph {
   get name() { return this.file.name || "photograph"; }
 
   /** The request whose answer is the file to download. */
-  get fileRequest() { return { ...this.settings }; }
+  get fileRequest() { return { ...this.settings, ...this.edits }; }
+
+  /** Strength to blend the answer with: an edited one has its strength itself. */
+  get blend() { return this.isEdited ? 1 : this.settings.strength; }
+
+  get isEdited() { return Object.keys(this.edits).length > 0; }
 
   /**
    * The request whose answer is shown. Chroma from 0 to 1 is blended from the answer at 1, and
@@ -33,7 +39,8 @@ export class Photograph {
   get viewRequest() {
     const { format, strength } = this.settings;
     const isShown = format === "auto" ? this.isShowable : SHOWN_FORMATS.includes(format);
-    return { ...this.settings, strength: Math.max(1, strength), format: isShown ? format : "jpeg" };
+    const asked = this.isEdited ? strength : Math.max(1, strength);
+    return { ...this.settings, ...this.edits, strength: asked, format: isShown ? format : "jpeg" };
   }
 
   getAnswer(request) { return this.answers.get(getKey(request)); }
@@ -57,8 +64,8 @@ export class Photograph {
 
   /** Return to the settings of the newest answer, and of the format that was chosen. */
   restoreSettings() {
-    const { request } = [...this.answers.values()].at(-1);
-    this.settings = { ...request, format: this.settings.format };
+    const { model, strength } = [...this.answers.values()].at(-1).request;
+    this.settings = { ...this.settings, model, strength };
   }
 
   /** Name the download after the photograph and the format that it really has. */
