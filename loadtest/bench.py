@@ -180,7 +180,7 @@ def saturate_bare_model(model: str, seconds: float, sessions: int) -> float:
     def run(network: onnxruntime.InferenceSession) -> float:
         network.run(None, feed)
         done, own_start = 0, time.perf_counter()
-        while time.perf_counter() < start + seconds:
+        while not done or time.perf_counter() < start + seconds:  # one at least, to divide by
             network.run(None, feed)
             done += MAX_BATCH
         return done / (time.perf_counter() - own_start)
