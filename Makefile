@@ -38,6 +38,9 @@ lint: $(STAMP)-dev ## check style, types and the direction of imports
 bench: $(STAMP)-dev ## measure the bare model, Triton and the full chain, in one run
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m loadtest.bench $(ARGS)
 
+# Failures of parts, overload, restarts under a batch; callers that are slow, early or too large.
+FAULTS := faults nodes client_restart callers reading receiving haproxy
+
 SHAPE ?= ramp
 loadtest: $(STAMP)-dev ## load a running server: make loadtest SHAPE=steps ARGS="--host http://HOST:8000"
 	@mkdir -p results/loadtest
@@ -53,8 +56,8 @@ peers: $(STAMP)-dev .venv-peers/.stamp ## compare Rehue with other servers of th
 capacity: $(STAMP)-dev ## measure what a cluster needs, and check one prediction
 	$(BIN)/python -m loadtest.capacity $(ARGS)
 
-test-faults: $(STAMP)-dev ## break the running system under load, at length: Tritons, replicas, nodes, overload
-	$(BIN)/python -m pytest tests/system/test_faults.py tests/system/test_nodes.py --long -s $(ARGS)
+test-faults: $(STAMP)-dev ## break the running system under load, at length: Tritons, replicas, nodes, callers
+	$(BIN)/python -m pytest $(addprefix tests/system/test_,$(FAULTS:=.py)) --long -s $(ARGS)
 
 test-batch: $(STAMP)-dev ## bulk jobs at length: 20,000 photographs on S3, killed twice
 	$(BIN)/python -m pytest tests/system/test_batch.py --long -s $(ARGS)

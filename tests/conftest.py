@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
@@ -16,6 +17,9 @@ from systems import System
 from rehue_serve.embedded import EmbeddedTriton
 from rehue_serve.testing.servers import Server, run_server
 from rehue_serve.testing.tritons import SleepingTriton
+
+if TYPE_CHECKING:
+    from proxied import Proxied
 
 TESTS = ROOT / "tests"
 TIERS = ("unit", "system", "k8s", "training")  # folders of tests, and markers
@@ -115,3 +119,42 @@ def triton() -> Iterator[EmbeddedTriton]:
 @pytest.fixture
 def photo() -> bytes:
     return (PHOTOS / "skimage_astronaut.jpg").read_bytes()
+
+
+# HAProxy before stand-ins for replicas. Imported late: Ray's modules take seconds.
+
+
+@pytest.fixture(scope="session")
+def replica_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("replica") / "log"
+
+
+@pytest.fixture(scope="session")
+def http_port(replica_log: Path) -> Iterator[int]:
+    from proxied import run_http_replica
+
+    with run_http_replica(replica_log) as port:
+        yield port
+
+
+@pytest.fixture(scope="session")
+def grpc_port() -> Iterator[int]:
+    from proxied import run_grpc_replica
+
+    with run_grpc_replica() as port:
+        yield port
+
+
+@pytest.fixture(scope="session")
+def proxied(
+    tmp_path_factory: pytest.TempPathFactory, http_port: int, grpc_port: int, replica_log: Path
+) -> "Iterator[Proxied]":
+    from proxied import run_haproxy
+
+    with run_haproxy(
+        tmp_path_factory.mktemp("haproxy"),
+        servers=[http_port],
+        grpc_servers=[grpc_port],
+        log_file=replica_log,
+    ) as running:
+        yield running

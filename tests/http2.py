@@ -1,5 +1,6 @@
 """HTTP/2 over cleartext, by hand: frames that no well-behaved client would send."""
 
+import contextlib
 import socket
 import struct
 
@@ -54,6 +55,31 @@ class Http2Connection:
 
     def close(self) -> None:
         self.socket.close()
+
+
+def upload_http2(
+    port: int, path: str, body: bytes, ending: str = "end", **headers: str
+) -> int | None:
+    """Declare 40 MB, send this as the beginning of a body, and end after the answer.
+
+    Args:
+        ending: ``end`` of the stream, as ``curl --http2-prior-knowledge`` does; ``reset`` of it;
+            or ``close`` of the connection.
+    """
+    with contextlib.closing(Http2Connection(port)) as connection:
+        connection.send_headers(
+            {":method": "POST", ":path": path, ":scheme": "http", ":authority": "x"}
+            | {"content-length": "40000000"}
+            | headers
+        )
+        connection.send_data(body)
+        status = connection.read_status()
+        with contextlib.suppress(ConnectionError):
+            if ending == "end":
+                connection.send_data(b"", end=True)
+            elif ending == "reset":
+                connection.reset()
+        return status
 
 
 def _frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:

@@ -14,7 +14,7 @@ RehueError
 |- DeadlineExceeded
 `- Internal            a fault of the server; its cause is in the log, never in the message
 
-`rehue_serve.http_errors` maps them to HTTP, `rehue_serve.rpc_errors` to gRPC.
+`rehue_serve.statuses` has their statuses, `http_errors` and `rpc_errors` their answers.
 """
 
 from typing import ClassVar

@@ -7,55 +7,53 @@ Ray's file and then becomes HAProxy. Each change states why it is there.
 
 import contextlib
 import csv
-import json
 import os
 import socket
 import sys
-from dataclasses import dataclass
-from http import HTTPStatus
 from pathlib import Path
+
+from rehue_serve import haproxy_pages
 
 BACKENDS = ("http-rehue", "grpc-rehue")  # as Ray names them in HAProxy's statistics
 REQUEST_TIMEOUT = 10  # seconds for a request's headers
+# Seconds without progress after which a client is cut off that sends or reads nothing. An idle
+# stream counts over gRPC.
+HTTP_PAUSE, GRPC_PAUSE = 60, 600
+GRPC_TIMEOUT = 3600  # seconds for a unary call
 
 
-@dataclass(frozen=True)
-class ErrorPage:
-    """A response of HAProxy's own, in the words of `rehue_serve.errors`.
-
-    That module is not imported here: it would take HAProxy's start a second.
-    """
-
-    status: int
-    kind: str  # the last part of the problem's type
-    title: str
-    detail: str
-
-
-_UNAVAILABLE = ErrorPage(
-    503, "unavailable", "The service is unavailable", "The server is starting or restarting."
-)
-# By HAProxy's own status. A replica that ends during a request (502) and no replica (503) are the
-# same to a client: retry. Requests that are not valid HTTP get HAProxy's built-in page, which no
-# configuration changes.
-ERROR_PAGES = {
-    500: ErrorPage(500, "internal", "The server failed", "The proxy failed."),
-    502: _UNAVAILABLE,
-    503: _UNAVAILABLE,
-    504: ErrorPage(
-        504, "deadline-exceeded", "The request timed out", "The server did not answer in time."
-    ),
-}
-RETRY_AFTER = 1  # seconds, in every 503
+# A request's line and headers may have this many bytes each. HAProxy's buffer has twice as many:
+# what exceeds the buffer gets HAProxy's built-in page instead of ours.
+MAX_HEAD = 16384
+BUFFER = ("tune.bufsize 16384", f"tune.bufsize {2 * MAX_HEAD}")
 
 # HAProxy 2.8.25 reuses a server connection although it did not send the body of an HTTP/2 upload
 # to its end, when the response came before that. The server counts the next request, another
 # client's, as the rest of that body. So a connection carries one request that came over HTTP/2.
 CLOSE_AFTER_HTTP2 = "http-request set-header connection close if { fc_http_major 2 }"
+# HAProxy passes the gRPC calls of all clients over one connection to a replica, and stops reading
+# that connection while a client does not read its answer: four such clients stopped all others.
+# So each client's connection gets a connection of its own.
+ISOLATE_CLIENTS = ("http-reuse always", "http-reuse never")
+# gRPC frees an answer that is not read when the call's deadline passes. Values of less than
+# 1000 s are kept.
+LIMIT_GRPC_TIMEOUT = (
+    f"http-request set-header grpc-timeout {GRPC_TIMEOUT}S if {{ path_end /Colorize /Candidates }} "
+    "!{ req.hdr(grpc-timeout) -m reg ^([0-9]{1,3}S|[0-9]{1,6}m|[0-9]{1,8}[un])$ }"
+)
 GRPC_UNAVAILABLE = (
     "http-request return status 200 content-type application/grpc hdr grpc-status 14 "
     'hdr grpc-message "The server is starting or restarting."'
 )
+
+
+# Responses in plain text are not the application's: uvicorn sends them for requests that it cannot
+# parse (400), Ray beyond the application's limits (429) and for its own faults (500).
+REPLACE_TEXT = [
+    f"http-response deny deny_status {status} "
+    f"if {{ status {status} }} {{ res.hdr(content-type) -m beg text/plain }}"
+    for status in (400, 429, 500)
+]
 
 
 class UnknownConfiguration(RuntimeError):
@@ -71,67 +69,69 @@ def main() -> None:
 
     arguments = sys.argv[1:]
     path = Path(arguments[arguments.index("-f") + 1])
-    path.write_text(adapt_configuration(path.read_text(), write_error_pages(path.parent)))
+    pages = haproxy_pages.write_error_pages(path.parent)
+    path.write_text(adapt_configuration(path.read_text(), pages))
     os.environ.pop("RAY_SERVE_HAPROXY_BINARY_PATH", None)  # it names this command
     binary = get_haproxy_binary()
     os.execv(binary, [binary, *arguments])  # noqa: S606
 
 
-def write_error_pages(directory: Path) -> dict[int, Path]:
-    """Write HAProxy's own responses as ``application/problem+json``; return them by status."""
-    paths = {}
-    for status, page in ERROR_PAGES.items():
-        phrase = HTTPStatus(page.status).phrase
-        body = json.dumps(
-            {
-                "type": f"urn:rehue:problem:{page.kind}",
-                "title": page.title,
-                "status": page.status,
-                "detail": page.detail,
-                "request_id": "",  # the request did not reach the application
-            }
-        )
-        unavailable = page.status == HTTPStatus.SERVICE_UNAVAILABLE
-        lines = [
-            f"HTTP/1.1 {page.status} {phrase}",
-            "Content-Type: application/problem+json",
-            f"Content-Length: {len(body)}",
-            "Cache-Control: no-store",
-            *([f"Retry-After: {RETRY_AFTER}"] if unavailable else []),
-        ]
-        paths[status] = directory / f"problem-{status}.http"
-        paths[status].write_bytes("\r\n".join([*lines, "", body]).encode())
-    return paths
-
-
-def adapt_configuration(text: str, error_pages: dict[int, Path]) -> str:
+def adapt_configuration(text: str, pages: dict[int, Path]) -> str:
     """Return Ray's configuration with Rehue's changes.
+
+    Args:
+        pages: the files that `haproxy_pages.write_error_pages` wrote.
 
     Raises:
         UnknownConfiguration: a line to change is missing: another version of Ray.
     """
     lines = [line for line in text.splitlines() if not line.lstrip().startswith("errorfile ")]
+    _adapt_defaults(lines, pages)
+    _adapt_http(lines, pages)
+    if "frontend grpc_frontend" in lines:
+        _adapt_grpc(lines)
+    _hide_statistics(lines)
+    return "\n".join(lines) + "\n"
+
+
+def _adapt_defaults(lines: list[str], pages: dict[int, Path]) -> None:
+    _replace_line(lines, "global", *BUFFER)
     defaults = [
         # Slow headers do not hold a connection for the hour that a slow body may take.
         f"timeout http-request {REQUEST_TIMEOUT}s",
         "option http-ignore-probes",  # a browser's connection in reserve gets no 408
-        *(f"errorfile {status} {path}" for status, path in error_pages.items()),
+        *(f"errorfile {status} {pages[status]}" for status in haproxy_pages.BY_ERROR_FILE),
     ]
     _insert_after(lines, "defaults", defaults)
-    _insert_after(lines, "frontend http_frontend", [CLOSE_AFTER_HTTP2])
-    # The application takes every path. While it is not there, Ray answers 404 and NOT_FOUND,
-    # which clients take as final.
-    # A target that is no path, such as `POST v1/colorize`, comes here at any time.
+
+
+def _adapt_http(lines: list[str], pages: dict[int, Path]) -> None:
+    too_long = [
+        f"http-request return status {status} content-type {haproxy_pages.MEDIA_TYPE} "
+        f"file {pages[status]} if {{ {size} gt {MAX_HEAD} }}"
+        for status, size in ((414, "url_len"), (431, "req.hdrs,length"))
+    ]
+    frontend = [f"timeout client {HTTP_PAUSE}s", *too_long, CLOSE_AFTER_HTTP2]
+    _insert_after(lines, "frontend http_frontend", frontend)
+    # The application takes every path. While it is not there, Ray answers 404, which clients take
+    # as final. A target that is no path, such as `POST v1/colorize`, comes here at any time.
     refusals = ["deny deny_status 400 unless { path_beg / }", "deny deny_status 503"]
     _replace_section(
         lines, "backend default_backend", [f"http-request {rule}" for rule in refusals]
     )
-    if "backend default_grpc_backend" in lines:
+    if "backend http-rehue" in lines:
+        _refuse_without_replica(lines, "http-rehue")
+        _insert_after(lines, "backend http-rehue", REPLACE_TEXT)
+
+
+def _adapt_grpc(lines: list[str]) -> None:
+    frontend = [f"timeout client {GRPC_PAUSE}s", LIMIT_GRPC_TIMEOUT]
+    _insert_after(lines, "frontend grpc_frontend", frontend)
+    if "backend default_grpc_backend" in lines:  # while the application is not there
         _replace_section(lines, "backend default_grpc_backend", [GRPC_UNAVAILABLE])
-    for name in BACKENDS:
-        if f"backend {name}" in lines:
-            _refuse_without_replica(lines, name)
-    return "\n".join(lines) + "\n"
+    if "backend grpc-rehue" in lines:
+        _refuse_without_replica(lines, "grpc-rehue")
+        _replace_line(lines, "backend grpc-rehue", *ISOLATE_CLIENTS)
 
 
 def _refuse_without_replica(lines: list[str], name: str) -> None:
@@ -148,6 +148,18 @@ def _refuse_without_replica(lines: list[str], name: str) -> None:
     lines.insert(start, f"    http-request deny deny_status 503{condition}")
 
 
+def _hide_statistics(lines: list[str]) -> None:
+    """Have HAProxy's statistics listen where the service does, instead of on every interface."""
+    start, end = _find_section(lines, "frontend http_frontend")
+    (bind,) = (line.split()[1] for line in lines[start:end] if line.startswith("    bind "))
+    host = bind.rpartition(":")[0]
+    for header in ("frontend prometheus", "listen stats"):
+        start, end = _find_section(lines, header)
+        for at in range(start, end):
+            if lines[at].split()[0] == "bind":
+                lines[at] = f"    bind {host}:{lines[at].rpartition(':')[2]}"
+
+
 def _insert_after(lines: list[str], header: str, additions: list[str]) -> None:
     start = _find(lines, header) + 1
     lines[start:start] = [f"    {line}" for line in additions]
@@ -156,6 +168,14 @@ def _insert_after(lines: list[str], header: str, additions: list[str]) -> None:
 def _replace_section(lines: list[str], header: str, contents: list[str]) -> None:
     start, end = _find_section(lines, header)
     lines[start:end] = [f"    {line}" for line in contents]
+
+
+def _replace_line(lines: list[str], header: str, old: str, new: str) -> None:
+    start, end = _find_section(lines, header)
+    try:
+        lines[lines.index(f"    {old}", start, end)] = f"    {new}"
+    except ValueError:
+        raise UnknownConfiguration(f"HAProxy's configuration has no {old!r} in {header}") from None
 
 
 def _find_section(lines: list[str], header: str) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import PlainTextResponse, Response
 from fastapi.security import HTTPBearer
 
+from rehue_serve.answers import PictureResponse, build_headers
 from rehue_serve.bodies import read_body
 from rehue_serve.candidates import Candidates
 from rehue_serve.candidates_json import CandidatesAnswer, build_candidates_answer
@@ -24,7 +25,7 @@ from rehue_serve.openapi import (
 )
 from rehue_serve.pages import add_pages
 from rehue_serve.parameters import CandidatesParameters, ColorizeParameters, EditParameters
-from rehue_serve.pipeline import STAGES, Colorized, Parameters
+from rehue_serve.pipeline import Colorized, Parameters
 from rehue_serve.service import Service
 
 A = TypeVar("A", Colorized, Candidates)
@@ -85,7 +86,7 @@ def _add_colorize_routes(app: FastAPI, service: Service) -> None:
     ) -> Response:
         """Colorizes one photograph; it keeps its size and its lightness."""
         picture = await _answer(service, request, parameters, service.pipeline.colorize)
-        return _build_picture_response(picture)
+        return PictureResponse(picture, service.uploads)
 
     @app.post(
         "/v1/candidates",
@@ -100,7 +101,7 @@ def _add_colorize_routes(app: FastAPI, service: Service) -> None:
     ) -> CandidatesAnswer:
         """Several versions of one photograph to choose from, each with its parameters."""
         found = await _answer(service, request, parameters, service.pipeline.propose)
-        response.headers.update(_build_headers(found))
+        response.headers.update(build_headers(found))
         return build_candidates_answer(found)
 
 
@@ -164,17 +165,6 @@ def _parse_deadline(request: Request) -> float | None:
     if not 0 < timeout < float("inf"):
         raise InvalidParameter("X-Request-Timeout must be a number of seconds above 0.")
     return asyncio.get_running_loop().time() + timeout
-
-
-def _build_picture_response(picture: Colorized) -> Response:
-    pages = {"X-Rehue-Pages": f"{picture.pages}/{picture.frames}"}
-    headers = _build_headers(picture) | pages
-    return Response(picture.data, media_type=picture.media_type, headers=headers)
-
-
-def _build_headers(answer: Colorized | Candidates) -> dict[str, str]:
-    timings = ", ".join(f"{stage};dur={answer.timings[stage]:.2f}" for stage in STAGES)
-    return {"X-Rehue-Model": answer.model, "Server-Timing": timings}
 
 
 def _select_problems(*statuses: int) -> dict[int | str, dict[str, object]]:

@@ -9,46 +9,24 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rehue_serve.errors import (
-    DeadlineExceeded,
-    ImageTooLarge,
-    Internal,
-    InvalidImage,
-    InvalidParameter,
-    Overloaded,
-    QuotaExceeded,
-    RehueError,
-    Unauthenticated,
-    Unavailable,
-    UnknownModel,
-    UnsupportedImage,
-    get_reason_name,
-)
+from rehue_serve.errors import Internal, InvalidParameter, RehueError, get_reason_name
 from rehue_serve.parameters import describe_errors
+from rehue_serve.statuses import HTTP_STATUS
 
 log = logging.getLogger(__name__)
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 
-HTTP_STATUS: dict[type[RehueError], HTTPStatus] = {
-    InvalidImage: HTTPStatus.BAD_REQUEST,
-    ImageTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    UnsupportedImage: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    InvalidParameter: HTTPStatus.UNPROCESSABLE_ENTITY,
-    UnknownModel: HTTPStatus.NOT_FOUND,
-    Unauthenticated: HTTPStatus.UNAUTHORIZED,
-    Overloaded: HTTPStatus.TOO_MANY_REQUESTS,
-    QuotaExceeded: HTTPStatus.TOO_MANY_REQUESTS,
-    Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
-    DeadlineExceeded: HTTPStatus.GATEWAY_TIMEOUT,
-    Internal: HTTPStatus.INTERNAL_SERVER_ERROR,
-}
+
+def get_problem_type(error: RehueError | type[RehueError]) -> str:
+    """Return the URI of a problem's type."""
+    return f"urn:rehue:problem:{get_reason_name(error).lower().replace('_', '-')}"
 
 
 def build_problem(error: RehueError, request_id: str) -> dict[str, object]:
     """Build the RFC 9457 body of an error."""
     return {
-        "type": f"urn:rehue:problem:{get_reason_name(error).lower().replace('_', '-')}",
+        "type": get_problem_type(error),
         "title": error.title,
         "status": HTTP_STATUS[type(error)].value,
         "detail": error.detail,

@@ -13,8 +13,8 @@ from starlette.requests import ClientDisconnect
 from rehue_serve import logs, metrics, tracing
 from rehue_serve.candidates import Candidates
 from rehue_serve.errors import Internal, RehueError
-from rehue_serve.http_errors import HTTP_STATUS
 from rehue_serve.pipeline import Colorized
+from rehue_serve.statuses import HTTP_STATUS
 
 log = logging.getLogger(__name__)
 

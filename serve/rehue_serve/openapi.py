@@ -4,8 +4,9 @@ from typing import Any
 
 from rehue_serve import images
 from rehue_serve.bodies import PHOTOGRAPH_FIELD, REFERENCE_FIELD
-from rehue_serve.http_errors import HTTP_STATUS, PROBLEM_MEDIA_TYPE
+from rehue_serve.http_errors import PROBLEM_MEDIA_TYPE
 from rehue_serve.parameters import EditParameters
+from rehue_serve.statuses import HTTP_STATUS
 
 # In addition to the key's scheme: a server without keys asks for none.
 KEY_IS_OPTIONAL: dict[str, Any] = {"security": [{}]}

@@ -1,15 +1,20 @@
-"""Limits on the gRPC messages that one replica is receiving.
+"""Limits on the gRPC messages that one replica is receiving or sending.
 
 gRPC hands a message over when it is complete, and says nothing of its size before. So this
 module takes the key before the message, limits the time of a message, and watches the memory
 of the process: when it grows beyond what the settings allow, the calls whose messages have
 been coming for the longest time are ended. A message that comes within moments is never one
 of them.
+
+An answer is in gRPC's memory until the client has read it, and gRPC has no way to end a call
+that is being answered. So no more calls are accepted while too many bytes wait for their
+readers. HAProxy ends calls whose clients read nothing, or take too long.
 """
 
 import asyncio
+import contextlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from rehue_serve.errors import DeadlineExceeded, Overloaded
@@ -29,6 +34,8 @@ class Receiving:
         self._max_calls = settings.max_uploads
         budget = settings.upload_memory + settings.work_memory + SPARE_MEMORY
         self._memory_limit = read_resident_memory() + budget
+        self._max_unread = settings.upload_memory
+        self.unread = 0  # bytes of answers that are being sent
         self._calls: dict[asyncio.Future[None], float] = {}  # start of each, by what ends it
         self._watcher: asyncio.Task[None] | None = None
 
@@ -67,6 +74,24 @@ class Receiving:
         if eviction in done:
             raise Overloaded("Too many bytes of uploads are in progress.", retry_after=1.0)
         raise DeadlineExceeded(f"The upload took more than {self._timeout:g} seconds.")
+
+    def check_answers(self) -> None:
+        """Refuse a call while too many bytes of answers are not read.
+
+        Raises:
+            Overloaded: the answers of others take the memory.
+        """
+        if self.unread >= self._max_unread:
+            raise Overloaded("Too many answers wait for their readers.", retry_after=1.0)
+
+    @contextlib.contextmanager
+    def send(self, size: int) -> Iterator[None]:
+        """Count the bytes of an answer for the block, in which it is sent."""
+        self.unread += size
+        try:
+            yield
+        finally:
+            self.unread -= size
 
     def close(self) -> None:
         if self._watcher is not None:

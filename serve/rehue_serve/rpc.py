@@ -23,9 +23,10 @@ from rehue_serve.keys import Caller
 from rehue_serve.observation import RequestRecord, observe_request
 from rehue_serve.pipeline import DEFAULT_QUALITY, DEFAULT_SIZE, Colorized, Parameters
 from rehue_serve.rpc_edits import build_candidates_message, parse_edits
-from rehue_serve.rpc_errors import GRPC_STATUS, build_rpc_status
+from rehue_serve.rpc_errors import build_rpc_status
 from rehue_serve.rpc_server import MALFORMED, add_colorizer
 from rehue_serve.service import Service
+from rehue_serve.statuses import GRPC_STATUS
 
 __all__ = ["add_colorizer"]  # by this name Ray finds it
 
@@ -35,7 +36,6 @@ log = logging.getLogger(__name__)
 
 HEALTH_SERVICES = ("", "rehue.v1.Colorizer")  # for which grpc.health.v1 answers
 HEALTH_WATCH_INTERVAL = 0.5  # seconds
-STREAM_WINDOW = 16  # photographs of one stream in flight
 
 _FORMATS = {
     rehue_pb2.FORMAT_AUTO: "auto",
@@ -144,11 +144,10 @@ async def _read_stream(
     context: RayServegRPCContext,
     answers: "asyncio.Queue[rehue_pb2.ColorizeResponse | None]",
 ) -> None:
-    """Start work on each photograph, within the window, and wait for all answers.
+    """Start work on each photograph and wait for all answers.
 
-    None in the queue marks the end.
+    None in the queue marks the end. `rehue_serve.rpc_server` limits how many photographs come.
     """
-    window = asyncio.Semaphore(STREAM_WINDOW)
     stream_id = _get_request_id(context)
 
     async def answer_one(request: rehue_pb2.ColorizeRequest, request_id: str) -> None:
@@ -162,17 +161,13 @@ async def _read_stream(
                     id=request.id, request_id=request_id, error=build_rpc_status(error, request_id)
                 )
             )
-        finally:
-            window.release()
 
     try:
         async with asyncio.TaskGroup() as group:
             count = 0
-            await window.acquire()
             async for request in requests:
                 group.create_task(answer_one(request, f"{stream_id}.{count}"))
                 count += 1
-                await window.acquire()
     finally:
         answers.put_nowait(None)
 

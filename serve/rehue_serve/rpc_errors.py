@@ -6,35 +6,8 @@ import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
-from rehue_serve.errors import (
-    DeadlineExceeded,
-    ImageTooLarge,
-    Internal,
-    InvalidImage,
-    InvalidParameter,
-    Overloaded,
-    QuotaExceeded,
-    RehueError,
-    Unauthenticated,
-    Unavailable,
-    UnknownModel,
-    UnsupportedImage,
-    get_reason_name,
-)
-
-GRPC_STATUS: dict[type[RehueError], grpc.StatusCode] = {
-    InvalidImage: grpc.StatusCode.INVALID_ARGUMENT,
-    ImageTooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    UnsupportedImage: grpc.StatusCode.INVALID_ARGUMENT,
-    InvalidParameter: grpc.StatusCode.INVALID_ARGUMENT,
-    UnknownModel: grpc.StatusCode.NOT_FOUND,
-    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
-    Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    QuotaExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    Unavailable: grpc.StatusCode.UNAVAILABLE,
-    DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
-    Internal: grpc.StatusCode.INTERNAL,
-}
+from rehue_serve.errors import RehueError, get_reason_name
+from rehue_serve.statuses import GRPC_STATUS
 
 
 async def abort_call(

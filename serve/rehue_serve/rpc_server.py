@@ -1,5 +1,6 @@
 """The gRPC server of a replica: the limits on calls and messages before Ray handles them."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -15,6 +16,7 @@ from rehue_serve.rpc_errors import abort_call
 from rehue_serve.service import Service
 
 MESSAGE_OVERHEAD = 64 * 1024  # bytes that a message may have besides the photograph
+STREAM_WINDOW = 16  # photographs of one stream that are received and whose answers are not sent
 MALFORMED = -1  # format, or size, of the request that stands for bytes that cannot be parsed
 
 Unary = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
@@ -27,12 +29,14 @@ def configure_server(service: Service) -> None:
     """Set the limits of this process's gRPC server. Call it before Ray starts the server.
 
     gRPC refuses a message above the limit by its length, before it is read, and a compressed
-    one while it is decompressed. Ray's own setting, RAY_SERVE_GRPC_MAX_MESSAGE_SIZE, limits
-    answers too, and those may be larger: the largest photograph as TIFF takes 150 MB.
+    one while it is decompressed. It says why in words alone, so its limit is twice ours: most
+    photographs that are too large get our error, with its reason. Ray's own setting,
+    RAY_SERVE_GRPC_MAX_MESSAGE_SIZE, limits answers too, and those may be larger: the largest
+    photograph as TIFF takes 150 MB.
     """
     global _service
     _service = service
-    size = service.settings.max_bytes + MESSAGE_OVERHEAD
+    size = 2 * service.settings.max_bytes + MESSAGE_OVERHEAD
     limit = ("grpc.max_receive_message_length", size)
     others = [option for option in DEFAULT_GRPC_SERVER_OPTIONS if option[0] != limit[0]]
     DEFAULT_GRPC_SERVER_OPTIONS[:] = [*others, limit]
@@ -96,22 +100,28 @@ class _LimitedHandlers(grpc.GenericRpcHandler):
         if handler.request_streaming:
             limited = _limit_stream(_service, handler.stream_stream)
             return handler._replace(stream_stream=limited)
-        # As a stream of one message, so that the handler runs before it is received.
-        return grpc.stream_unary_rpc_method_handler(
+        # As streams of one message: the handler runs before the request is received, and until
+        # the answer is sent.
+        return grpc.stream_stream_rpc_method_handler(
             _limit_unary(_service, handler.unary_unary),
             handler.request_deserializer,
             handler.response_serializer,
         )
 
 
-def _limit_unary(service: Service, call: Unary) -> Unary:
-    async def receive_and_call(messages: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+def _limit_unary(service: Service, call: Unary) -> Stream:
+    async def receive_and_call(
+        messages: Any, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[Any]:
         request_id = uuid.uuid4().hex
         try:
             request = await _receive_request(service, messages, context, request_id)
         except RehueError as error:
             await abort_call(context, error, request_id)
-        return await call(request, context)
+        answer = await call(request, context)
+        if context.code() in (None, grpc.StatusCode.OK):
+            with service.receiving.send(len(answer)):
+                yield answer  # returns when the client has read all but the last 64 kB
 
     return receive_and_call
 
@@ -124,6 +134,7 @@ async def _receive_request(
     refusal: BaseException
     try:
         service.keys.authenticate(metadata.get("authorization"))
+        service.receiving.check_answers()
         return await service.receiving.receive(aiter(messages))
     except StopAsyncIteration:
         refusal = InvalidParameter("The call has no message.")
@@ -138,8 +149,17 @@ def _limit_stream(service: Service, call: Stream) -> Stream:
         messages: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[Any]:
         failures: list[RehueError] = []
-        async for answer in call(_receive_stream(service, messages, failures), context):
-            yield answer
+        try:
+            service.receiving.check_answers()
+        except RehueError as error:
+            await abort_call(context, error, uuid.uuid4().hex)
+        # Here, because Ray receives all that it can get, and a client may not read its answers.
+        window = asyncio.Semaphore(STREAM_WINDOW)
+        received = _receive_stream(service, messages, window, failures)
+        async for answer in call(received, context):
+            with service.receiving.send(len(answer)):
+                yield answer
+            window.release()
         for failure in failures:  # Ray takes it for the end of the stream
             await abort_call(context, failure, uuid.uuid4().hex)
 
@@ -147,10 +167,14 @@ def _limit_stream(service: Service, call: Stream) -> Stream:
 
 
 async def _receive_stream(
-    service: Service, messages: AsyncIterator[Any], failures: list[RehueError]
+    service: Service,
+    messages: AsyncIterator[Any],
+    window: asyncio.Semaphore,
+    failures: list[RehueError],
 ) -> AsyncIterator[Any]:
     iterator = aiter(messages)
     while True:
+        await window.acquire()
         try:
             message = await service.receiving.receive(iterator, is_limited=False)
         except StopAsyncIteration:

@@ -82,7 +82,10 @@ class Settings(BaseSettings):
         description="Time to finish photographs in flight when stopping, in seconds.",
     )
     upload_rate: int = Field(
-        4096, ge=1, description="Lowest rate of an upload over HTTP, in bytes per second."
+        4096,
+        ge=1,
+        description="Lowest rate at which a caller may send an upload or read an answer over HTTP, "
+        "in bytes per second.",
     )
     upload_timeout: float = Field(
         600.0,
@@ -94,8 +97,9 @@ class Settings(BaseSettings):
     upload_memory: int = Field(
         512 * 2**20,
         ge=1,
-        description="Memory for the encoded photographs that one replica receives and holds, in "
-        "bytes; when it is used up, slow uploads are ended.",
+        description="Memory for the encoded photographs that one replica receives and holds, and "
+        "for the answers that it sends over HTTP, in bytes; when it is used up, the slowest are "
+        "ended. Answers over gRPC may take as much again.",
     )
     max_uploads: int = Field(
         1024, ge=1, description="Requests with bodies in progress in one replica; more are refused."

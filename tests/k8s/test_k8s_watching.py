@@ -20,8 +20,8 @@ from rendered import (
 
 from rehue_serve import metrics, tracing
 from rehue_serve.errors import get_reason_name
-from rehue_serve.http_errors import HTTP_STATUS
 from rehue_serve.settings import Settings
+from rehue_serve.statuses import HTTP_STATUS
 
 OUTCOMES = {"ok", "ABANDONED", "QUOTA", *map(get_reason_name, HTTP_STATUS)}
 

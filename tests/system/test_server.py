@@ -24,8 +24,7 @@ from skimage import color
 
 from rehue_client.v1 import rehue_pb2, rehue_pb2_grpc
 from rehue_serve.errors import RehueError, get_reason_name
-from rehue_serve.http_errors import HTTP_STATUS
-from rehue_serve.rpc_errors import GRPC_STATUS
+from rehue_serve.statuses import GRPC_STATUS, HTTP_STATUS
 from rehue_serve.testing.servers import Server
 
 STAGES = ["decode", "prepare", "infer", "color", "encode"]

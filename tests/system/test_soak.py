@@ -17,13 +17,18 @@ import httpx
 import numpy as np
 import psutil
 import pytest
+from http2 import upload_http2
 from load import Load, measure_goodput
 from paths import PHOTOS
 from PIL import Image
+from slow_uploads import trickle_uploads
 from systems import System
+
+from rehue_serve.testing.servers import Server
 
 LIMIT = 64  # photographs a second of two Tritons at 0.25 s for eight; seen: about 50
 BAD = 4  # a second, beside the good ones
+SLOW = 32  # uploads that send a byte now and then
 SAMPLE = 1.0  # seconds between two looks at every process
 
 
@@ -62,7 +67,7 @@ def test_nothing_piles_up(system: System, request: pytest.FixtureRequest) -> Non
         with Load(system.urls, photo, rate) as load, ThreadPoolExecutor(1) as pool:
             time.sleep(5)  # caches fill, threads start
             until = time.monotonic() + seconds
-            refusals = pool.submit(send_bad, system.server.http_url, photo, until, bad)
+            refusals = pool.submit(send_bad, system.server, photo, until, bad)
             before = count_shared_memory(system)
             table = watch_processes(system.list_processes(), until)
             after = count_shared_memory(system)
@@ -83,15 +88,37 @@ def test_nothing_piles_up(system: System, request: pytest.FixtureRequest) -> Non
         # A leak of one small photograph in two hundred would be more in ten minutes.
         assert compute_slope(rows[half:]) * seconds / 2 < 8, name
     assert after <= before
+    time.sleep(60 if seconds >= 300 else 5)
+    use = measure_idle_use(system.list_processes(), 10)
+    print("\nwithout load:", {name: f"{share:.1%}" for name, share in use.items() if share > 0.01})
+    assert max(use.values()) < 0.05, use
 
 
-def send_bad(url: str, photo: bytes, until: float, statuses: "Counter[int]") -> None:
+def send_bad(server: Server, photo: bytes, until: float, statuses: "Counter[int]") -> None:
+    """Send refused photographs, uploads over HTTP/2 that end early, and slow ones beside them."""
     chance = random.Random(0)
     kinds = create_bad_requests(photo)
-    with httpx.Client(base_url=url, timeout=30) as http:
+    port = server.ports["http"]
+    with httpx.Client(base_url=server.http_url, timeout=30) as http:
         while time.monotonic() < until:
-            statuses[chance.choice(kinds)(http).status_code] += 1
-            time.sleep(1 / BAD)
+            with trickle_uploads(port, SLOW):
+                for _ in range(10 * BAD):
+                    statuses[chance.choice(kinds)(http).status_code] += 1
+                    time.sleep(1 / BAD)
+            early = upload_http2(port, "/v1/colorize", bytes(20_000))
+            assert early, "no answer to an upload over HTTP/2"
+            statuses[early] += 1
+
+
+def measure_idle_use(processes: list[psutil.Process], seconds: float) -> dict[str, float]:
+    """Return the share of a core that each process uses when there is no load."""
+    before = {process: sum(process.cpu_times()[:2]) for process in processes}
+    time.sleep(seconds)
+    return {
+        f"{process.name()} {process.pid}": (sum(process.cpu_times()[:2]) - used) / seconds
+        for process, used in before.items()
+        if process.is_running()
+    }
 
 
 def count_shared_memory(system: System) -> int:

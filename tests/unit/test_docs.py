@@ -17,8 +17,7 @@ from paths import ROOT
 from rehue_client.v1 import rehue_pb2
 from rehue_serve import settings
 from rehue_serve.errors import get_reason_name
-from rehue_serve.http_errors import HTTP_STATUS
-from rehue_serve.rpc_errors import GRPC_STATUS
+from rehue_serve.statuses import GRPC_STATUS, HTTP_STATUS
 
 DOCUMENTS = sorted(
     [

@@ -9,9 +9,9 @@ from test_keys import started
 
 from rehue_serve import keys, metrics
 from rehue_serve.errors import QuotaExceeded, get_reason_name
-from rehue_serve.http_errors import HTTP_STATUS
 from rehue_serve.quotas import DAY, Quota, Quotas, parse_quota
 from rehue_serve.settings import SettingsError, load_settings
+from rehue_serve.statuses import HTTP_STATUS
 
 NOON = 20_000 * DAY + DAY / 2
 

@@ -96,3 +96,35 @@ async def test_bodies_in_work_keep_their_memory() -> None:
         with pytest.raises(Overloaded):
             await receive(limits, trickle(200, 0, count=1))
     await receive(limits, trickle(200, 0, count=1))
+
+
+async def read(limits: Uploads, size: int, part: int, pause: float) -> None:
+    """Send an answer to a caller who reads a part, pauses, and so on."""
+    async with limits.send(size) as answer:
+        for _ in range(0, size, part):
+            await asyncio.sleep(pause)
+            answer.record(part)
+
+
+async def test_a_slow_reader_is_ended() -> None:
+    limits = Uploads(Settings(upload_rate=1000))
+    async with asyncio.timeout(2):
+        with pytest.raises(DeadlineExceeded, match="1,000 bytes a second"):
+            await read(limits, 10_000, 1, 0.01)
+    assert not limits.in_progress
+    await read(limits, 1000, 100, 0.05)  # 2000 bytes a second
+
+
+async def test_the_answer_that_is_read_slowest_gives_way() -> None:
+    """To uploads and answers; one answer alone may be larger than the memory."""
+    limits = Uploads(Settings(upload_memory=1_000_000, upload_rate=1))
+    slow = asyncio.create_task(read(limits, 2_000_000, 10, 0.02))
+    await asyncio.sleep(0.1)
+    await receive(limits, trickle(30_000, 0.01, count=20))
+    with pytest.raises(Overloaded, match="bytes of uploads and answers"):
+        await slow
+    slow = asyncio.create_task(read(limits, 900_000, 10, 0.02))
+    await asyncio.sleep(0.1)
+    await read(limits, 900_000, 90_000, 0.01)
+    with pytest.raises(Overloaded):
+        await slow
