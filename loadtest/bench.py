@@ -16,6 +16,7 @@ chain    decode to encode compared with scikit-image, on one thread; then the wh
 batching in Rehue, in Ray's @serve.batch, in Triton
 archives jobs of `rehue batch`, on local folders and S3: photographs per second over the bare
          model's, CPU beside the server's, on 1, 2 and 4 Tritons, and live requests beside one
+large    memory and CPU time of photographs of 50 and 200 megapixels, without the network
 scaling  1, 2 and 4 Tritons whose model takes a fixed time and no CPU; and the cores that
          the chain needs for GPUs of several speeds (with chain)
 
@@ -38,7 +39,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from loadtest import archives, batching, breakdown, chain, scaling
+from loadtest import archives, batching, breakdown, chain, large, scaling
 from loadtest.report import describe_machine
 from loadtest.samples import ROOT, create_photograph
 from loadtest.saturation import Send, open_sender, saturate
@@ -50,7 +51,7 @@ from rehue_serve.triton import TritonClient
 MAX_BATCH = 8
 CONCURRENCY = 32  # photographs in flight: enough to keep every stage busy
 SINGLE_CALLS = 40  # one at a time, for latency
-PARTS = ("model", "chain", "batching", "archives", "scaling")
+PARTS = ("model", "chain", "large", "batching", "archives", "scaling")
 
 Rows = dict[str, dict[str, float]]
 
@@ -81,6 +82,8 @@ def main() -> int:
         tables["Stages, CPU ms on one thread"] = breakdown.measure_stages()
         tables["Processes, CPU ms a photograph"] = breakdown.measure_processes(seconds)
         tables["Tensors to Triton and back"] = chain.measure_tensor_transport(seconds)
+    if "large" in arguments.only:
+        tables["Large photographs"] = large.measure_large()
     if "batching" in arguments.only:
         tables |= batching.compare_batching(seconds)
     if "archives" in arguments.only:

@@ -111,13 +111,19 @@ def measure_cpu_ms(work: Callable[[bytes], object], photograph: bytes, repeats: 
 def measure_peak_memory(work: Callable[[], Any]) -> int:
     """Return the bytes of resident memory that a call adds at its peak (Linux)."""
     ctypes.CDLL(None).malloc_trim(0)  # returns freed memory, which would hide some of the peak
-    before = _read_memory("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    before = read_memory("VmRSS")
+    reset_peak_memory()
     work()
-    return _read_memory("VmHWM") - before
+    return read_memory("VmHWM") - before
 
 
-def _read_memory(name: str) -> int:
+def reset_peak_memory() -> None:
+    """Set the peak of this process's resident memory (``VmHWM``) to what it is now."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def read_memory(name: str) -> int:
+    """Return a line of this process's memory status (``VmRSS``, ``VmHWM``) in bytes."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(name):
             return int(line.split()[1]) * 1024

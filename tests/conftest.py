@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from proxied import Proxied
 
 TESTS = ROOT / "tests"
+MAX_BYTES = 32 * 2**20  # of the servers: tests send more than it
 TIERS = ("unit", "system", "k8s", "training")  # folders of tests, and markers
 
 
@@ -82,7 +83,8 @@ def _has_mark(process: psutil.Process, mark: str) -> bool:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """`rehue serve` with the committed models."""
-    with run_server(tmp_path_factory.mktemp("server") / "log") as running:
+    log = tmp_path_factory.mktemp("server") / "log"
+    with run_server(log, max_bytes=str(MAX_BYTES)) as running:
         yield running
 
 
@@ -105,7 +107,12 @@ def system(
     with contextlib.closing(Proxy(sleepers[1].grpc_port)) as proxy:
         urls = f"{sleepers[0].url},{proxy.url}"
         with run_server(
-            log, environment=environment, triton_urls=urls, replicas="2", max_requests="32"
+            log,
+            environment=environment,
+            triton_urls=urls,
+            replicas="2",
+            max_requests="32",
+            max_bytes=str(MAX_BYTES),
         ) as server:
             yield System(server, sleepers, proxy, environment | {"REHUE_TRITON_URLS": urls})
 

@@ -14,7 +14,7 @@ from ray.serve._private.proxy_request_response import gRPCStreamingType
 from ray.serve.grpc_util import RayServegRPCContext
 
 from rehue_client.v1 import rehue_pb2_grpc
-from rehue_serve import http, rpc, rpc_server
+from rehue_serve import http, rpc, rpc_chunks, rpc_server
 from rehue_serve.endpoints import Endpoints
 from rehue_serve.service import Service
 from rehue_serve.settings import Settings
@@ -23,7 +23,7 @@ from rehue_serve.triton import TritonClient
 
 @contextlib.asynccontextmanager
 async def start_service(url: str, **options: Any) -> AsyncIterator[Service]:
-    settings = Settings(triton_urls=(url,), **options)
+    settings = Settings(triton_urls=(url,), **{"max_bytes": 32 * 2**20, **options})
     endpoints = Endpoints(settings.triton_urls, model=settings.model, limit=2)
     service = Service(settings, TritonClient(endpoints, default_model=settings.model))
     await service.start()
@@ -44,8 +44,14 @@ def _make_handlers(service: Service) -> Callable[..., Callable[..., Any]]:
     """Make the handlers of Ray's gRPC server, which calls the deployment's methods."""
 
     def make_handler(service_method: str, streaming_type: gRPCStreamingType) -> Callable[..., Any]:
-        methods = {"ListModels": rpc.list_models, "Candidates": rpc.propose}
-        method: Any = methods.get(service_method.rpartition("/")[2], rpc.colorize)
+        methods: dict[str, Callable[..., Any]] = {
+            "Colorize": rpc.colorize,
+            "ColorizeStream": rpc.colorize_stream,
+            "ColorizeChunks": rpc_chunks.colorize_chunks,
+            "Candidates": rpc.propose,
+            "ListModels": rpc.list_models,
+        }
+        method = methods[service_method.rpartition("/")[2]]
 
         async def call_unary(request: Any, context: Any) -> bytes:
             ray_context = RayServegRPCContext(context)
@@ -56,7 +62,7 @@ def _make_handlers(service: Service) -> Callable[..., Callable[..., Any]]:
         async def call_stream(requests: Any, context: Any) -> AsyncIterator[bytes]:
             ray_context = RayServegRPCContext(context)
             stream = gRPCDIReceiveStream(requests, asyncio.get_running_loop())
-            async for answer in rpc.colorize_stream(service, stream, ray_context):
+            async for answer in method(service, stream, ray_context):
                 yield answer.SerializeToString()
             ray_context._set_on_grpc_context(context)
 
@@ -66,7 +72,7 @@ def _make_handlers(service: Service) -> Callable[..., Callable[..., Any]]:
 
 
 @contextlib.asynccontextmanager
-async def serve_grpc(service: Service) -> AsyncIterator[rehue_pb2_grpc.ColorizerStub]:
+async def serve_grpc_at_port(service: Service) -> AsyncIterator[int]:
     """Serve with the class of Ray's gRPC server, and its way of reading streams."""
     rpc_server.configure_server(service)
     server = gRPCGenericServer(_make_handlers(service))
@@ -74,7 +80,16 @@ async def serve_grpc(service: Service) -> AsyncIterator[rehue_pb2_grpc.Colorizer
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield rehue_pb2_grpc.ColorizerStub(channel)  # type: ignore[no-untyped-call]
+        yield port
     finally:
         await server.stop(None)
+
+
+@contextlib.asynccontextmanager
+async def serve_grpc(service: Service) -> AsyncIterator[rehue_pb2_grpc.ColorizerStub]:
+    """Serve as `serve_grpc_at_port` does; gives a stub."""
+    async with (
+        serve_grpc_at_port(service) as port,
+        grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        yield rehue_pb2_grpc.ColorizerStub(channel)  # type: ignore[no-untyped-call]

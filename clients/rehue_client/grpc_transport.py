@@ -1,7 +1,7 @@
 """gRPC connections to one server, synchronous and asynchronous."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,12 +31,16 @@ from rehue_client.v1 import rehue_pb2
 SERVICE = rehue_pb2.DESCRIPTOR.services_by_name["Colorizer"].full_name
 COLORIZE = f"/{SERVICE}/Colorize"
 CANDIDATES = f"/{SERVICE}/Candidates"
+COLORIZE_CHUNKS = f"/{SERVICE}/ColorizeChunks"
 LIST_MODELS = f"/{SERVICE}/ListModels"
 
 # grpc.health.v1: an empty request asks about the whole server. These bytes are the
 # answer SERVING, so that the package grpcio-health-checking is not needed.
 HEALTH = "/grpc.health.v1.Health/Check"
 SERVING = b"\x08\x01"
+
+LARGE = 4 * 1024**2  # bytes; larger photographs are sent and answered in chunks
+CHUNK = 1024**2  # bytes of a photograph in one message
 
 CHANNEL_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_send_message_length", -1),
@@ -92,6 +96,11 @@ class GrpcTransport:
             request_serializer=rehue_pb2.CandidatesRequest.SerializeToString,
             response_deserializer=rehue_pb2.CandidatesResponse.FromString,
         )
+        self._colorize_chunks = self._channel.stream_stream(
+            COLORIZE_CHUNKS,
+            request_serializer=rehue_pb2.ColorizeRequest.SerializeToString,
+            response_deserializer=rehue_pb2.ColorizeResponse.FromString,
+        )
         self._list_models = self._channel.unary_unary(
             LIST_MODELS,
             request_serializer=rehue_pb2.ListModelsRequest.SerializeToString,
@@ -100,9 +109,15 @@ class GrpcTransport:
         self._health = self._channel.unary_unary(HEALTH, bytes, bytes)
 
     def colorize(self, image: bytes, options: Options, *, timeout: float | None) -> Picture:
+        metadata = _add_trace(self._metadata)
         try:
+            if len(image) > LARGE:
+                requests = _split_request(image, options)
+                return _join_picture(
+                    list(self._colorize_chunks(requests, timeout=timeout, metadata=metadata))
+                )
             answer = self._colorize(
-                _build_request(image, options), timeout=timeout, metadata=_add_trace(self._metadata)
+                _build_request(image, options), timeout=timeout, metadata=metadata
             )
         except grpc.RpcError as error:
             raise _convert_error(error, self._route) from error
@@ -163,6 +178,11 @@ class AsyncGrpcTransport:
             request_serializer=rehue_pb2.CandidatesRequest.SerializeToString,
             response_deserializer=rehue_pb2.CandidatesResponse.FromString,
         )
+        self._colorize_chunks = self._channel.stream_stream(
+            COLORIZE_CHUNKS,
+            request_serializer=rehue_pb2.ColorizeRequest.SerializeToString,
+            response_deserializer=rehue_pb2.ColorizeResponse.FromString,
+        )
         self._list_models = self._channel.unary_unary(
             LIST_MODELS,
             request_serializer=rehue_pb2.ListModelsRequest.SerializeToString,
@@ -171,9 +191,14 @@ class AsyncGrpcTransport:
         self._health = self._channel.unary_unary(HEALTH, bytes, bytes)
 
     async def colorize(self, image: bytes, options: Options, *, timeout: float | None) -> Picture:
+        metadata = _add_trace(self._metadata)
         try:
+            if len(image) > LARGE:
+                requests = _split_request(image, options)
+                call = self._colorize_chunks(requests, timeout=timeout, metadata=metadata)
+                return _join_picture([answer async for answer in call])
             answer = await self._colorize(
-                _build_request(image, options), timeout=timeout, metadata=_add_trace(self._metadata)
+                _build_request(image, options), timeout=timeout, metadata=metadata
             )
         except grpc.RpcError as error:
             raise _convert_error(error, self._route) from error
@@ -289,6 +314,21 @@ def _parse_candidate(candidate: rehue_pb2.Candidate) -> Candidate:
             palette_strength=edits.palette_strength,
         ),
     )
+
+
+def _split_request(image: bytes, options: Options) -> Iterator[rehue_pb2.ColorizeRequest]:
+    """Yield the requests of a large photograph; the first has the options."""
+    yield _build_request(image[:CHUNK], options)
+    for start in range(CHUNK, len(image), CHUNK):
+        yield rehue_pb2.ColorizeRequest(image=image[start : start + CHUNK])
+
+
+def _join_picture(answers: list[rehue_pb2.ColorizeResponse]) -> Picture:
+    """Join the chunks of an answer."""
+    if not answers:
+        raise ProtocolError("the server answered without a picture")
+    data = b"".join(answer.image for answer in answers)
+    return dataclasses.replace(_parse_picture(answers[0]), data=data)
 
 
 def _parse_picture(answer: rehue_pb2.ColorizeResponse) -> Picture:

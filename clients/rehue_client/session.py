@@ -17,8 +17,8 @@ T = TypeVar("T")  # a connection
 # Longer than two starts of the server, 90 s each on two overloaded cores, so that restarts
 # lose nothing.
 DEFAULT_TIMEOUT = 300.0  # seconds
-# A limit of the client's memory. Servers accept 32 MiB by default (REHUE_MAX_BYTES).
-DEFAULT_MAX_BYTES = 128 * 1024**2
+# A limit of the client's memory, that of servers by default (REHUE_MAX_BYTES).
+DEFAULT_MAX_BYTES = 1200 * 1024**2
 # A longer timeout counts as none: the protocols cannot express it.
 LONGEST_TIMEOUT = 365 * 86400.0  # seconds
 

@@ -126,7 +126,7 @@ def compose_rgb(
     Returns:
         HWC sRGB, 0..255 or 0..65535.
     """
-    ab, scale = _choose_ab(lightness, output, box, spec, strength, edits)
+    ab, scale = choose_ab(lightness, output, box, spec, strength, edits)
     return lab.convert_to_rgb(lightness, ab, strength=scale, dtype=dtype)
 
 
@@ -139,11 +139,11 @@ def compose_planes(
     edits: Edits | None = None,
 ) -> ycbcr.Planes:
     """Join lightness and ab into the planes of a JPEG; see `compose_rgb`."""
-    ab, scale = _choose_ab(lightness, output, box, spec, strength, edits)
+    ab, scale = choose_ab(lightness, output, box, spec, strength, edits)
     return ycbcr.convert_to_planes(lightness, ab, strength=scale)
 
 
-def _choose_ab(
+def choose_ab(
     lightness: Lightness,
     output: Tensor,
     box: Box,

@@ -190,7 +190,12 @@ def resize(values: NDArray[Any], shape: tuple[int, ...]) -> Float32:
 
 
 def convert_to_rgb(
-    lightness: Lightness, ab: NDArray[Any], *, strength: float = 1.0, dtype: Any = np.uint8
+    lightness: Lightness,
+    ab: NDArray[Any],
+    *,
+    strength: float = 1.0,
+    dtype: Any = np.uint8,
+    rows: slice = slice(None),
 ) -> NDArray[Any]:
     """Convert a lightness and a (usually smaller) ab field to sRGB.
 
@@ -202,6 +207,7 @@ def convert_to_rgb(
         ab: hw2 of any numeric dtype, Lab units, about -110..110, of any size from 1x1.
         strength: scales chroma; 0 leaves gray.
         dtype: np.uint8, or np.uint16 for deep pictures.
+        rows: of the picture that are converted, so that a large one is never whole in memory.
 
     Returns:
         HWC sRGB of that dtype, 0..255 or 0..65535. Colours outside sRGB are clipped. The
@@ -209,12 +215,15 @@ def convert_to_rgb(
         to reverse it.
     """
     height, width = lightness.shape
+    lightness = lightness[rows]
     field = np.multiply(ab, np.float32(strength), order="C", dtype=np.float32)
     np.clip(np.nan_to_num(field, copy=False), -MAX_AB, MAX_AB, out=field)
-    bgr = np.empty((height, width, 3), dtype)
-    rows, columns = interpolate_indices(len(ab), height), interpolate_indices(ab.shape[1], width)
+    bgr = np.empty((len(lightness), width, 3), dtype)
+    first, second, weight = interpolate_indices(len(ab), height)
+    lines = (first[rows], second[rows], weight[rows])
+    columns = interpolate_indices(ab.shape[1], width)
     scale = np.float32(get_lightness_unit(lightness.dtype))
-    common = (lightness, scale, field, rows, columns, build_bgr_matrix())
+    common = (lightness, scale, field, lines, columns, build_bgr_matrix())
     if bgr.dtype == np.uint8:
         _fill_bgr(*common, _build_srgb_count_table(), bgr)
     else:
@@ -246,7 +255,7 @@ def _fill_bgr(
     height, width = lightness.shape
     enlarged = np.empty((2, 2, width), np.float32)  # two rows of ab, enlarged to full width
     light = np.empty((3, width), np.float32)
-    done = 0  # rows of ab enlarged so far
+    done = rows[0][0]  # the next row of ab to enlarge
     for y in range(height):
         while done <= rows[1][y]:
             _enlarge_row(ab[done], columns, enlarged[done % 2])
@@ -271,7 +280,7 @@ def _fill_deep_bgr(
     height, width = lightness.shape
     enlarged = np.empty((2, 2, width), np.float32)
     light = np.empty((3, width), np.float32)
-    done = 0
+    done = rows[0][0]
     for y in range(height):
         while done <= rows[1][y]:
             _enlarge_row(ab[done], columns, enlarged[done % 2])

@@ -11,7 +11,7 @@ from ray.serve.grpc_util import RayServegRPCContext, gRPCInputStream
 from ray.serve.schema import LoggingConfig
 
 from rehue_client.v1 import rehue_pb2
-from rehue_serve import http, logs, rpc, rpc_server, settings, tracing
+from rehue_serve import http, logs, rpc, rpc_chunks, rpc_server, settings, tracing
 from rehue_serve.service import Service
 from rehue_serve.settings import Settings
 from rehue_serve.triton import build_triton_client
@@ -66,6 +66,14 @@ class Colorizer:
     ) -> AsyncIterator[rehue_pb2.ColorizeResponse]:
         async for answer in rpc.colorize_stream(self._service, requests, grpc_context):
             yield answer
+
+    async def ColorizeChunks(
+        self,
+        requests: gRPCInputStream[rehue_pb2.ColorizeRequest],
+        grpc_context: RayServegRPCContext,
+    ) -> AsyncIterator[rehue_pb2.ColorizeResponse]:
+        async for chunk in rpc_chunks.colorize_chunks(self._service, requests, grpc_context):
+            yield chunk
 
     async def Check(
         self, request: health_pb2.HealthCheckRequest, grpc_context: RayServegRPCContext

@@ -1,5 +1,6 @@
 """Read the photograph, and the fields of a form, from the body of an HTTP request."""
 
+import io
 from collections.abc import MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +18,7 @@ MAX_FIELDS = 20
 PHOTOGRAPH_FIELD, REFERENCE_FIELD = "image", "reference"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Body:
     """What a request's body holds.
 
@@ -30,6 +31,11 @@ class Body:
     photograph: bytes
     fields: dict[str, str] = field(default_factory=dict)
     reference: bytes = b""
+
+    def take_photograph(self) -> bytes:
+        """Return the file and forget it, so that its last user frees it."""
+        photograph, self.photograph = self.photograph, b""
+        return photograph
 
 
 async def read_body(request: Request, upload: Upload, max_bytes: int) -> Body:
@@ -63,7 +69,10 @@ async def read_body(request: Request, upload: Upload, max_bytes: int) -> Body:
     limited = _LimitedRequest(request, upload, limit)
     if is_form:
         return await _read_form(limited, max_bytes)
-    return Body(await limited.body())
+    file = io.BytesIO()
+    async for chunk in limited.stream():
+        file.write(chunk)
+    return Body(file.getvalue())  # without a copy
 
 
 class _LimitedRequest(Request):

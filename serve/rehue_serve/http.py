@@ -123,7 +123,7 @@ async def _answer(
             record.bytes_in = len(body.photograph)
             choices = parameters.add_fields(body.fields).build_parameters(body.reference)
             async with service.admission.admit(caller, deadline) as end:
-                answer = await work(body.photograph, choices, end)
+                answer = await work(body.take_photograph(), choices, end)
         record.picture = answer
     return answer
 

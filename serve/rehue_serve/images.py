@@ -1,11 +1,10 @@
 """Open, decode and encode image files."""
 
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-import cv2
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
@@ -16,14 +15,24 @@ from rehue_core.ycbcr import Planes
 from rehue_serve.decoding import color, gif, jpeg, png, tiff
 from rehue_serve.decoding.kinds import identify_format
 from rehue_serve.decoding.pillow import (
+    STRIP_PIXELS,
     apply_orientation,
-    decode_colors,
     decode_in_strips,
+    free_decoder,
+    has_alpha,
     open_with_pillow,
     read_orientation,
 )
+from rehue_serve.decoding.webp import decode_webp
+from rehue_serve.encoding.lossy import encode_jpeg, encode_webp
+from rehue_serve.encoding.png import encode_png
 from rehue_serve.errors import ImageTooLarge, InvalidImage, UnsupportedImage
-from rehue_serve.metadata.containers import Metadata, embed
+from rehue_serve.metadata.containers import (
+    Metadata,
+    build_png_chunks,
+    embed_in_jpeg,
+    embed_in_webp,
+)
 from rehue_serve.metadata.tiff import encode_tiff
 
 UInt16 = NDArray[np.uint16]
@@ -39,16 +48,23 @@ ANSWERED_AS = {"heic": "jpeg", "avif": "jpeg", "jp2": "jpeg", "gif": "png"}
 READ = (*MEDIA_TYPES, *ANSWERED_AS)
 _DEEP_FORMATS = ("png", "tiff")
 _SUGGESTION = "send JPEG, PNG, WebP, TIFF, HEIC, AVIF, JPEG 2000 or GIF."
-# Pixels above which a WebP is encoded with less effort: a third of the time for a tenth more bytes.
-_LARGE_WEBP = 4_000_000
+# Modes of Pillow's whose pixels are 8-bit gray or RGB, with or without alpha.
+_PLAIN_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
+# Pixels that are converted at a time where each strip costs a transform of colors.
+_CONVERTED_PIXELS = 1 << 20
 _LARGEST_SIDE = {"webp": 16383, "jpeg": 65500}
 
-# Peak memory in bytes per pixel, measured with 25 megapixels of noise, which compresses worst.
-_DECODER_BYTES = {"WEBP": 17, "JPEG2000": 20, "GIF": 11, "AVIF": 10, "HEIF": 12}  # by Pillow's name
-_OTHER_DECODER_BYTES = {"CMYK": 12, "RGBA": 8}  # by Pillow's mode
+# Peak memory in bytes per pixel, measured with noise, which compresses worst (loadtest/large.py).
+# Decoding, the lightness included and the file not: by Pillow's name of the format, or its mode.
+_DECODER_BYTES = {"PNG": 4, "WEBP": 7, "GIF": 7, "AVIF": 10, "HEIF": 10, "JPEG2000": 20}
+_JPEG_DECODER_BYTES = {"L": 4, "CMYK": 11}
 _LEAST_DECODER_BYTES = 7
-_ENCODER_BYTES = {"jpeg": 10, "webp": 26, "png": 16, "tiff": 11}
-_DEEP_ENCODER_BYTES = {"png": 32, "tiff": 21}
+_TIFF_DECODER_BYTES = 4  # and the strips
+# Encoding, with the lightness or the composed picture; and what alpha adds to it.
+_ENCODER_BYTES = {"jpeg": 8, "webp": 14, "png": 7, "tiff": 7}
+_ALPHA_BYTES = {"jpeg": 0, "webp": 13, "png": 2, "tiff": 2}
+_DEEP_ENCODER_BYTES = {"png": 10, "tiff": 10}
+_DEEP_ALPHA_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -62,9 +78,10 @@ class Header:
     pages: int = 1  # that are read
     frames: int = 1  # that the file has; of an animation the first is read
     is_deep: bool = False  # more than 8 bits a sample
+    has_alpha: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass
 class Photograph:
     """An opened image file; `decode_lightness` reads its pixels."""
 
@@ -72,6 +89,11 @@ class Photograph:
     data: bytes
     image: Image.Image | None  # None: TIFF
     pages: tuple[tiff.Page, ...] = ()  # of TIFF
+    metadata: Metadata = field(default_factory=Metadata)  # that the answer keeps
+
+    def free(self) -> None:
+        """Free the file; its pixels cannot be read afterwards."""
+        self.data, self.image = b"", None
 
 
 def estimate_memory(photograph: Photograph, format: str) -> int:
@@ -81,15 +103,24 @@ def estimate_memory(photograph: Photograph, format: str) -> int:
         photograph: as `open_image` returns it.
         format: of the answer, a key of MEDIA_TYPES.
     """
-    header, image = photograph.header, photograph.image
-    decoder = _LEAST_DECODER_BYTES
-    if image is not None:
-        by_mode = _OTHER_DECODER_BYTES.get(image.mode, _LEAST_DECODER_BYTES)
-        decoder = max(by_mode, _DECODER_BYTES.get(image.format or "", 0))
-    encoder = _ENCODER_BYTES[format]
-    if header.is_deep:
-        encoder = _DEEP_ENCODER_BYTES.get(format, encoder)
-    return header.pixels * max(decoder, encoder)
+    header = photograph.header
+    encoder = _ENCODER_BYTES[format] + header.has_alpha * _ALPHA_BYTES[format]
+    if header.is_deep and format in _DEEP_ENCODER_BYTES:
+        encoder = _DEEP_ENCODER_BYTES[format] + header.has_alpha * _DEEP_ALPHA_BYTES
+    return max(_estimate_decoder(photograph), header.pixels * encoder)
+
+
+def _estimate_decoder(photograph: Photograph) -> int:
+    header, image, size = photograph.header, photograph.image, len(photograph.data)
+    if image is None:
+        strips = max(page.strip_memory for page in photograph.pages)
+        return size + strips + header.pixels * (_TIFF_DECODER_BYTES + header.has_alpha)
+    if image.format in ("JPEG", "MPO"):
+        return size + header.pixels * _JPEG_DECODER_BYTES.get(image.mode, _LEAST_DECODER_BYTES)
+    a_pixel = _DECODER_BYTES.get(image.format or "", _LEAST_DECODER_BYTES) + header.has_alpha
+    if image.info.get("interlace"):  # all passes are in memory
+        a_pixel += 8 if header.is_deep else 4
+    return size + header.pixels * a_pixel
 
 
 def opens_quickly(data: bytes) -> bool:
@@ -123,19 +154,21 @@ def _open_tiff(data: bytes) -> Photograph:
         "tiff", largest.width, largest.height,
         pixels=sum(page.pixels for page in pages), pages=len(pages), frames=len(pages),
         is_deep=any(page.bits > 8 for page in pages),
+        has_alpha=any(page.has_alpha for page in pages),
     )  # fmt: skip
     return Photograph(header, data, None, tuple(pages))
 
 
 def _open_picture(data: bytes, name: str) -> Photograph:
-    image = open_with_pillow(data, name)
+    image = open_with_pillow(png.drop_pixels(data) if name == "png" else data, name)
     frames = _count_frames(data, name, image)
     is_deep = (name == "png" and data[24] == 16) or image.mode.startswith("I;16")
     header = Header(
         ANSWERED_AS.get(name, name), image.width, image.height,
         pixels=image.width * image.height, frames=frames, is_deep=is_deep,
+        has_alpha=has_alpha(image),
     )  # fmt: skip
-    return Photograph(header, data, image)
+    return Photograph(header, data, free_decoder(image) if name == "webp" else image)
 
 
 def _count_frames(data: bytes, name: str, image: Image.Image) -> int:
@@ -193,7 +226,7 @@ def decode_page(
         lightness, alpha = color.decode_page(photograph.data, found, keep_alpha=keep_alpha)
     else:
         orientation = read_orientation(photograph.image)
-        lightness, alpha = _decode_picture(photograph.data, photograph.image, keep_alpha)
+        lightness, alpha = _decode_picture(photograph, photograph.image, keep_alpha)
     if alpha is not None:
         alpha = apply_orientation(alpha, orientation)
     return apply_orientation(lightness, orientation), alpha
@@ -204,25 +237,29 @@ def can_hold_alpha(format: str) -> bool:
     return format != "jpeg"
 
 
-def _decode_picture(data: bytes, image: Image.Image, keep_alpha: bool) -> color.Decoded:
+def _decode_picture(photograph: Photograph, image: Image.Image, keep_alpha: bool) -> color.Decoded:
+    data = photograph.data
     profile = image.info.get("icc_profile") or None
     if profile is not None and color.is_srgb_profile(profile):
         profile = None
-    if image.format == "PNG":
-        space = png.read_color_space(data)
-        is_plain = image.mode in ("L", "RGB") and data[24] == 8
-        if not is_plain or space or profile or "transparency" in image.info:
-            return color.decode_file(data, space=space, keep_alpha=keep_alpha)
+    is_animation = photograph.header.frames > 1
+    if image.format == "PNG" or (image.format == "WEBP" and is_animation):
+        space = png.read_color_space(data) if image.format == "PNG" else None
+        return color.decode_file(
+            data, space=space, uses_profile=profile is not None, keep_alpha=keep_alpha
+        )
+    convert, strip_pixels = lab.compute_fine_lightness, STRIP_PIXELS
+    if image.mode not in _PLAIN_MODES or profile is not None:
+        convert, strip_pixels = partial(color.convert_pixels, profile=profile), _CONVERTED_PIXELS
+    if image.format == "WEBP":
+        return decode_webp(data, convert, strip_pixels, keep_alpha=keep_alpha)
     if image.format in ("JPEG", "MPO"):
         if image.mode in ("L", "RGB") and profile is None:
             intact = jpeg.decode_intact(data, is_gray=image.mode == "L")
             if intact is not None:
                 return lab.compute_fine_lightness(intact), None
         image = _complete_jpeg(data, image)
-    if image.mode in ("L", "RGB") and profile is None:
-        return decode_in_strips(image, lab.compute_fine_lightness), None
-    pixels, alpha = decode_colors(image, keep_alpha=keep_alpha)
-    return color.convert_pixels(pixels, profile), alpha
+    return decode_in_strips(image, convert, strip_pixels, keep_alpha=keep_alpha)
 
 
 def _complete_jpeg(data: bytes, image: Image.Image) -> Image.Image:
@@ -241,17 +278,21 @@ def choose_depth(header: Header, format: str) -> Any:
     return np.uint16 if header.is_deep and format in _DEEP_FORMATS else np.uint8
 
 
+def encodes_by_rows(format: str) -> bool:
+    """Check if a format, a key of MEDIA_TYPES, is written without the whole picture in memory."""
+    return format in ("png", "tiff")
+
+
 def encode_pictures(
-    pictures: Sequence[Any],
-    format: str,
-    quality: int,
-    metadata: Metadata | None = None,
+    pictures: Sequence[Any], format: str, quality: int, metadata: Metadata | None = None
 ) -> bytes:
     """Encode a picture, or several as the pages of a TIFF file.
 
     Args:
         pictures: HW3 sRGB or HW4 sRGB with alpha (not for JPEG), uint8 (0..255), or uint16
-            (0..65535) for PNG and TIFF; or planes, for JPEG.
+            (0..65535) for PNG and TIFF: arrays, or what gives its rows as
+            ``picture[top:bottom]``, such as `rehue_serve.composition.ComposedPicture`; or
+            planes, for JPEG.
         format: a key of MEDIA_TYPES.
         quality: 1 to 100, of JPEG and WebP; PNG and TIFF are lossless.
         metadata: to write into the file.
@@ -262,35 +303,17 @@ def encode_pictures(
     metadata = metadata or Metadata()
     if format == "tiff":
         return encode_tiff(pictures, metadata)
-    (rgb,) = pictures
-    limit = _LARGEST_SIDE.get(format)
-    if limit and max(rgb.shape[:2]) > limit:
+    (picture,) = pictures
+    if format == "png":
+        return encode_png(picture, build_png_chunks(metadata))
+    limit = _LARGEST_SIDE[format]
+    if max(picture.shape[:2]) > limit:
         raise ImageTooLarge(
             f"{format.upper()} is limited to {limit:,} pixels a side; use format=png."
         )
-    if isinstance(rgb, Planes):
-        data = simplejpeg.encode_jpeg_yuv_planes(rgb.y, rgb.cb, rgb.cr, quality)
-        return embed(data, format, metadata)
-    if format == "webp" and rgb.shape[0] * rgb.shape[1] > _LARGE_WEBP:
-        return embed(_encode_large_webp(rgb, quality), format, metadata)
-    options = {
-        "jpeg": [cv2.IMWRITE_JPEG_QUALITY, quality],
-        "webp": [cv2.IMWRITE_WEBP_QUALITY, quality],
-        # Level 1 takes a third of level 6's time for a tenth more bytes.
-        "png": [cv2.IMWRITE_PNG_COMPRESSION, 1],
-    }[format]
-    suffix = {"jpeg": ".jpg"}.get(format, f".{format}")
-    if rgb.shape[2] == 4:
-        bgr = cv2.cvtColor(rgb, cv2.COLOR_RGBA2BGRA)
-    else:
-        bgr = np.ascontiguousarray(rgb[..., ::-1])
-    done, data = cv2.imencode(suffix, bgr, options)
-    if not done:
-        raise RuntimeError(f"OpenCV could not encode {rgb.shape} as {format}")
-    return embed(data.tobytes(), format, metadata)
-
-
-def _encode_large_webp(rgb: NDArray[Any], quality: int) -> bytes:
-    out = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(rgb)).save(out, "WEBP", quality=quality, method=0)
-    return out.getvalue()
+    if isinstance(picture, Planes):
+        data = simplejpeg.encode_jpeg_yuv_planes(picture.y, picture.cb, picture.cr, quality)
+        return embed_in_jpeg(data, metadata)
+    if format == "webp":
+        return embed_in_webp(encode_webp(picture[:], quality), metadata)
+    return embed_in_jpeg(encode_jpeg(picture[:], quality), metadata)

@@ -20,26 +20,27 @@ from numpy.typing import NDArray
 from rehue_core import colorize, lab, ycbcr
 from rehue_core.colorize import ModelSpec
 from rehue_core.edits import NO_EDITS, Edits, Hint, apply_edits
-from rehue_core.ycbcr import Planes
 from rehue_serve import images, metrics, tracing
 from rehue_serve.admission import Admission
 from rehue_serve.candidates import Candidates, compose_candidates
+from rehue_serve.composition import ComposedPicture
 from rehue_serve.errors import InvalidParameter, UnknownModel
 from rehue_serve.kept import KeptAnswers
 from rehue_serve.memory import MemoryBudget
-from rehue_serve.metadata.answer import build_metadata
+from rehue_serve.metadata.answer import complete_metadata, read_metadata_of
 from rehue_serve.reference import read_palette
 from rehue_serve.settings import Settings
 from rehue_serve.triton import TritonClient
 
 T = TypeVar("T")
-Compose = Callable[[], NDArray[Any] | Planes]
+Compose = Callable[[], Any]  # what `images.encode_pictures` takes
 
 MAX_MODEL_NAME = 255  # characters; it is the name of a folder
 METADATA = ("keep", "none")
 FORMATS = ("auto", *images.MEDIA_TYPES)
 STAGES = ("decode", "prepare", "infer", "color", "encode")
 SMALLEST, LARGEST, DEFAULT_SIZE = 64, 2048, 512  # pixels on the long side of candidates
+LARGE = 1 << 22  # pixels; larger pictures are composed while they are encoded, if they can be
 DEFAULT_QUALITY = 92  # of JPEG and WebP; no visible loss, a third of the bytes of 100
 
 
@@ -125,6 +126,7 @@ class Pipeline:
         parameters = await self._resolve_reference(parameters)
         digest = await self._compute_digest(data) if parameters.edits else ""
         timings = dict.fromkeys(STAGES, 0.0)
+        del data  # freed once the last page is decoded
         async with self._memory.reserve(images.estimate_memory(photograph, format)):
             pages = []
             for page in range(header.pages):
@@ -232,20 +234,30 @@ class Pipeline:
         It is composed in the thread that encodes it: each change of threads costs CPU.
         """
         keep_alpha = images.can_hold_alpha(format)
-        lightness, alpha, input, box = await self._run_in_thread(
-            lambda: _decode_and_prepare(photograph, page, keep_alpha, spec, timings)
-        )
+
+        def decode() -> "_Decoded":
+            if page == 0 and parameters.metadata == "keep":
+                photograph.metadata = read_metadata_of(photograph)
+            decoded = _decode_and_prepare(photograph, page, keep_alpha, spec, timings)
+            if page == photograph.header.pages - 1:
+                photograph.free()
+            return decoded
+
+        lightness, alpha, input, box = await self._run_in_thread(decode)
         with _timed_stage("infer", timings):
             output, version = await self._infer(digest, page, spec, input, deadline)
         dtype = images.choose_depth(photograph.header, format)
 
-        def compose() -> NDArray[Any] | Planes:
+        def compose() -> Any:
             with _timed_stage("color", timings):
-                strength, edits = parameters.strength, parameters.edits
+                ab, scale = colorize.choose_ab(
+                    lightness, output, box, spec, parameters.strength, parameters.edits
+                )
                 if format == "jpeg":
-                    return colorize.compose_planes(lightness, output, box, spec, strength, edits)
-                rgb = colorize.compose_rgb(lightness, output, box, spec, strength, dtype, edits)
-                return rgb if alpha is None else np.dstack([rgb, _fit_depth(alpha, dtype)])
+                    return ycbcr.convert_to_planes(lightness, ab, strength=scale)
+                picture = ComposedPicture(lightness, alpha, ab, strength=scale, dtype=dtype)
+                is_large = lightness.size > LARGE and images.encodes_by_rows(format)
+                return picture if is_large else picture[:]
 
         return compose, version
 
@@ -264,25 +276,21 @@ def _warm_up() -> None:
     apply_edits(ab, lightness, Edits(hints=(Hint(0, 0, "gray"),)))
 
 
+_Decoded = tuple[lab.Lightness, NDArray[Any] | None, colorize.Tensor, colorize.Box]
+
+
 def _decode_and_prepare(
     photograph: images.Photograph,
     page: int,
     keep_alpha: bool,
     spec: ModelSpec,
     timings: dict[str, float],
-) -> tuple[lab.Lightness, NDArray[Any] | None, colorize.Tensor, colorize.Box]:
+) -> _Decoded:
     with _timed_stage("decode", timings):
         lightness, alpha = images.decode_page(photograph, page, keep_alpha=keep_alpha)
     with _timed_stage("prepare", timings):
         input, box = colorize.prepare_input(lightness, spec)
     return lightness, alpha, input, box
-
-
-def _fit_depth(alpha: NDArray[Any], dtype: Any) -> NDArray[Any]:
-    """Convert alpha to the depth of the picture."""
-    if alpha.dtype == dtype:
-        return alpha
-    return (alpha >> 8).astype(dtype) if dtype == np.uint8 else alpha.astype(dtype) * dtype(257)
 
 
 def _choose_format(header: images.Header, parameters: Parameters) -> str:
@@ -316,10 +324,13 @@ def _encode(
     with _timed_stage("encode", timings):
         height, width = pictures[0].shape[:2]
         edits = parameters.edits and parameters.edits.compute_digest(parameters.strength)
-        metadata = build_metadata(
-            photograph, width, height, parameters.metadata, model, edits or ""
-        )
-        return images.encode_pictures(pictures, format, parameters.quality, metadata)
+        metadata = complete_metadata(photograph.metadata, width, height, model, edits or "")
+        data = images.encode_pictures(pictures, format, parameters.quality, metadata)
+    # A large picture is composed while it is encoded.
+    composed = 1000 * sum(p.seconds for p in pictures if isinstance(p, ComposedPicture))
+    timings["color"] += composed
+    timings["encode"] -= composed
+    return data
 
 
 @contextlib.contextmanager

@@ -51,13 +51,13 @@ async def colorize(
     service: Service, request: rehue_pb2.ColorizeRequest, context: RayServegRPCContext
 ) -> rehue_pb2.ColorizeResponse:
     """Colorize one photograph; errors are set on the context."""
-    request_id = _get_request_id(context)
+    request_id = get_request_id(context)
     try:
-        with _observe(context, request_id) as record:
-            caller = service.keys.authenticate(_get_metadata(context, "authorization"))
+        with observe(context, request_id) as record:
+            caller = service.keys.authenticate(get_metadata(context, "authorization"))
             return await _answer(service, caller, request, request_id, record)
     except RehueError as error:
-        _set_error(context, error, request_id)
+        set_error(context, error, request_id)
         return rehue_pb2.ColorizeResponse()
 
 
@@ -65,13 +65,13 @@ async def propose(
     service: Service, request: rehue_pb2.CandidatesRequest, context: RayServegRPCContext
 ) -> rehue_pb2.CandidatesResponse:
     """Answer several versions of one photograph; errors are set on the context."""
-    request_id = _get_request_id(context)
+    request_id = get_request_id(context)
     try:
-        with _observe(context, request_id, "rehue.v1.Colorizer/Candidates") as record:
-            caller = service.keys.authenticate(_get_metadata(context, "authorization"))
+        with observe(context, request_id, "rehue.v1.Colorizer/Candidates") as record:
+            caller = service.keys.authenticate(get_metadata(context, "authorization"))
             return await _answer_candidates(service, caller, request, request_id, record)
     except RehueError as error:
-        _set_error(context, error, request_id)
+        set_error(context, error, request_id)
         return rehue_pb2.CandidatesResponse()
 
 
@@ -82,17 +82,15 @@ async def list_models(
 ) -> rehue_pb2.ListModelsResponse:
     """List the models; errors are set on the context."""
     try:
-        service.keys.authenticate(_get_metadata(context, "authorization"))
+        service.keys.authenticate(get_metadata(context, "authorization"))
         listed = await service.triton.models.list_models()
         models = [json_format.ParseDict(model, rehue_pb2.Model()) for model in listed]
     except RehueError as error:
-        _set_error(context, error, _get_request_id(context))
+        set_error(context, error, get_request_id(context))
         return rehue_pb2.ListModelsResponse()
     except Exception:
         log.exception("listing the models failed")
-        _set_error(
-            context, Internal("The server failed on this request."), _get_request_id(context)
-        )
+        set_error(context, Internal("The server failed on this request."), get_request_id(context))
         return rehue_pb2.ListModelsResponse()
     return rehue_pb2.ListModelsResponse(models=models)
 
@@ -103,10 +101,10 @@ async def colorize_stream(
     context: RayServegRPCContext,
 ) -> AsyncIterator[rehue_pb2.ColorizeResponse]:
     """Colorize the photographs of a stream; answers come in the order in which they are ready."""
-    request_id = _get_request_id(context)
+    request_id = get_request_id(context)
     caller = _authenticate_stream(service, context, request_id)
     if isinstance(caller, RehueError):
-        _set_error(context, caller, request_id)
+        set_error(context, caller, request_id)
         return
     answers: asyncio.Queue[rehue_pb2.ColorizeResponse | None] = asyncio.Queue()
     reader = asyncio.create_task(_read_stream(service, caller, requests, context, answers))
@@ -116,7 +114,7 @@ async def colorize_stream(
         await reader
     except Exception:
         log.exception("a stream failed")
-        _set_error(context, Internal("The server failed on this stream."), request_id)
+        set_error(context, Internal("The server failed on this stream."), request_id)
     finally:
         reader.cancel()
         with contextlib.suppress(asyncio.CancelledError, Exception):
@@ -128,10 +126,10 @@ def _authenticate_stream(
 ) -> Caller | RehueError:
     """Return the caller, or the error of a refused stream, which counts as one request."""
     try:
-        return service.keys.authenticate(_get_metadata(context, "authorization"))
+        return service.keys.authenticate(get_metadata(context, "authorization"))
     except Exception:  # noqa: BLE001  # observed below, like any request
         try:
-            with _observe(context, request_id):
+            with observe(context, request_id):
                 raise
         except RehueError as error:
             return error
@@ -148,11 +146,11 @@ async def _read_stream(
 
     None in the queue marks the end. `rehue_serve.rpc_server` limits how many photographs come.
     """
-    stream_id = _get_request_id(context)
+    stream_id = get_request_id(context)
 
     async def answer_one(request: rehue_pb2.ColorizeRequest, request_id: str) -> None:
         try:
-            with _observe(context, request_id) as record:
+            with observe(context, request_id) as record:
                 answer = await _answer(service, caller, request, request_id, record)
             answers.put_nowait(answer)
         except RehueError as error:
@@ -180,9 +178,21 @@ async def _answer(
     record: RequestRecord,
 ) -> rehue_pb2.ColorizeResponse:
     record.bytes_in = len(request.image)
+    parameters = parse_parameters(request)
+    picture = await _run(service, caller, request, parameters, service.pipeline.colorize)
+    record.picture = picture
+    return build_response(picture, picture.data, request.id, request_id)
+
+
+def parse_parameters(request: rehue_pb2.ColorizeRequest) -> Parameters:
+    """Read a request's parameters.
+
+    Raises:
+        InvalidParameter, UnknownModel: one is wrong, or the message is malformed.
+    """
     if request.format == MALFORMED:
         raise InvalidParameter("The message is not a rehue.v1.ColorizeRequest.")
-    parameters = Parameters(
+    return Parameters(
         model=request.model,
         strength=request.strength if request.HasField("strength") else 1.0,
         format=_FORMATS.get(request.format, str(request.format)),
@@ -191,11 +201,15 @@ async def _answer(
         edits=parse_edits(request.edits),
         reference=request.edits.reference,
     )
-    picture = await _run(service, caller, request, parameters, service.pipeline.colorize)
-    record.picture = picture
+
+
+def build_response(
+    picture: Colorized, image: bytes, id: str, request_id: str
+) -> rehue_pb2.ColorizeResponse:
+    """Build the answer of a picture, with its bytes or the first of them."""
     return rehue_pb2.ColorizeResponse(
-        id=request.id,
-        image=picture.data,
+        id=id,
+        image=image,
         media_type=picture.media_type,
         model=picture.model,
         request_id=request_id,
@@ -273,14 +287,14 @@ def _get_health(service: Service) -> int:
     return states.SERVING if service.ready else states.NOT_SERVING  # type: ignore[no-any-return]
 
 
-def _set_error(context: RayServegRPCContext, error: RehueError, request_id: str) -> None:
+def set_error(context: RayServegRPCContext, error: RehueError, request_id: str) -> None:
     context.set_code(GRPC_STATUS[type(error)])
     context.set_details(error.detail)
     status = build_rpc_status(error, request_id).SerializeToString()
     context.set_trailing_metadata([("grpc-status-details-bin", status)])
 
 
-def _observe(
+def observe(
     context: RayServegRPCContext, request_id: str, route: str = "rehue.v1.Colorizer/Colorize"
 ) -> contextlib.AbstractContextManager[RequestRecord]:
     """Observe one photograph; each photograph of a stream is observed on its own."""
@@ -291,14 +305,14 @@ def _collect_metadata(context: RayServegRPCContext) -> dict[str, str]:
     return {str(key): str(value) for key, value in context.invocation_metadata()}
 
 
-def _get_metadata(context: RayServegRPCContext, name: str) -> str | None:
+def get_metadata(context: RayServegRPCContext, name: str) -> str | None:
     for key, value in context.invocation_metadata():
         if key == name:
             return str(value)
     return None
 
 
-def _get_request_id(context: RayServegRPCContext) -> str:
+def get_request_id(context: RayServegRPCContext) -> str:
     # Ray gives every request an id and returns it as trailing metadata.
     ids = (value for key, value in context.trailing_metadata() if key == "request_id")
     return next(ids, "")

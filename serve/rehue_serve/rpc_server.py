@@ -1,6 +1,7 @@
 """The gRPC server of a replica: the limits on calls and messages before Ray handles them."""
 
 import asyncio
+import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -15,6 +16,7 @@ from rehue_serve.observation import observe_request
 from rehue_serve.rpc_errors import abort_call
 from rehue_serve.service import Service
 
+LARGEST_IN_ONE_MESSAGE = 32 * 2**20  # bytes of a photograph; larger ones are sent in chunks
 MESSAGE_OVERHEAD = 64 * 1024  # bytes that a message may have besides the photograph
 STREAM_WINDOW = 16  # photographs of one stream that are received and whose answers are not sent
 MALFORMED = -1  # format, or size, of the request that stands for bytes that cannot be parsed
@@ -36,7 +38,7 @@ def configure_server(service: Service) -> None:
     """
     global _service
     _service = service
-    size = 2 * service.settings.max_bytes + MESSAGE_OVERHEAD
+    size = 2 * min(service.settings.max_bytes, LARGEST_IN_ONE_MESSAGE) + MESSAGE_OVERHEAD
     limit = ("grpc.max_receive_message_length", size)
     others = [option for option in DEFAULT_GRPC_SERVER_OPTIONS if option[0] != limit[0]]
     DEFAULT_GRPC_SERVER_OPTIONS[:] = [*others, limit]
@@ -61,6 +63,9 @@ def add_colorizer(servicer: Any, server: grpc.aio.Server) -> None:
             servicer.Candidates,
             _parse_candidates_request,
             rehue_pb2.CandidatesResponse.SerializeToString,
+        ),
+        "ColorizeChunks": grpc.stream_stream_rpc_method_handler(
+            servicer.ColorizeChunks, _parse_request, serialize
         ),
         "ListModels": grpc.unary_unary_rpc_method_handler(
             servicer.ListModels,
@@ -98,7 +103,10 @@ class _LimitedHandlers(grpc.GenericRpcHandler):
         if handler is None or _service is None:
             return handler
         if handler.request_streaming:
-            limited = _limit_stream(_service, handler.stream_stream)
+            # A photograph in chunks is answered once all of them are received.
+            is_chunks = handler_call_details.method.endswith("/ColorizeChunks")
+            window = sys.maxsize if is_chunks else STREAM_WINDOW
+            limited = _limit_stream(_service, handler.stream_stream, window)
             return handler._replace(stream_stream=limited)
         # As streams of one message: the handler runs before the request is received, and until
         # the answer is sent.
@@ -144,7 +152,7 @@ async def _receive_request(
         raise refusal
 
 
-def _limit_stream(service: Service, call: Stream) -> Stream:
+def _limit_stream(service: Service, call: Stream, window_size: int) -> Stream:
     async def call_with_limits(
         messages: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[Any]:
@@ -154,7 +162,7 @@ def _limit_stream(service: Service, call: Stream) -> Stream:
         except RehueError as error:
             await abort_call(context, error, uuid.uuid4().hex)
         # Here, because Ray receives all that it can get, and a client may not read its answers.
-        window = asyncio.Semaphore(STREAM_WINDOW)
+        window = asyncio.Semaphore(window_size)
         received = _receive_stream(service, messages, window, failures)
         async for answer in call(received, context):
             with service.receiving.send(len(answer)):

@@ -64,10 +64,13 @@ class Settings(BaseSettings):
     )
     model: str = Field("rehue", min_length=1, description="Name of the default model.")
     max_bytes: int = Field(
-        32 * 2**20, ge=1, description="Limit of an encoded photograph, in bytes."
+        1200 * 2**20,
+        ge=1,
+        description="Limit of an encoded photograph, in bytes: the largest photograph as "
+        "uncompressed 16-bit RGB, and some metadata.",
     )
     max_pixels: int = Field(
-        50_000_000, ge=1, description="Limit of a decoded photograph, in pixels."
+        200_000_000, ge=1, description="Limit of a decoded photograph, in pixels."
     )
     max_requests: int = Field(
         64, ge=1, description="Photographs in flight in one replica; more are refused."
@@ -95,7 +98,7 @@ class Settings(BaseSettings):
         "`REHUE_TIMEOUT` counts from its end.",
     )
     upload_memory: int = Field(
-        512 * 2**20,
+        1536 * 2**20,
         ge=1,
         description="Memory for the encoded photographs that one replica receives and holds, and "
         "for the answers that it sends over HTTP, in bytes; when it is used up, the slowest are "

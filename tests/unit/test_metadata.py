@@ -12,11 +12,11 @@ import numpy as np
 import pillow_heif
 import pytest
 import tifffile
-from paths import PHOTOS
 from PIL import Image, ImageCms
 
 from rehue_serve import images
-from rehue_serve.metadata.answer import build_metadata
+from rehue_serve.metadata.answer import complete_metadata, read_metadata_of
+from rehue_serve.metadata.containers import Metadata
 from rehue_serve.metadata.exif import update_exif
 from rehue_serve.metadata.reading import parse_exif, wrap_iptc
 from rehue_serve.metadata.xmp import SOURCE_TYPE, update_packet
@@ -65,7 +65,8 @@ def answer(data: bytes, format: str, keep: str = "keep") -> bytes:
     """The file as the server answers it, with a gray picture in place of the colored one."""
     photograph = images.open_image(data, **LIMITS)
     height, width = images.decode_lightness(photograph).shape
-    metadata = build_metadata(photograph, width, height, keep, "rehue/1")
+    own = read_metadata_of(photograph) if keep == "keep" else Metadata()
+    metadata = complete_metadata(own, width, height, "rehue/1")
     picture = np.full((height, width, 3), 90, images.choose_depth(photograph.header, format))
     return images.encode_pictures([picture], format, 92, metadata)
 
@@ -137,7 +138,7 @@ def test_resolution_is_kept(format: str) -> None:
 @pytest.mark.parametrize("source", ["jpeg", "tiff"])
 def test_iptc_is_kept(source: str, format: str) -> None:
     photograph = images.open_image(answer(write(source), format), **LIMITS)
-    assert IPTC_RECORD in build_metadata(photograph, 1, 1, "keep", "rehue/1").iptc
+    assert IPTC_RECORD in read_metadata_of(photograph).iptc
 
 
 def test_a_profiled_photograph_gets_the_profile_of_the_answer() -> None:
@@ -232,11 +233,9 @@ def test_exiftool_reads_the_same_without_a_warning(tmp_path: Path, format: str) 
 
 def test_a_real_photograph_pays_a_copy_of_its_file_alone() -> None:
     """The mark adds its packet and nothing else to a photograph without metadata."""
-    data = (PHOTOS / "skimage_coffee.jpg").read_bytes()
-    photograph = images.open_image(data, **LIMITS)
     picture = np.full((40, 60, 3), 90, np.uint8)
     bare = images.encode_pictures([picture], "jpeg", 92)
     marked = images.encode_pictures(
-        [picture], "jpeg", 92, build_metadata(photograph, 60, 40, "none", "rehue/1")
+        [picture], "jpeg", 92, complete_metadata(Metadata(), 60, 40, "rehue/1")
     )
     assert 0 < len(marked) - len(bare) < 1500

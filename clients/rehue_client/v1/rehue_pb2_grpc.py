@@ -49,6 +49,11 @@ class ColorizerStub:
                 request_serializer=rehue__client_dot_v1_dot_rehue__pb2.CandidatesRequest.SerializeToString,
                 response_deserializer=rehue__client_dot_v1_dot_rehue__pb2.CandidatesResponse.FromString,
                 _registered_method=True)
+        self.ColorizeChunks = channel.stream_stream(
+                '/rehue.v1.Colorizer/ColorizeChunks',
+                request_serializer=rehue__client_dot_v1_dot_rehue__pb2.ColorizeRequest.SerializeToString,
+                response_deserializer=rehue__client_dot_v1_dot_rehue__pb2.ColorizeResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/rehue.v1.Colorizer/ListModels',
                 request_serializer=rehue__client_dot_v1_dot_rehue__pb2.ListModelsRequest.SerializeToString,
@@ -84,6 +89,16 @@ class ColorizerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ColorizeChunks(self, request_iterator, context):
+        """Colorizes one photograph of any size, sent and answered in chunks: for what is too
+        large for one message. The first request has the parameters and the first bytes of
+        `image`, those after it further bytes of `image` alone; the answers likewise.
+        Errors are those of Colorize.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListModels(self, request, context):
         """Lists the models, their versions and state.
         """
@@ -108,6 +123,11 @@ def add_ColorizerServicer_to_server(servicer, server):
                     servicer.Candidates,
                     request_deserializer=rehue__client_dot_v1_dot_rehue__pb2.CandidatesRequest.FromString,
                     response_serializer=rehue__client_dot_v1_dot_rehue__pb2.CandidatesResponse.SerializeToString,
+            ),
+            'ColorizeChunks': grpc.stream_stream_rpc_method_handler(
+                    servicer.ColorizeChunks,
+                    request_deserializer=rehue__client_dot_v1_dot_rehue__pb2.ColorizeRequest.FromString,
+                    response_serializer=rehue__client_dot_v1_dot_rehue__pb2.ColorizeResponse.SerializeToString,
             ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
@@ -196,6 +216,33 @@ class Colorizer:
             '/rehue.v1.Colorizer/Candidates',
             rehue__client_dot_v1_dot_rehue__pb2.CandidatesRequest.SerializeToString,
             rehue__client_dot_v1_dot_rehue__pb2.CandidatesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ColorizeChunks(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/rehue.v1.Colorizer/ColorizeChunks',
+            rehue__client_dot_v1_dot_rehue__pb2.ColorizeRequest.SerializeToString,
+            rehue__client_dot_v1_dot_rehue__pb2.ColorizeResponse.FromString,
             options,
             channel_credentials,
             insecure,

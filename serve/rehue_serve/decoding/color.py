@@ -1,12 +1,13 @@
 """Lightness of pictures at any depth and in any color space, through libvips.
 
-libvips decodes and converts a few lines at a time, so that memory holds the lightness alone
-(2 bytes a pixel) whatever the depth of the file. Colors come from an ICC profile where there is
+libvips decodes and converts a few lines at a time, so that memory holds the file and the
+lightness (2 bytes a pixel) whatever the depth. Colors come from an ICC profile where there is
 one, else from what the format states, else from sRGB.
 """
 
 import io
 import logging
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -15,6 +16,7 @@ import pyvips
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
+from rehue_core import lab
 from rehue_core.lab import UInt8
 from rehue_serve.decoding.png import ColorSpace
 from rehue_serve.decoding.tiff import Page
@@ -24,6 +26,7 @@ UInt16 = NDArray[np.uint16]
 
 L_COUNTS = 655.35  # counts of a fine lightness in one unit of L
 PROFILE = "icc-profile-data"  # libvips' name for the ICC profile
+STRIP_PIXELS = 1 << 17  # that are read at a time
 OUTSIDE = 0.02  # floating-point samples may be beyond 0..1 by rounding and sharpening
 
 # The service spreads photographs over its threads itself, and no operation repeats.
@@ -38,13 +41,18 @@ Decoded = tuple[UInt16, NDArray[Any] | None]  # lightness, and alpha (uint8 or u
 
 
 def decode_file(
-    data: bytes, *, space: ColorSpace | None = None, keep_alpha: bool = False
+    data: bytes,
+    *,
+    space: ColorSpace | None = None,
+    uses_profile: bool = True,
+    keep_alpha: bool = False,
 ) -> Decoded:
-    """Decode a PNG file of any depth and compute its lightness.
+    """Decode a PNG or WebP file of any depth and compute its lightness.
 
     Args:
         data: the file.
         space: the color space that its chunks state, where it is not sRGB.
+        uses_profile: whether an ICC profile in the file counts.
         keep_alpha: return alpha; else transparent pictures are composed over white.
 
     Returns:
@@ -53,7 +61,11 @@ def decode_file(
     Raises:
         InvalidImage: the file is broken or truncated.
     """
-    return _compute(_load(data), space=space, keep_alpha=keep_alpha)
+    image = _load(data)
+    if not uses_profile and PROFILE in image.get_fields():
+        image = image.copy()
+        image.remove(PROFILE)
+    return _compute(image, space=space, keep_alpha=keep_alpha)
 
 
 def decode_page(data: bytes, page: Page, *, keep_alpha: bool = False) -> Decoded:
@@ -73,10 +85,12 @@ def decode_page(data: bytes, page: Page, *, keep_alpha: bool = False) -> Decoded
     """
     if page.is_lab:
         return _decode_lab(data, page), None
-    # The range of floating-point samples is found before they are converted: two passes.
-    image = _load(data, page=page.index, access="random" if page.is_float else "sequential")
+    image = _load(data, page=page.index)
     if page.is_float:
-        image = _scale_floats(image, page.white or 1.0)
+        # The range of the samples is found before they are converted: two passes.
+        _check_range(image, page.white or 1.0)
+        image = _load(data, page=page.index) * (65535 / (page.white or 1.0))
+        image = image.rint().cast("ushort")
     elif page.white:
         image = (image * (65535 / page.white)).rint().cast("ushort")
     elif image.format == "uint":
@@ -161,9 +175,14 @@ def is_srgb_profile(profile: bytes) -> bool:
     return bool(difference.max() <= 2)
 
 
-def _load(data: bytes, *, access: str = "sequential", **options: Any) -> Any:
+def _load(data: bytes, **options: Any) -> Any:
+    """Open a file whose lines are decoded as they are asked for, from top to bottom."""
     try:
-        return pyvips.Image.new_from_buffer(data, "", access=access, fail_on="error", **options)
+        # A source refers to the file where it is; libvips would copy a buffer.
+        source = pyvips.Source.new_from_memory(data)
+        return pyvips.Image.new_from_source(
+            source, "", access="sequential", fail_on="error", **options
+        )
     except pyvips.Error:
         raise InvalidImage("The image is broken or truncated.") from None
 
@@ -179,42 +198,96 @@ def _decode_lab(data: bytes, page: Page) -> UInt16:
     return np.asarray(lightness.astype(np.uint16) * np.uint16(257), np.uint16)
 
 
-def _scale_floats(image: Any, white: float) -> Any:
+def _check_range(image: Any, white: float) -> None:
     try:
-        low, high = image.min(), image.max()
+        statistics = image.stats()
     except pyvips.Error:
         raise InvalidImage("The image is broken or truncated.") from None
+    low, high = (statistics(column, 0)[0] for column in (0, 1))
     if not (-OUTSIDE * white <= low and high <= (1 + OUTSIDE) * white):
         raise UnsupportedImage(
             f"A TIFF of floating-point samples from {low:g} to {high:g} is not read; "
             "0 to 1 is, or 0 to SMaxSampleValue."
         )
-    return (image * (65535 / white)).rint().cast("ushort")
 
 
 def _compute(image: Any, *, space: ColorSpace | None = None, keep_alpha: bool = False) -> Decoded:
     """Compute L from a libvips image, and alpha if it is kept."""
-    depth, alpha = np.uint16 if image.format == "ushort" else np.uint8, None
+    depth = np.uint16 if image.format == "ushort" else np.uint8
     try:
-        if image.hasalpha() and keep_alpha:
-            alpha = image[image.bands - 1]
-            image = image.extract_band(0, n=image.bands - 1)
-        elif image.hasalpha():
+        if image.hasalpha() and not keep_alpha:
             image = image.flatten(background=[np.iinfo(depth).max])
-        luminance = _compute_luminance(image, space)
-        root = luminance.math2_const("pow", [1 / 3])
-        # CIE 15, 8.2.1, with scikit-image's digits.
-        lightness = (luminance > 0.008856).ifthenelse(root * 116 - 16, luminance * 903.3)
-        counts = (lightness * L_COUNTS).rint().cast("ushort")
-        # The file is read once, from top to bottom: both come out of one pass.
-        joined = counts if alpha is None else counts.bandjoin(alpha.cast("ushort"))
-        buffer = joined.write_to_memory()
+        alpha = image[image.bands - 1] if image.hasalpha() else None
+        colors = image if alpha is None else image.extract_band(0, n=image.bands - 1)
+        convert = _choose_conversion(colors, space)
+        if convert is None:
+            # The file is read once, from top to bottom: both come out of one pass.
+            image = _compute_counts(colors, space)
+            image = image if alpha is None else image.bandjoin(alpha.cast("ushort"))
+        return _read(image, convert or _get_first_band, None if alpha is None else depth)
     except pyvips.Error:
         raise InvalidImage("The image is broken or truncated.") from None
-    pixels = np.frombuffer(buffer, np.uint16).reshape(image.height, image.width, -1)
-    if alpha is None:
-        return pixels[..., 0], None
-    return np.ascontiguousarray(pixels[..., 0]), pixels[..., 1].astype(depth)
+
+
+def _choose_conversion(
+    colors: Any, space: ColorSpace | None
+) -> Callable[[NDArray[Any]], UInt16] | None:
+    """Choose a quick conversion of samples to L; None: libvips has to compute it."""
+    if colors.bands == 1 and colors.format in ("uchar", "ushort"):
+        table = _build_table(colors, space)
+        return lambda rows: np.asarray(np.take(table, rows[..., 0]))
+    is_plain = colors.format == "uchar" and colors.interpretation == "srgb" and space is None
+    if is_plain and colors.bands == 3 and PROFILE not in colors.get_fields():
+        return lambda rows: lab.compute_fine_lightness(rows[..., :3])
+    return None
+
+
+def _build_table(colors: Any, space: ColorSpace | None) -> UInt16:
+    """Build the L of each sample that a gray picture can have, by its profile or space."""
+    dtype = np.uint8 if colors.format == "uchar" else np.uint16
+    ramp = np.arange(np.iinfo(dtype).max + 1, dtype=dtype)
+    image = pyvips.Image.new_from_memory(ramp.data, len(ramp), 1, 1, colors.format)
+    image = image.copy(interpretation=colors.interpretation)
+    if PROFILE in colors.get_fields():
+        image.set_type(pyvips.GValue.blob_type, PROFILE, colors.get(PROFILE))
+    lightness, _ = _read(_compute_counts(image, space), _get_first_band, None)
+    return np.asarray(lightness[0])
+
+
+def _compute_counts(colors: Any, space: ColorSpace | None) -> Any:
+    luminance = _compute_luminance(colors, space)
+    root = luminance.math2_const("pow", [1 / 3])
+    # CIE 15, 8.2.1, with scikit-image's digits.
+    lightness = (luminance > 0.008856).ifthenelse(root * 116 - 16, luminance * 903.3)
+    return (lightness * L_COUNTS).rint().cast("ushort")
+
+
+def _get_first_band(rows: NDArray[Any]) -> UInt16:
+    return np.asarray(rows[..., 0], np.uint16)
+
+
+def _read(image: Any, convert: Callable[[NDArray[Any]], UInt16], alpha_type: Any | None) -> Decoded:
+    """Read a libvips image strip by strip.
+
+    Args:
+        image: of 8-bit or 16-bit samples; its last band is alpha where `alpha_type` is given.
+        convert: called with each strip, HWC; returns HW L.
+        alpha_type: dtype of the alpha that is returned; None: there is none.
+    """
+    height, width = image.height, image.width
+    dtype = np.uint8 if image.format == "uchar" else np.uint16
+    lightness = np.empty((height, width), np.uint16)
+    alpha = None if alpha_type is None else np.empty((height, width), alpha_type)
+    region = pyvips.Region.new(image)
+    step = max(1, STRIP_PIXELS // width)
+    for top in range(0, height, step):
+        lines = min(step, height - top)
+        content = region.fetch(0, top, width, lines)
+        rows = np.frombuffer(content, dtype).reshape(lines, width, image.bands)
+        lightness[top : top + lines] = convert(rows)
+        if alpha is not None:
+            alpha[top : top + lines] = rows[..., -1]
+    return lightness, alpha
 
 
 def _compute_luminance(image: Any, space: ColorSpace | None) -> Any:

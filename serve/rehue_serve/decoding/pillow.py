@@ -8,7 +8,7 @@ import io
 import struct
 import warnings
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pillow_heif
@@ -72,61 +72,45 @@ def open_with_pillow(data: bytes, name: str) -> Image.Image:
         raise InvalidImage("This is not a readable image: it is broken or truncated.") from None
 
 
+def free_decoder(image: Image.Image) -> Image.Image:
+    """Return what an opened image says of itself, without its pixels and its decoder."""
+    told = Image.new(image.mode, (1, 1))
+    told.format, told.info = image.format, image.info
+    return told
+
+
 def decode_in_strips(
-    image: Image.Image, convert: Callable[[UInt8], NDArray[T]] = np.asarray
-) -> NDArray[T]:
-    """Decode an opened picture of the mode L or RGB and convert its pixels.
+    image: Image.Image,
+    convert: Callable[[Any], NDArray[T]],
+    strip_pixels: int,
+    *,
+    keep_alpha: bool,
+) -> tuple[NDArray[T], UInt8 | None]:
+    """Decode an opened picture of any mode and convert its pixels.
 
     The pixels are converted strip by strip, so that memory never holds a second picture.
 
     Args:
         image: as `open_with_pillow` returns it; it is closed.
-        convert: called with each strip, HW (gray) or HWC with three channels (RGB),
-            uint8, sRGB, 0..255; returns an array of the same height and width. The
-            results are joined.
-
-    Raises:
-        InvalidImage: the file is broken or truncated.
-    """
-    try:
-        image.load()
-        converted = _convert_in_strips(image, convert)
-        image.close()  # frees its pixels: the caller keeps it until the photograph is answered
-    except DECODE_ERRORS:
-        raise InvalidImage("The image is broken or truncated.") from None
-    return converted
-
-
-def decode_colors(
-    image: Image.Image, *, keep_alpha: bool
-) -> tuple[NDArray[np.generic], UInt8 | None]:
-    """Decode an opened picture of any mode.
-
-    Args:
-        image: as `open_with_pillow` returns it; it is closed.
+        convert: called with each strip, HW uint8 or uint16 gray, HW3 uint8 RGB or HW4 uint8
+            CMYK (255: full ink); returns an array of the same height and width. The results
+            are joined.
+        strip_pixels: that are converted at a time, about.
         keep_alpha: return alpha; else transparent pictures are composed over white.
 
     Returns:
-        HW uint8 or uint16 gray, HW3 uint8 RGB or HW4 uint8 CMYK (255: full ink); and alpha,
-        HW uint8 (255: opaque), or None.
+        The joined results; and alpha, HW uint8 (255: opaque), or None.
 
     Raises:
         InvalidImage: the file is broken or truncated.
     """
     try:
         image.load()
-        alpha = None
-        if keep_alpha and has_alpha(image):
-            transparent = image.convert("LA" if image.mode in ("LA", "La") else "RGBA")
-            alpha = np.asarray(transparent.getchannel("A"))
-            flat = transparent.convert("L" if transparent.mode == "LA" else "RGB")
-        else:
-            flat = _flatten(image)
-        pixels = np.asarray(flat)
-        image.close()
+        decoded = _convert_in_strips(image, convert, strip_pixels, keep_alpha)
+        image.close()  # frees its pixels: the caller keeps it until the photograph is answered
     except DECODE_ERRORS:
         raise InvalidImage("The image is broken or truncated.") from None
-    return pixels, alpha
+    return decoded
 
 
 def has_alpha(image: Image.Image) -> bool:
@@ -134,18 +118,33 @@ def has_alpha(image: Image.Image) -> bool:
     return image.mode in ("RGBA", "LA", "La", "RGBa", "PA") or "transparency" in image.info
 
 
-def _convert_in_strips(image: Image.Image, convert: Callable[[UInt8], NDArray[T]]) -> NDArray[T]:
+def _convert_in_strips(
+    image: Image.Image,
+    convert: Callable[[Any], NDArray[T]],
+    strip_pixels: int,
+    keep_alpha: bool,
+) -> tuple[NDArray[T], UInt8 | None]:
     width, height = image.size
-    step = max(1, STRIP_PIXELS // width)
+    step = max(1, strip_pixels // width)
+    alpha = np.empty((height, width), np.uint8) if keep_alpha and has_alpha(image) else None
     out = None
     for top in range(0, height, step):
         bottom = min(top + step, height)
-        rows = convert(np.asarray(image.crop((0, top, width, bottom))))
+        strip = image.crop((0, top, width, bottom))
+        if alpha is not None:
+            strip, alpha[top:bottom] = _split_alpha(strip)
+        rows = convert(np.asarray(_flatten(strip)))
         if out is None:
             out = np.empty((height, *rows.shape[1:]), rows.dtype)
         out[top:bottom] = rows
     assert out is not None  # an opened image has pixels
-    return out
+    return out, alpha
+
+
+def _split_alpha(strip: Image.Image) -> tuple[Image.Image, UInt8]:
+    transparent = strip.convert("LA" if strip.mode in ("LA", "La") else "RGBA")
+    alpha = np.asarray(transparent.getchannel("A"))
+    return transparent.convert("L" if transparent.mode == "LA" else "RGB"), alpha
 
 
 def _flatten(image: Image.Image) -> Image.Image:
@@ -166,7 +165,9 @@ def _flatten(image: Image.Image) -> Image.Image:
 def read_orientation(image: Image.Image) -> int:
     """Return the EXIF orientation; 1 for a broken EXIF block, which must not fail the picture."""
     try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        # Not PNG's own method, which decodes the pixels to look behind them.
+        exif = Image.Image.getexif(image)
+        return int(exif.get(ExifTags.Base.Orientation, 1))
     except DECODE_ERRORS:
         return 1
 

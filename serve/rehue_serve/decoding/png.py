@@ -68,6 +68,21 @@ def read_color_space(data: bytes) -> ColorSpace | None:
     return ColorSpace(gamma / 100_000, luminance)
 
 
+def drop_pixels(data: bytes) -> bytes:
+    """Return a PNG file without its pixels, from which Pillow reads all that it says of itself.
+
+    Pillow itself would decode the pixels to find metadata behind them.
+    """
+    parts, place = [data[:8]], 8
+    while place + 12 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, place)
+        end = place + 12 + length
+        if name not in (b"IDAT", b"fdAT"):
+            parts.append(data[place:end])
+        place = end
+    return b"".join(parts)
+
+
 def _iterate_color_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield the name and content of the color chunks before the pixels, if their CRC is right."""
     place = 8

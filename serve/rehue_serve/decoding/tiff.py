@@ -31,6 +31,8 @@ _RAW_PHOTOMETRICS = {32803, 34892}  # color filter array, linear raw
 # Compression schemes that libvips' libtiff decodes.
 _COMPRESSIONS = {1, 2, 3, 4, 5, 7, 8, 32773, 32946, 50000, 50001}
 _CMYK_INKS = 1
+_ALPHA = {1, 2}  # ExtraSamples: associated, unassociated
+_SEPARATE = 2  # PlanarConfiguration
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Page:
     is_lab: bool
     orientation: int  # EXIF's, 1 to 8
     white: float | None  # sample value that means full; None: the type's own largest
+    has_alpha: bool
+    strip_memory: int  # bytes that libvips needs for one strip or row of tiles, decoded
 
     @property
     def pixels(self) -> int:
@@ -110,7 +114,20 @@ def _read_page(page: Any) -> Page:
         raise InvalidImage("The image has no pixels.")
     white = _read_white(page, bits, sample_format)
     is_float, orientation = sample_format == _FLOAT, _read_orientation(page)
-    return Page(int(page.index), width, height, bits, is_float, is_lab, orientation, white)
+    return Page(
+        int(page.index), width, height, bits, is_float, is_lab, orientation, white,
+        has_alpha=bool(set(map(int, page.extrasamples or ())) & _ALPHA),
+        strip_memory=_estimate_strip_memory(page, width, height),
+    )  # fmt: skip
+
+
+def _estimate_strip_memory(page: Any, width: int, height: int) -> int:
+    """Estimate the memory for one strip or row of tiles; many scanners write a single strip."""
+    rows = int((page.tilelength if page.is_tiled else page.rowsperstrip) or height)
+    samples = int(page.samplesperpixel)
+    decoded = min(rows, height) * width * samples * max(8, int(page.bitspersample)) // 8
+    is_planar = samples > 1 and int(page.planarconfig or 1) == _SEPARATE
+    return decoded * (3 if is_planar else 1)
 
 
 def _read_orientation(page: Any) -> int:

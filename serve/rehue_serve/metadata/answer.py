@@ -25,20 +25,18 @@ def _build_srgb_profile() -> bytes:
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
-def build_metadata(
-    photograph: Photograph, width: int, height: int, keep: str, model: str, edits: str = ""
+def complete_metadata(
+    own: Metadata, width: int, height: int, model: str, edits: str = ""
 ) -> Metadata:
-    """Build the metadata of an answer.
+    """Complete a photograph's metadata to that of the answer.
 
     Args:
-        photograph: as it was opened.
+        own: as `read_metadata_of` returns it; empty: the answer has the mark alone.
         width: of the upright answer, in pixels.
         height: likewise.
-        keep: ``keep``, or ``none``: the mark alone.
         model: name and version of the network.
         edits: digest of the person's choices; empty: there are none.
     """
-    own = _read(photograph) if keep == "keep" else Metadata()
     if own == Metadata():
         return Metadata(xmp=build_packet(_name_software(), model, edits))
     return replace(
@@ -48,7 +46,8 @@ def build_metadata(
     )
 
 
-def _read(photograph: Photograph) -> Metadata:
+def read_metadata_of(photograph: Photograph) -> Metadata:
+    """Read a photograph's metadata; with the profile of the answer if it has a profile."""
     image = photograph.image
     if image is None:
         try:

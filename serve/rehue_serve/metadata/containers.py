@@ -1,12 +1,15 @@
-"""Put metadata into encoded JPEG, PNG and WebP files.
+"""Metadata as JPEG, PNG and WebP files hold it.
 
-The encoders write pixels alone; the blocks are inserted into their output, which costs a copy of
-the file and nothing of the picture.
+The encoders of JPEG and WebP write pixels alone; the blocks are inserted into their output, which
+costs a copy of the file and nothing of the picture.
 """
 
 import struct
 import zlib
 from dataclasses import dataclass, field
+from typing import Any
+
+from rehue_serve.encoding.png import build_chunk
 
 _LARGEST_SEGMENT = 65533  # bytes of a JPEG segment, without its length
 _XMP_SEGMENT = b"http://ns.adobe.com/xap/1.0/\0"
@@ -28,24 +31,17 @@ class Metadata:
     text: dict[str, str] = field(default_factory=dict)  # of PNG
 
 
-def embed(data: bytes, format: str, metadata: Metadata) -> bytes:
-    """Insert metadata into an encoded file.
+def embed_in_jpeg(data: Any, metadata: Metadata) -> bytes:
+    """Insert metadata into a JPEG file that the encoder wrote without any.
 
     Args:
-        data: a file as the encoder wrote it, without metadata.
-        format: ``jpeg``, ``png`` or ``webp``.
-        metadata: the blocks. What a format has no place for is left out.
+        data: bytes or a memoryview, which costs one copy less.
+        metadata: what JPEG has no place for is left out.
     """
-    return {"jpeg": _embed_in_jpeg, "png": _embed_in_png, "webp": _embed_in_webp}[format](
-        data, metadata
-    )
-
-
-def _embed_in_jpeg(data: bytes, metadata: Metadata) -> bytes:
     start = 2  # behind SOI and JFIF's APP0, which has to be first
     if data[2:4] == b"\xff\xe0":
         start = 4 + struct.unpack_from(">H", data, 4)[0]
-    header = data[:start]
+    header = bytes(data[:start])
     if metadata.dpi and data[2:4] == b"\xff\xe0" and start >= 18:
         across, down = (min(65535, max(1, round(value))) for value in metadata.dpi)
         header = header[:13] + struct.pack(">BHH", 1, across, down) + header[18:]
@@ -76,8 +72,8 @@ def _split_profile(profile: bytes) -> list[tuple[int, bytes]]:
     ]
 
 
-def _embed_in_png(data: bytes, metadata: Metadata) -> bytes:
-    """Insert chunks behind IHDR (PNG, third edition, 5.6 and 11.3)."""
+def build_png_chunks(metadata: Metadata) -> bytes:
+    """Build the chunks that go before the pixels of a PNG (third edition, 5.6 and 11.3)."""
     chunks = []
     if metadata.profile:
         content = b"ICC profile\0\0" + zlib.compress(metadata.profile)
@@ -93,12 +89,7 @@ def _embed_in_png(data: bytes, metadata: Metadata) -> bytes:
         chunks.append((b"zTXt", _encode_raw_profile(metadata.iptc)))
     for key, value in metadata.text.items():
         chunks.append((b"iTXt", key.encode("latin1") + b"\0\0\0\0\0" + value.encode()))
-    inserted = [
-        struct.pack(">I4s", len(content), name) + content
-        + struct.pack(">I", zlib.crc32(name + content))
-        for name, content in chunks
-    ]  # fmt: skip
-    return b"".join([data[:33], *inserted, data[33:]])
+    return b"".join(build_chunk(name, content) for name, content in chunks)
 
 
 def _encode_raw_profile(resources: bytes) -> bytes:
@@ -109,25 +100,25 @@ def _encode_raw_profile(resources: bytes) -> bytes:
     return b"Raw profile type 8bim\0\0" + zlib.compress(text.encode())
 
 
-def _embed_in_webp(data: bytes, metadata: Metadata) -> bytes:
-    """Turn a simple WebP into an extended one (RFC 9649, 2.7)."""
+def embed_in_webp(data: Any, metadata: Metadata) -> bytes:
+    """Turn a simple WebP into an extended one with metadata (RFC 9649, 2.7)."""
     blocks = {b"ICCP": metadata.profile, b"EXIF": metadata.exif, b"XMP ": metadata.xmp}
     blocks = {name: content for name, content in blocks.items() if content}
     if not blocks or data[12:16] not in (b"VP8 ", b"VP8L"):
-        return data
+        return bytes(data)
     width, height, has_alpha = _read_webp_size(data)
     flags = sum(_VP8X_FLAGS[name] for name in blocks) | (_VP8X_ALPHA if has_alpha else 0)
     size = struct.pack("<I", width - 1)[:3] + struct.pack("<I", height - 1)[:3]
-    parts = [_build_riff_chunk(b"VP8X", bytes([flags, 0, 0, 0]) + size)]
+    parts: list[bytes | memoryview] = [_build_riff_chunk(b"VP8X", bytes([flags, 0, 0, 0]) + size)]
     if b"ICCP" in blocks:
         parts.append(_build_riff_chunk(b"ICCP", blocks.pop(b"ICCP")))
     parts.append(data[12:])
     parts += [_build_riff_chunk(name, content) for name, content in blocks.items()]
-    body = b"".join(parts)
-    return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body
+    length = 4 + sum(map(len, parts))
+    return b"".join([b"RIFF", struct.pack("<I", length), b"WEBP", *parts])
 
 
-def _read_webp_size(data: bytes) -> tuple[int, int, bool]:
+def _read_webp_size(data: Any) -> tuple[int, int, bool]:
     if data[12:16] == b"VP8L":
         bits = struct.unpack_from("<I", data, 21)[0]
         return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, bool(bits >> 28 & 1)

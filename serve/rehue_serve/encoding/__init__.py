@@ -1,0 +1,1 @@
+"""Encode pictures, in strips where the format allows it."""
