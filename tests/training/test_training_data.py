@@ -10,7 +10,7 @@ import pytest
 import skimage.data
 from numpy.typing import NDArray
 
-from rehue_training.data import dataset
+from rehue_training.data import dataset, pack
 from rehue_training.errors import InputError
 
 COLOUR = {"cat.png": "chelsea", "coffee.jpg": "coffee", "rocket.jpg": "rocket"}
@@ -234,3 +234,37 @@ def test_too_few_photographs_to_split_are_an_error() -> None:
         create_dataset("sea_1.jpg", "sea_2.jpg").split(0.5, ("sea",))
     with pytest.raises(InputError, match="the source moon; there are sea, town"):
         create_dataset("sea_1.jpg", "town_2.jpg").split(0.5, ("moon",))
+
+
+def test_packed_photographs_are_small_spread_over_the_tars_and_keep_their_names(
+    folder: Path, tmp_path: Path
+) -> None:
+    tars, report = pack.pack_photographs(
+        [folder], tmp_path / "packed", pieces=2, short_side=64, quality=80
+    )
+    assert [path.name for path in tars] == ["pack-00.tar", "pack-01.tar"]
+    assert sorted(path.name for path in (tmp_path / "packed").iterdir()) == [
+        path.name for path in tars
+    ]
+    assert (report.kept, report.gray) == (3, ["gray.jpg"])
+    counts = [len(list(dataset.read_files([path]))) for path in tars]
+    assert counts == [2, 1]
+    packed = dataset.load_dataset(tars, cache=tmp_path / "cache")
+    original = load_dataset(folder, tmp_path / "cache")
+    by_name = {Path(name).stem: original[i] for i, name in enumerate(original.names)}
+    for index, name in enumerate(packed.names):
+        assert min(packed[index].shape[:2]) == 64
+        expected = dataset.shrink(by_name[Path(name).stem], 64)
+        assert np.abs(packed[index].astype(int) - expected).mean() < 6
+
+
+def test_packing_nothing_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no usable photographs: 0 photographs kept"):
+        pack.pack_photographs(
+            [tmp_path / "empty"], tmp_path / "out", pieces=1, short_side=64, quality=80
+        )
+    with pytest.raises(InputError, match="pieces must be at least 1"):
+        pack.pack_photographs(
+            [tmp_path / "empty"], tmp_path / "out", pieces=0, short_side=64, quality=80
+        )

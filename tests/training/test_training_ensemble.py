@@ -99,6 +99,28 @@ def test_colours_end_at_the_photographs_edge() -> None:
     assert np.abs(np.diff(flat[32])).max() < 3
 
 
+def gate_in_graph(counts: NDArray[Any]) -> float:
+    """The share of its chroma that a picture (HW uint8, L in counts) keeps."""
+    graph, entry = export.begin_graph(len(counts))
+    ab = np.full((1, 2, *counts.shape), 100, np.float32)
+    both = Value(graph.add_constant("test/ab", ab), *counts.shape)
+    gated = ensemble.TextureGate().add_to_graph(graph, both, entry)
+    return float(run_graph(graph, gated, counts[None]).mean()) / 100
+
+
+def test_a_picture_without_texture_loses_its_chroma() -> None:
+    flat = np.full((128, 128), 100, np.uint8)
+    ramp = np.tile(np.linspace(60, 200, 128).astype(np.uint8), (128, 1))
+    grain = flat + np.random.default_rng(0).integers(-4, 5, flat.shape).astype(np.uint8)
+    assert gate_in_graph(flat) == 0
+    assert gate_in_graph(ramp) < 0.05
+    assert gate_in_graph(grain) < 0.3
+    for photo in sorted(PHOTOS.glob("*.jpg")):
+        gray = cv2.imread(str(photo), cv2.IMREAD_GRAYSCALE)
+        small = cv2.resize(gray, (128, 128), interpolation=cv2.INTER_AREA)
+        assert gate_in_graph(small) > 0.8
+
+
 def test_an_ensemble_is_exported_and_read_again(tmp_path: Path) -> None:
     experiment = tmp_path / "coarse.py"
     experiment.write_text(

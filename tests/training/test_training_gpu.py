@@ -6,6 +6,10 @@ import sys
 import tarfile
 from pathlib import Path
 
+import numpy as np
+
+from rehue_training.learn import checkpoint
+
 ROOT = Path(__file__).parents[2]
 CONFIG = """
 from rehue_training.learn.config import Config, Stage
@@ -28,7 +32,12 @@ def test_a_run_can_be_trained_in_pieces(tmp_path: Path) -> None:
     second = run_piece(tmp_path, minutes="5")
     assert "piece: 0 of 2 steps done" in first
     assert "piece: 2 of 2 steps done" in second
-    assert (tmp_path / "runs" / "piece" / "checkpoint.npz").is_file()
+    run = tmp_path / "runs" / "piece"
+    whole, averaged = (checkpoint.load(run / name) for name in ("checkpoint.npz", "averaged.npz"))
+    assert averaged.step == whole.step == 2
+    assert (run / "averaged.npz").stat().st_size < (run / "checkpoint.npz").stat().st_size / 7
+    for ours, half in zip(whole.averaged, averaged.averaged, strict=True):
+        np.testing.assert_allclose(half, ours, rtol=1e-3, atol=1e-3)
 
 
 def run_piece(folder: Path, *, minutes: str) -> str:

@@ -105,6 +105,17 @@ def test_the_encoder_classifies_as_in_pytorch(name: str) -> None:
     assert logits[best] == pytest.approx(list(TORCH_LOGITS[name].values()), abs=2e-4)
 
 
+@pytest.mark.parametrize("name", ["lite1", "lite2"])
+def test_the_larger_encoders_recognize_gray_pictures(name: str) -> None:
+    """Their weights are in the right layers, or the best class would be anything."""
+    larger = encoder.ENCODERS[name]
+    model = encoder.build_classifier(encoder=larger)
+    encoder.load_imagenet_weights(model, larger)
+    for picture, classes in TORCH_LOGITS.items():
+        logits = model.predict(load_gray(picture), verbose=0)[0]
+        assert int(logits.argmax()) in classes
+
+
 def test_the_encoders_activations_are_pytorchs() -> None:
     model = create_classifier(1)
     blocks = [model.get_layer(f"block{block}_project") for block in encoder.LITE0.taps]

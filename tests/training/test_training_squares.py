@@ -9,7 +9,7 @@ import pytest
 from paths import PHOTOS
 
 from rehue_core import colorize, lab
-from rehue_training.data import squares
+from rehue_training.data import augment, squares
 from rehue_training.data.batches import Batches
 from rehue_training.learn import losses, train
 from rehue_training.learn.config import Config, Stage
@@ -118,6 +118,29 @@ def test_old_film_is_shown_as_often_as_asked(fitted: squares.Squares) -> None:
         counts = np.rint(lightness[..., 0] / squares.LIGHTNESS_SCALE).astype(int)
         expected = square.lightness[plane].astype(int)
         assert min(np.abs(counts - item).max() for item in (expected, expected[:, ::-1])) == 0
+
+
+def test_other_scans_keep_colours_where_the_lightness_is(fitted: squares.Squares) -> None:
+    """A bright red patch stays red and bright whatever the scan; scans differ from each other."""
+    rgb = np.full((160, 160, 3), 30, np.uint8)
+    rgb[40:100, 20:90] = (255, 120, 110)
+    square = squares.fit_square(rgb, "patch")
+    rng = np.random.default_rng(5)
+    shown = []
+    for _ in range(20):
+        lightness, ab = augment.rescan(square.lightness[0], square.ab, rng)
+        assert lightness.dtype == np.uint8
+        assert ab.dtype == np.int8
+        small = cv2.resize(lightness, (40, 40), interpolation=cv2.INTER_AREA)
+        assert np.corrcoef(small.ravel(), ab[..., 0].ravel())[0, 1] > 0.97
+        shown.append(lightness)
+    assert len({plane.tobytes() for plane in shown}) > 15
+    turned = squares.SquareMaker(160, 40, (1.0, 1.0), 0.0, 1.0, 1.0)
+    plain = squares.SquareMaker(160, 40, (1.0, 1.0), 0.0, 1.0, 0.0)
+    first, second = (
+        maker.make_example(fitted[0], np.random.default_rng(1))[0] for maker in (turned, plain)
+    )
+    assert not np.array_equal(first, second)
 
 
 def test_batches_of_squares_depend_on_seed_and_step(fitted: squares.Squares) -> None:

@@ -464,7 +464,8 @@ def test_values_that_are_not_allowed_are_named_in_one_line(
     [
         *((name, "rehue") for name in ("rehue", "rehue-first", "rehue-second", "rehue-third")),
         *((path.stem, "rehue") for path in CONFIGS.glob("try-*.py")),
-        ("rehue-gpu", "rehue"), ("rehue-free", "rehue-free"), ("seed", "seed"), ("yours", "yours"),
+        ("rehue-free", "rehue-free"), ("rehue-large", "rehue-large"), ("seed", "seed"),
+        ("yours", "yours"),
     ],
 )  # fmt: skip
 def test_the_shipped_experiments_export_where_they_did(name: str, model: str) -> None:

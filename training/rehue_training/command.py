@@ -30,15 +30,30 @@ Command = Callable[[argparse.Namespace], int]
 
 
 def add_commands(subparsers: Any) -> None:
-    """Add `train`, `export`, `gain`, `evaluate`, `figures`, `plan` and `gpu-check`."""
+    """Add `pack`, `train`, `export`, `gain`, `evaluate`, `figures`, `plan` and `gpu-check`."""
     # Read when TensorFlow is imported; silences its messages about missing GPUs.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    _add_pack(subparsers)
     _add_train(subparsers)
     _add_export(subparsers)
     _add_gain(subparsers)
     _add_evaluate(subparsers)
     _add_figures(subparsers)
     plan_command.add_commands(subparsers)
+
+
+def _add_pack(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "pack", help="make photographs small and pack them, for another machine to train on"
+    )
+    _add_data(parser)
+    parser.add_argument("--out", type=Path, default=RUNS / "packed", help="folder of the tars")
+    parser.add_argument("--pieces", type=int, default=16, help="number of tars (default: 16)")
+    parser.add_argument(
+        "--short-side", type=int, default=200, help="pixels of a photograph (default: 200)"
+    )
+    parser.add_argument("--quality", type=int, default=80, help="of WebP, 1 to 100 (default: 80)")
+    parser.set_defaults(run=_pack)
 
 
 def _add_train(subparsers: Any) -> None:
@@ -161,6 +176,23 @@ def _print_errors(run: Command) -> Command:
             return 2
 
     return run_and_print
+
+
+@_print_errors
+def _pack(arguments: argparse.Namespace) -> int:
+    from rehue_training.data import pack
+
+    tars, report = pack.pack_photographs(
+        arguments.data,
+        arguments.out,
+        pieces=arguments.pieces,
+        short_side=arguments.short_side,
+        quality=arguments.quality,
+    )
+    print(report)
+    for path in tars:
+        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    return 0
 
 
 @_print_errors

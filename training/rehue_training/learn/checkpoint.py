@@ -37,6 +37,12 @@ def save(path: Path, state: Checkpoint) -> None:
     new.replace(path)
 
 
+def save_averaged(path: Path, state: Checkpoint) -> None:
+    """Write only what an export needs, in FP16: an eighth of the size. No run resumes from it."""
+    averaged = [array.astype(np.float16) for array in state.averaged]
+    save(path, Checkpoint(state.step, [], averaged, [], state.history))
+
+
 def load(path: Path) -> Checkpoint:
     """Read the state that `save` wrote."""
     with np.load(path) as file:

@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from rehue_training.errors import InputError
 from rehue_training.learn.losses import ClassificationLoss, ColorLoss, MeanSquaredError
 from rehue_training.network.curve import Curve
-from rehue_training.network.ensemble import GuidedFilter
+from rehue_training.network.ensemble import GuidedFilter, TextureGate
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -45,8 +45,8 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
-    model: Literal["seed", "rehue", "rehue-classes", "rehue-coarse"]
-    encoder: Literal["lite0", "lite2"] = "lite0"  # of rehue-coarse
+    model: Literal["seed", "rehue", "rehue-classes", "rehue-coarse", "rehue-large"]
+    encoder: Literal["lite0", "lite1", "lite2"] = "lite0"  # of rehue-coarse
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
     serves: Annotated[str, Field(pattern=r"^[a-z0-9-]*$")] = (
         ""  # name of the exported model; empty: that of the run
@@ -55,6 +55,7 @@ class Config(BaseModel):
     looks: Annotated[int, Field(ge=1, le=2)] = 1
     # An exported model to start from; otherwise ImageNet's encoder and a new decoder.
     start: Path | None = None
+    start_scope: str = ""  # of the network's names in that file, if it is an ensemble
     # Share of the start's weights in the exported ones. Weights that are close to each other often
     # do better averaged (Wortsman et al., "Robust fine-tuning of zero-shot models", 2022).
     keep: Share = 0.0
@@ -70,6 +71,7 @@ class Config(BaseModel):
     decay: Share = 1.0
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0  # decay of the weights' moving average
     film: Share = 0.0  # probability of simulating old film
+    scans: Share = 0.0  # probability of another scan of the photograph; of rehue-coarse
     short_side: Annotated[int, Field(ge=64)] = 200  # pixels that are cached of a photograph
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
     classes: tuple[str, ...] = ()  # licence classes of a manifest; empty: all
@@ -164,6 +166,7 @@ class Ensemble(BaseModel):
     pale: Annotated[float, Field(gt=0, le=1)] = 1.0
     bend: Annotated[float, Field(gt=0, le=100)] = 15.0
     edges: GuidedFilter = GuidedFilter()
+    texture: TextureGate = TextureGate()
 
     @model_validator(mode="after")
     def _apart(self) -> Self:

@@ -28,7 +28,7 @@ from rehue_training.learn.config import Config, Ensemble, EnsembleMember, read_c
 from rehue_training.learn.run import CHECKPOINT, PHOTOGRAPHS, START, build_network
 from rehue_training.network import bins
 from rehue_training.network.curve import Curve
-from rehue_training.network.ensemble import Member, add_ensemble
+from rehue_training.network.ensemble import Member, add_ensemble, resize_to
 from rehue_training.network.graph import OPSET, Graph, Value, add_network, add_resize, read_weights
 from rehue_training.network.models import OUTPUT_SCALE, average_two_scales
 
@@ -181,8 +181,10 @@ def convert_ensemble(
         for side in member.sides
     ]
     graph, entry = begin_graph(config.side)
-    last = add_ensemble(graph, looks, entry, config.side // 2, config.edges)
+    side = config.side // 2
+    last = add_ensemble(graph, looks, entry, side, config.edges)
     last = (config.curve if curve is None else curve).add_to_graph(graph, last, AB_RANGE)
+    last = config.texture.add_to_graph(graph, last, resize_to(graph, entry, side, "texture/look"))
     return finish_graph(graph, last, config.side, config.served_name)
 
 

@@ -48,6 +48,7 @@ class ColorLoss(BaseModel):
         vividness: weight of the difference in mean chroma, against results that are
             paler or more colourful than the truth.
         perceptual: weight of `perception.compute_distance`.
+        perceived_by: the classifier whose features it compares.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,11 +58,14 @@ class ColorLoss(BaseModel):
     coarse: float = Field(default=0.5, ge=0)
     vividness: float = Field(default=0.1, ge=0)
     perceptual: float = Field(default=0.0, ge=0)
+    perceived_by: perception.Classifier = "lite0"
 
     def __call__(self, truth: Any, guess: Any) -> Any:
         loss = self._compute_ab_loss(truth[..., :2], guess)
         if self.perceptual:
-            loss = loss + self.perceptual * perception.compute_distance(truth, guess)
+            loss = loss + self.perceptual * perception.compute_distance(
+                truth, guess, self.perceived_by
+            )
         return loss
 
     def _compute_ab_loss(self, truth: Any, guess: Any) -> Any:

@@ -1,18 +1,21 @@
 """A perceptual loss term: the distance of two pictures in an ImageNet classifier's features.
 
-The classifier is EfficientNet-Lite0 (`encoder`) on colour pictures; its weights are fixed.
+The classifier is EfficientNet-Lite0 (`encoder`), or VGG16 (`vgg`), the usual choice where a GPU
+makes it affordable; its weights are fixed.
 Johnson, Alahi and Fei-Fei, "Perceptual Losses for Real-Time Style Transfer" (2016). Each layer's
 mean distance is divided by the truth's mean activation, so that every layer counts equally.
 """
 
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import keras
 from keras import ops
 
 from rehue_core.lab import AB_RANGE
-from rehue_training.network.encoder import extract_features, load_imagenet_weights
+from rehue_training.network import encoder, vgg
+
+Classifier = Literal["lite0", "vgg16"]
 
 # XYZ to linear sRGB (IEC 61966-2-1), D65, as in scikit-image: columns are R, G, B.
 XYZ_TO_RGB = (
@@ -24,14 +27,14 @@ WHITE = (0.95047, 1.0, 1.08883)
 MIN_LINEAR = 1e-4  # of linear light: below it the slope of the root is unbounded
 
 
-def compute_distance(truth: Any, guess: Any) -> Any:
+def compute_distance(truth: Any, guess: Any, classifier: Classifier = "lite0") -> Any:
     """Return the perceptual distance per photograph; 0 for identical pictures.
 
     Args:
         truth: NHW3 float32, ab divided by `AB_RANGE` and L divided by 100.
         guess: NHW2 float32, ab divided by `AB_RANGE`; it is combined with the truth's L.
     """
-    network = _load_network()
+    network = _load_network(classifier)
     lightness = truth[..., 2:] * 100
     true_features, guessed_features = (
         network(convert_to_srgb(lightness, ab * AB_RANGE) * 2 - 1)
@@ -56,10 +59,11 @@ def convert_to_srgb(lightness: Any, ab: Any) -> Any:
 
 
 @cache
-def _load_network() -> keras.Model:
-    """Load a network from pictures (NHW3, -1..1) to all encoder features but the coarsest."""
+def _load_network(classifier: Classifier) -> keras.Model:
+    """Load a network from pictures (NHW3, -1..1) to all of its features but the coarsest."""
+    family: Any = vgg if classifier == "vgg16" else encoder
     picture = keras.Input((None, None, 3), name="picture")
-    network = keras.Model(picture, extract_features(picture)[:-1], name="perception")
-    load_imagenet_weights(network)
+    network = keras.Model(picture, family.extract_features(picture)[:-1], name="perception")
+    family.load_imagenet_weights(network)
     network.trainable = False
     return network

@@ -66,7 +66,7 @@ def build_model(config: Config, adversary: Adversary | None = None) -> keras.Mod
     finally:
         keras.config.set_dtype_policy(policy)
     if config.start:
-        _read_start(network, config.start)
+        _read_start(network, config.start, config.start_scope)
     freeze_blocks(network, config.frozen_blocks)
     shares = [
         1.0 if get_block_number(layer) is None else config.encoder_rate
@@ -87,9 +87,9 @@ def build_network(config: Config) -> keras.Model:
     return MODELS[config.model]()
 
 
-def _read_start(network: keras.Model, path: Path) -> None:
+def _read_start(network: keras.Model, path: Path, scope: str) -> None:
     try:
-        read_weights(network, path)
+        read_weights(network, path, scope)
     except (KeyError, ValueError, DecodeError) as error:
         raise InputError(f"start: {path} does not hold the weights of this model") from error
 

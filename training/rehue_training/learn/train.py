@@ -125,8 +125,12 @@ def schedule_steps(config: Config, start: int) -> Iterator[batches.TrainingStep]
     number = first_example = 0
     for stage in config.stages:
         target_size = round(stage.size * OUTPUT_SCALE[config.model])
-        kind = squares.SquareMaker if config.model == "rehue-coarse" else batches.ExampleMaker
-        maker = kind(stage.size, target_size, stage.crop, config.film, stage.whole)
+        options = (stage.size, target_size, stage.crop, config.film, stage.whole)
+        maker = (
+            squares.SquareMaker(*options, config.scans)
+            if config.model == "rehue-coarse"
+            else batches.ExampleMaker(*options)
+        )
         for _ in range(stage.steps):
             if number >= start:
                 yield batches.TrainingStep(number, first_example, stage.batch, maker)

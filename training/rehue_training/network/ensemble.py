@@ -40,7 +40,7 @@ class GuidedFilter:
         guide = graph.add_node("Add", [scaled, offset], "guide/lightness")
 
         def mean(source: str, name: str) -> str:
-            return self._add_window_mean(graph, source, f"guide/mean_{name}")
+            return _add_window_mean(graph, source, f"guide/mean_{name}", self.radius)
 
         def add(operator: str, first: str, second: str, name: str) -> str:
             return graph.add_node(operator, [first, second], f"guide/{name}")
@@ -58,16 +58,48 @@ class GuidedFilter:
         rise = add("Mul", mean(slope, "slope"), guide, "rise")
         return Value(add("Add", rise, mean(level, "level"), "filtered"), ab.height, ab.width)
 
-    def _add_window_mean(self, graph: Graph, source: str, name: str) -> str:
-        """The mean of the window around every pixel; where the picture ends, of what is there."""
-        radius, width = self.radius, 2 * self.radius + 1
-        down = graph.add_node(
-            "AveragePool", [source], f"{name}/down",
-            kernel_shape=[width, 1], pads=[radius, 0, radius, 0],
-        )  # fmt: skip
-        return graph.add_node(
-            "AveragePool", [down], name, kernel_shape=[1, width], pads=[0, radius, 0, radius]
-        )  # fmt: skip
+
+@dataclass(frozen=True)
+class TextureGate:
+    """Less chroma where there is next to nothing in the whole picture.
+
+    Networks answer the blue of a sky to a blank page, though nothing in it says so. Chroma is
+    multiplied by T^2 / (T^2 + half^2). T, the picture's texture, is the mean square of the
+    difference between L and its mean around each pixel.
+    """
+
+    half: float = 2.0  # texture (squares of Lab units) that leaves half of the chroma
+    radius: int = 5  # pixels of the answer
+
+    def add_to_graph(self, graph: Graph, ab: Value, lightness: Value) -> Value:
+        """ab (N2hw) with less chroma if the lightness (N1hw, L) of the same size has no texture."""
+
+        def add(operator: str, first: str, second: str, name: str) -> str:
+            return graph.add_node(operator, [first, second], f"texture/{name}")
+
+        around = _add_window_mean(graph, lightness.name, "texture/around", self.radius)
+        detail = add("Sub", lightness.name, around, "detail")
+        squared = add("Mul", detail, detail, "squared")
+        texture = graph.add_node("GlobalAveragePool", [squared], "texture/mean")
+        scale = graph.add_constant("texture/scale", np.float32(1 / self.half))
+        one = graph.add_constant("texture/one", np.float32(1))
+        ratio = add("Mul", texture, scale, "ratio")
+        # 1 - 1 / (1 + r^2), not r^2 / (1 + r^2): in FP16 r^2 may be infinite.
+        lost = add("Div", one, add("Add", add("Mul", ratio, ratio, "power"), one, "sum"), "lost")
+        kept = add("Sub", one, lost, "kept")
+        return Value(add("Mul", ab.name, kept, "gated"), ab.height, ab.width)
+
+
+def _add_window_mean(graph: Graph, source: str, name: str, radius: int) -> str:
+    """The mean of the window around every pixel; where the picture ends, of what is there."""
+    width = 2 * radius + 1
+    down = graph.add_node(
+        "AveragePool", [source], f"{name}/down",
+        kernel_shape=[width, 1], pads=[radius, 0, radius, 0],
+    )  # fmt: skip
+    return graph.add_node(
+        "AveragePool", [down], name, kernel_shape=[1, width], pads=[0, radius, 0, radius]
+    )  # fmt: skip
 
 
 def add_ensemble(

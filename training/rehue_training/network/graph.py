@@ -192,6 +192,14 @@ def _add_global_pool(graph: Graph, layer: Any, inputs: list[Value]) -> Value:
     return Value(graph.add_node("GlobalAveragePool", [inputs[0].name], layer.name), 1, 1)
 
 
+def _add_max_pool(graph: Graph, layer: Any, inputs: list[Value]) -> Value:
+    (source,), side = inputs, layer.pool_size[0]
+    name = graph.add_node(
+        "MaxPool", [source.name], layer.name, kernel_shape=[side, side], strides=[side, side]
+    )
+    return Value(name, source.height // side, source.width // side)
+
+
 def _add_rescaling(graph: Graph, layer: Any, inputs: list[Value]) -> Value:
     (source,) = inputs
     scale = graph.add_constant(f"{layer.name}/scale", np.float32(layer.scale))
@@ -217,6 +225,7 @@ LAYERS: dict[type, Writer] = {
     keras.layers.Add: _add_sum,
     keras.layers.UpSampling2D: _add_upsampling,
     keras.layers.GlobalAveragePooling2D: _add_global_pool,
+    keras.layers.MaxPooling2D: _add_max_pool,
     keras.layers.Rescaling: _add_rescaling,
     keras.layers.Softmax: _add_softmax,
     keras.layers.Dropout: _skip_dropout,

@@ -1,4 +1,4 @@
-"""The networks: `seed`, the paper's CNN, and `rehue`, the default.
+"""The networks: `seed`, the paper's CNN, `rehue`, the default, and its relatives.
 
 The input is L as NHWC float32, 0..100; the output is ab as NHWC float32 divided by
 `rehue_core.lab.AB_RANGE`, or for `rehue-classes` a score for each bin of `bins`. All networks
@@ -12,11 +12,12 @@ from typing import Any
 import keras
 from keras import layers
 
-from rehue_training.network import bins
+from rehue_training.network import bins, vgg
 from rehue_training.network.encoder import ENCODERS, extract_features, load_imagenet_weights
 
 # Channels of rehue's decoder at 1/16, 1/8, 1/4 and 1/2 of the input's size.
 DECODER_CHANNELS = (160, 96, 64, 32)
+LARGE_CHANNELS = (320, 192, 128, 64)  # of rehue-large's
 
 
 def build_seed() -> keras.Model:
@@ -107,6 +108,26 @@ def build_rehue_coarse(encoder: str = "lite0") -> keras.Model:
     return model
 
 
+def build_rehue_large() -> keras.Model:
+    """Build VGG16 with a U-Net decoder, for a GPU; the output has half the input's size.
+
+    22 million parameters. Every convolution is dense, so a GPU's matrix units are busy;
+    EfficientNet's depthwise layers leave them idle.
+    """
+    lightness = keras.Input((None, None, 1), name="lightness")
+    gray = layers.Rescaling(1 / 50, offset=-1.0, name="gray")(lightness)
+    _, *skips = vgg.extract_features(gray)
+    x = layers.MaxPooling2D(2, name="deepest_pool")(skips[-1])
+    for index in (1, 2):
+        x = _make_conv(512, f"deepest_{index}")(x)
+    x = _add_context(layers.Dropout(0.1, name="drop_deepest")(x), LARGE_CHANNELS[0])
+    for channels, skip in zip(LARGE_CHANNELS, reversed(skips), strict=True):
+        x = _add_decoder_block(x, skip, channels)
+    model = keras.Model(lightness, _make_head(2, activation="tanh", name="colours")(x))
+    vgg.load_imagenet_weights(model)
+    return model
+
+
 def _make_head(channels: int, **options: Any) -> keras.Layer:
     # Zero weights: training starts from gray, not from saturated noise. FP32 in every policy.
     return layers.Conv2D(
@@ -133,9 +154,12 @@ def _add_decoder_block(x: Any, skip: Any, channels: int) -> Any:
     x = layers.Add(name=f"{name}_add")([x, skip])
     x = layers.ReLU(name=f"{name}_relu")(x)
     for index in (1, 2):
-        conv = layers.Conv2D(channels, 3, padding="same", activation="relu", name=f"{name}_{index}")
-        x = conv(x)
+        x = _make_conv(channels, f"{name}_{index}")(x)
     return x
+
+
+def _make_conv(channels: int, name: str) -> keras.Layer:
+    return layers.Conv2D(channels, 3, padding="same", activation="relu", name=name)
 
 
 def average_two_scales(network: keras.Model) -> keras.Model:
@@ -153,10 +177,17 @@ def average_two_scales(network: keras.Model) -> keras.Model:
 
 
 # Size of a network's output relative to its input.
-OUTPUT_SCALE = {"seed": 1.0, "rehue": 0.5, "rehue-classes": 0.5, "rehue-coarse": 0.125}
+OUTPUT_SCALE = {
+    "seed": 1.0,
+    "rehue": 0.5,
+    "rehue-classes": 0.5,
+    "rehue-coarse": 0.125,
+    "rehue-large": 0.5,
+}
 MODELS: dict[str, Callable[..., keras.Model]] = {
     "seed": build_seed,
     "rehue": build_rehue,
     "rehue-classes": build_rehue_classes,
     "rehue-coarse": build_rehue_coarse,
+    "rehue-large": build_rehue_large,
 }

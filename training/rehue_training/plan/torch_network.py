@@ -104,6 +104,9 @@ OPERATORS: dict[str, Callable[[list[Any], Attributes], Any]] = {
     "Conv": _conv,
     "Div": lambda inputs, _: inputs[0] / inputs[1],
     "GlobalAveragePool": lambda inputs, _: inputs[0].mean((2, 3), keepdim=True),
+    "MaxPool": lambda inputs, attributes: functional.max_pool2d(
+        inputs[0], attributes["kernel_shape"], attributes["strides"]
+    ),
     "Mul": lambda inputs, _: inputs[0] * inputs[1],
     "ReduceSum": lambda inputs, _: inputs[0].sum(tuple(inputs[1].tolist()), keepdim=True),
     "Relu": lambda inputs, _: torch.relu(inputs[0]),
