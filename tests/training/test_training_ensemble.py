@@ -11,7 +11,9 @@ import pytest
 from numpy.typing import NDArray
 from paths import PHOTOS
 
+from rehue_core import lab
 from rehue_core.lab import AB_RANGE
+from rehue_training.evaluation.colorizer import Colorizer
 from rehue_training.learn import checkpoint, config, export
 from rehue_training.learn.run import CHECKPOINT
 from rehue_training.network import ensemble, models
@@ -174,3 +176,16 @@ def test_an_ensembles_file_and_its_mistakes(tmp_path: Path) -> None:
     assert config.read_experiment(path).served_name == "one"
     with pytest.raises(ValueError, match="train its members"):
         config.read_config(path)
+
+
+def test_the_default_model_leaves_blank_pictures_gray() -> None:
+    model = Colorizer(ROOT / "model_repository", "rehue")
+    grain = np.random.default_rng(0).normal(0, 1, (240, 320))
+    for level in (10, 40, 70, 95):
+        flat = np.full((240, 320), level, np.float32)
+        for lightness in (flat, np.clip(flat + grain, 0, 100).astype(np.float32)):
+            rgb = model.colorize(lightness).astype(int)
+            assert (rgb.max(axis=-1) - rgb.min(axis=-1)).mean() < 8
+    photo = np.asarray(cv2.imread(str(PHOTOS / "sklearn_china.jpg"), cv2.IMREAD_GRAYSCALE))
+    rgb = model.colorize(lab.compute_lightness(photo)).astype(int)
+    assert (rgb.max(axis=-1) - rgb.min(axis=-1)).mean() > 20
