@@ -25,6 +25,7 @@ from rehue_serve.testing.tritons import run_sleeping_triton
 
 REHUE = Path(sys.executable).with_name("rehue")
 SAMPLE_INTERVAL = 0.5  # seconds between two readings of the CPU time
+LEAST_PHOTOGRAPHS = 200  # of a job beside the bare model
 COUNTED = (0.15, 0.95)  # of a job's photographs: without its start and its end
 LIVE_RATE = 10.0  # requests/s beside a job
 LIVE_BATCH_SECONDS = 0.02  # of the stand-in beside them
@@ -123,7 +124,8 @@ def compare_with_bare(
     """Compare jobs on the embedded Triton with the bare model; the ways take turns."""
     measured: dict[str, list[float]] = {"bare": [], "local": [], "S3": []}
     with tempfile.TemporaryDirectory() as name:
-        source = write_archive(Path(name, "source"), round(measure_bare(model, 3) * seconds))
+        count = max(LEAST_PHOTOGRAPHS, round(measure_bare(model, 3) * seconds))
+        source = write_archive(Path(name, "source"), count)
         with run_s3(source) as s3:
             for number in range(rounds):
                 options = ("--model", model)

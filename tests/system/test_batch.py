@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from archives import hash_files, kill_driver_when, run_batch, start_batch, write_archive
 from s3 import S3, run_s3
+from systems import System
 
 from rehue_serve.batch.manifest import list_parts, read_records
 from rehue_serve.batch.report import REPORT
@@ -109,3 +110,16 @@ def test_a_job_on_s3_that_is_killed_loses_nothing_and_repeats_little(
 
 def has_colorized(triton: SleepingTriton, photographs: float) -> bool:
     return triton.count_photographs() > photographs
+
+
+@pytest.mark.timeout(900)
+def test_a_job_joins_a_cluster(system: System, tmp_path: Path) -> None:
+    (raylet, *_) = system.list_processes("raylet/raylet")
+    (address,) = [
+        word.partition("=")[2] for word in raylet.cmdline() if word.startswith("--gcs-address=")
+    ]
+    source, target = write_archive(tmp_path / "source", 40), tmp_path / "target"
+    code, printed = run_batch(source, target, "--address", address, **system.environment)
+    assert code == 0, printed
+    assert hash_files(target).keys() == hash_files(source).keys()
+    assert len(system.list_replicas()) == 2
