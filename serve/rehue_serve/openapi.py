@@ -1,9 +1,11 @@
 """The parts of the OpenAPI description that FastAPI cannot derive from the routes."""
 
+from http import HTTPStatus
 from typing import Any
 
 from rehue_serve import images
 from rehue_serve.bodies import PHOTOGRAPH_FIELD, REFERENCE_FIELD
+from rehue_serve.errors import RehueError, get_reason_name
 from rehue_serve.http_errors import PROBLEM_MEDIA_TYPE
 from rehue_serve.parameters import EditParameters
 from rehue_serve.statuses import HTTP_STATUS
@@ -48,18 +50,27 @@ _PROBLEM_FIELDS = {
     "detail": "string",
     "request_id": "string",
 }
-_PROBLEM_CONTENT = {
-    PROBLEM_MEDIA_TYPE: {
-        "schema": {
-            "type": "object",
-            "required": list(_PROBLEM_FIELDS),
-            "properties": {name: {"type": kind} for name, kind in _PROBLEM_FIELDS.items()},
-        }
-    }
+_PROBLEM_SCHEMA = {
+    "type": "object",
+    "required": list(_PROBLEM_FIELDS),
+    "properties": {name: {"type": kind} for name, kind in _PROBLEM_FIELDS.items()},
 }
+
+
+def _describe_problem(kind: type[RehueError], status: HTTPStatus) -> dict[str, Any]:
+    example = {
+        "type": f"urn:rehue:problem:{get_reason_name(kind).lower().replace('_', '-')}",
+        "title": kind.title,
+        "status": status.value,
+        "detail": "What is wrong with this request, and what is allowed.",
+        "request_id": "0b1e4c9e8f6f4d2f",
+    }
+    content = {PROBLEM_MEDIA_TYPE: {"schema": _PROBLEM_SCHEMA, "example": example}}
+    return {"description": kind.title, "content": content}
+
+
 PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
-    status.value: {"description": kind.title, "content": _PROBLEM_CONTENT}
-    for kind, status in HTTP_STATUS.items()
+    status.value: _describe_problem(kind, status) for kind, status in HTTP_STATUS.items()
 }
 PICTURE_RESPONSE: dict[int | str, dict[str, Any]] = {
     200: {

@@ -39,7 +39,8 @@ async function open(files, others) {
   select(added[0]);
   for (const photograph of added) {
     photograph.isShowable = await list.drawThumbnail(photograph, photograph.file);
-    if (photographs.includes(photograph)) colorize(photograph, photograph === selected);
+    const isWanted = photographs.includes(photograph) && photograph.state !== "cancelled";
+    if (isWanted) colorize(photograph, photograph === selected);
   }
 }
 
@@ -144,7 +145,7 @@ function showQueue() {
   $("queue").hidden = photographs.length < 2;
   options.hasSeveral = photographs.length > 1;
   $("count").textContent = text.filter(Boolean).join(", ");
-  $("stop").hidden = !requests.inProgress;
+  $("stop").hidden = !photographs.some((photograph) => photograph.isBusy);
   $("download-all").disabled = !done || isPacking;
   if (!requests.inProgress && photographs.length) announce($("count").textContent);
 }
@@ -205,6 +206,15 @@ async function downloadAll() {
   showQueue();
 }
 
+/** Cancel all that is not done, also what was not asked for yet. */
+function stop() {
+  requests.cancel();
+  for (const photograph of photographs.filter(({ state }) => state === "waiting")) {
+    Object.assign(photograph, { state: "cancelled", note: "cancelled" });
+    show(photograph);
+  }
+}
+
 /** Cancel what is asked for the selected photograph; an earlier picture stays, with its settings. */
 function cancel() {
   requests.cancel(selected);
@@ -246,7 +256,7 @@ $("again").addEventListener("click", () => {
   else colorize(selected, true);
 });
 $("cancel").addEventListener("click", cancel);
-$("stop").addEventListener("click", () => requests.cancel());
+$("stop").addEventListener("click", stop);
 $("clear").addEventListener("click", () => [...photographs].forEach(remove));
 $("edit").addEventListener("click", edit);
 $("download").addEventListener("click", download);

@@ -15,7 +15,7 @@ export class Photograph {
     this.edits = {}; // what its colours were edited to, as parameters of the API
     this.isShowable = null; // whether the browser can show the file; null: not tried yet
     this.state = "waiting"; // sending, colorizing, done, failed, cancelled
-    this.note = ""; // the state in more words
+    this.note = "waiting"; // the state in more words
     this.problem = null;
     this.answers = new Map(); // by `getKey` of their request
   }
