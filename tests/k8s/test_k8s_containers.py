@@ -72,7 +72,7 @@ def ports(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict
             "REHUE_METRICS_PORT": str(metrics),
         }
         container = subprocess.Popen(
-            ["unshare", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child",
+            ["unshare", "--mount", "--pid", "--ipc", "--uts", "--fork",
              "sh", "-c", RUN, "run", root, "rehue", "serve"],
             env=environment, stdout=log, stderr=subprocess.STDOUT,
         )  # fmt: skip
@@ -85,7 +85,10 @@ def ports(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict
                 time.sleep(0.5)
             yield {"http": http, "grpc": grpc, "pid": container.pid}
         finally:
-            container.kill()
+            # The first process of its namespace, with which all of them end: a change of the user
+            # clears what --kill-child sets.
+            for first in psutil.Process(container.pid).children():
+                first.kill()
             container.wait()
 
 
