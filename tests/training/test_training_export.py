@@ -250,5 +250,5 @@ def test_the_shipped_configurations_are_what_an_export_writes(name: str, target:
     contract = dataclasses.replace(
         spec.read_model_contract(MODELS / name / "configs" / f"{target}.pbtxt"), max_batch=1
     )
-    rendered = model_folder.render_configuration(target, contract, "")
+    rendered = model_folder.render_configuration(target, contract, contract.description)
     assert rendered.partition("\nname:")[2] == shipped.partition("\nname:")[2]
