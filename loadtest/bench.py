@@ -17,6 +17,7 @@ batching in Rehue, in Ray's @serve.batch, in Triton
 archives jobs of `rehue batch`, on local folders and S3: photographs per second over the bare
          model's, CPU beside the server's, on 1, 2 and 4 Tritons, and live requests beside one
 large    memory and CPU time of photographs of 50 and 200 megapixels, without the network
+edits    a click and candidates beside a first colorization, one at a time
 scaling  1, 2 and 4 Tritons whose model takes a fixed time and no CPU; and the cores that
          the chain needs for GPUs of several speeds (with chain)
 
@@ -39,7 +40,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from loadtest import archives, batching, breakdown, chain, large, scaling
+from loadtest import archives, batching, breakdown, chain, editing, large, scaling
 from loadtest.report import describe_machine
 from loadtest.samples import ROOT, create_photograph
 from loadtest.saturation import Send, open_sender, saturate
@@ -51,7 +52,7 @@ from rehue_serve.triton import TritonClient
 MAX_BATCH = 8
 CONCURRENCY = 32  # photographs in flight: enough to keep every stage busy
 SINGLE_CALLS = 40  # one at a time, for latency
-PARTS = ("model", "chain", "large", "batching", "archives", "scaling")
+PARTS = ("model", "chain", "large", "batching", "archives", "edits", "scaling")
 
 Rows = dict[str, dict[str, float]]
 
@@ -88,6 +89,9 @@ def main() -> int:
         tables |= batching.compare_batching(seconds)
     if "archives" in arguments.only:
         tables |= measure_archives(arguments.models, seconds, rounds)
+    if "edits" in arguments.only:
+        with run_server() as server:
+            tables["An edit, one at a time"] = editing.measure_edits(server.http_url, 10 * rounds)
     if "scaling" in arguments.only:
         title = f"Stand-ins of {scaling.MAX_BATCH / scaling.BATCH_SECONDS:.0f} images/s each"
         tables[title] = scaling.measure_scaling(seconds, rounds)

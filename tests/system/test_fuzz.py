@@ -107,7 +107,9 @@ REGRESSIONS = sorted((Path(__file__).parents[1] / "regressions").iterdir())
 REFUSED = {400, 401, 404, 405, 411, 413, 414, 415, 422, 431, 501}
 CLEAR = {"INVALID_ARGUMENT", "NOT_FOUND", "RESOURCE_EXHAUSTED"}
 ODD = ["", "nan", "inf", "-0", "1e309", "-1", "0x10", "٣", "\0", "a" * 5000, "%", "[]", "{}", "😀"]
-NAMES = ["model", "strength", "format", "quality"]
+EDITS = ["warmth", "tint", "hints", "palette", "palette_strength"]
+NAMES = ["model", "strength", "format", "quality", *EDITS]
+HINTS = b'[{"x": 0.4, "y": 0.6, "color": "#7a1f2b"}, {"x": 1, "y": 0, "color": "gray"}]'
 
 
 @pytest.fixture(scope="module")
@@ -132,8 +134,10 @@ def whole(server: Server) -> Iterator[None]:
 
 
 def build_form(image: bytes) -> tuple[bytes, str]:
-    """Return a multipart body with this photograph, and its content type."""
-    request = httpx.Request("POST", "http://x", files={"image": ("a.jpg", image, "image/jpeg")})
+    """Return a multipart body with this photograph and edits of it, and its content type."""
+    files = {"image": ("a.jpg", image, "image/jpeg"), "reference": ("b.jpg", image, "image/jpeg")}
+    data = {"hints": HINTS.decode(), "warmth": "0.2"}
+    request = httpx.Request("POST", "http://x", files=files, data=data)
     return request.read(), request.headers["content-type"]
 
 
@@ -158,9 +162,10 @@ def test_mutated_bodies_are_refused_over_http(server: Server, count: int) -> Non
                         kind = "".join(c for c in kind if c.isprintable() and c.isascii()).strip()
                 case _:
                     query = {chance.choice(NAMES): chance.choice(ODD) for _ in range(3)}
-            answer = http.post(
-                "/v1/colorize", content=body, headers={"Content-Type": kind}, params=query
-            )
+                    if chance.random() < 0.3:
+                        query = {"hints": mutate(HINTS, chance).decode("latin-1")}
+            path = chance.choice(("/v1/colorize", "/v1/colorize", "/v1/candidates"))
+            answer = http.post(path, content=body, headers={"Content-Type": kind}, params=query)
             statuses[answer.status_code] += 1
             assert answer.status_code in REFUSED | {200}, (number, answer.status_code, answer.text)
             if answer.status_code != 200 and number % 3 != 2:
@@ -187,7 +192,12 @@ def test_mutated_messages_are_refused_over_grpc(server: Server, count: int) -> N
                 strength=chance.choice([1.0, float("nan"), float("inf"), -1.0]),
                 quality=chance.choice([90, 0, -1, 2**31 - 1]),
                 model=chance.choice(["", "", "nobody"]),
-            ).SerializeToString()
+                edits=chance.choice(
+                    [None, rehue_pb2.Edits(warmth=chance.choice([0.5, float("nan"), 9])),
+                     rehue_pb2.Edits(reference=mutate(chance.choice(originals), chance)),
+                     rehue_pb2.Edits(hints=[rehue_pb2.Hint(x=chance.random(), color="gray")])]
+                ),
+            ).SerializeToString()  # fmt: skip
             if number % 2:
                 message = mutate(message, chance)
             try:
@@ -256,7 +266,8 @@ def test_server_keeps_to_its_description(server: Server, mode: GenerationMode, l
     schema = schemathesis.openapi.from_url(f"{server.http_url}/openapi.json")
     if mode is GenerationMode.NEGATIVE:
         # The other paths have no parameters.
-        schema = schema.include(path="/v1/colorize")  # type: ignore[assignment]
+        paths = ["/v1/colorize", "/v1/candidates"]
+        schema = schema.include(path=paths)  # type: ignore[assignment]
     for found in schema.get_all_operations():
 
         @hypothesis.settings(
