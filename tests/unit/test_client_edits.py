@@ -41,7 +41,7 @@ def test_documents_are_saved_and_loaded(tmp_path: Path) -> None:
 def test_wrong_documents_are_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / "edits.json"
     file.write_text(text)
-    with pytest.raises(ValueError, match="edits|hints|JSON"):
+    with pytest.raises(ValueError, match=r"edits|hints|JSON"):
         Edits.load(file)
 
 
