@@ -24,8 +24,8 @@ def read_palette(data: bytes, *, max_bytes: int, max_pixels: int) -> tuple[str, 
             begins with "reference".
     """
     try:
-        opened = images.open_image(data, max_bytes=max_bytes, max_pixels=max_pixels)
-        pixels = _decode_small(data, opened.image)
+        images.open_image(data, max_bytes=max_bytes, max_pixels=max_pixels)  # checks the limits
+        pixels = _decode_small(data)
     except RehueError as error:
         raise InvalidParameter(f"reference: {error.detail}") from None
     except DECODE_ERRORS:
@@ -38,11 +38,12 @@ def read_palette(data: bytes, *, max_bytes: int, max_pixels: int) -> tuple[str, 
     return format_palette(palette)
 
 
-def _decode_small(data: bytes, image: Image.Image | None) -> UInt8:
+def _decode_small(data: bytes) -> UInt8:
     """Decode a picture to about `SIDE` pixels (HW3 sRGB)."""
-    with image or Image.open(io.BytesIO(data)) as picture:
+    with Image.open(io.BytesIO(data)) as picture:
         picture.draft("RGB", (2 * SIDE, 2 * SIDE))  # JPEG: decodes an eighth of the pixels
         profile = picture.info.get("icc_profile")
+        picture.load()
         small = picture if picture.mode in ("RGB", "L", "CMYK") else picture.convert("RGB")
         small.thumbnail((SIDE, SIDE), Image.Resampling.BOX)
         return np.asarray((_convert_to_srgb(small, profile) if profile else small).convert("RGB"))
