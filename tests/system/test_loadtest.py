@@ -87,6 +87,8 @@ def test_a_master_and_two_workers_make_one_report(server: Server, tmp_path: Path
 
 
 def test_users_run_in_parallel_and_wait_for_their_last_answers(tmp_path: Path) -> None:
+    # Locust's own port is the same for every run on the machine.
+    (port,) = claim_free_ports(1)
     users = ["GrpcUser", "StreamUser", "--shape", "free", "-u", "8", "-r", "8", "-t", "6s"]
     with serve(ScriptedServer(always=lambda image: Delay(1))) as slow:
         facts = run_locust(
@@ -96,6 +98,8 @@ def test_users_run_in_parallel_and_wait_for_their_last_answers(tmp_path: Path) -
             *users,
             "--bad-share=.3",
             "--processes=2",
+            f"--master-bind-port={port}",
+            f"--master-port={port}",
         )
     # If a call blocked its whole process, each of the two would have one in flight.
     assert slow.most_at_once > 4
