@@ -116,6 +116,7 @@ def test_parameters_are_those_of_the_api() -> None:
         model="rehue", strength=0.5, quality=80, format="png"
     ).model_dump()  # fmt: skip
     assert options.source.format == "png"
+    assert ColorizeParameters(**options.parameters).build_parameters().quality == 80
     with pytest.raises(InvalidParameter, match="did you mean quality"):
         build_options("--parameter", "qality=80")
     with pytest.raises(InvalidParameter, match="strength: "):

@@ -13,6 +13,7 @@ from rehue_serve.batch.options import BatchFailed, Options
 from rehue_serve.batch.sources import NAME_COLLISION, is_photograph
 from rehue_serve.batch.stores import FOLDER, describe_os_error, get_store, is_local, join
 from rehue_serve.errors import RehueError
+from rehue_serve.parameters import ColorizeParameters
 from rehue_serve.pipeline import Parameters, Pipeline
 from rehue_serve.settings import Settings
 from rehue_serve.triton import TritonClient, build_triton_client
@@ -102,7 +103,8 @@ def check_model(options: Options) -> Recipe:
 
 
 def _run_probe(settings: Settings, parameters: dict[str, Any]) -> str:
-    return asyncio.run(_colorize_probe(settings, Parameters(**parameters)))
+    chosen = ColorizeParameters(**parameters).build_parameters()
+    return asyncio.run(_colorize_probe(settings, chosen))
 
 
 async def _colorize_probe(settings: Settings, parameters: Parameters) -> str:

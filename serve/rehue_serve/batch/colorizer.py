@@ -33,7 +33,8 @@ from rehue_serve.batch.sources import Photograph, choose_format
 from rehue_serve.batch.stores import DISK_ERRORS, describe_os_error, get_store, join
 from rehue_serve.errors import RehueError, get_reason_name
 from rehue_serve.memory import MemoryBudget
-from rehue_serve.pipeline import Colorized, Parameters, Pipeline
+from rehue_serve.parameters import ColorizeParameters
+from rehue_serve.pipeline import Colorized, Pipeline
 from rehue_serve.triton import build_triton_client
 
 T = TypeVar("T")
@@ -217,13 +218,16 @@ class BatchColorizer:
         assert self._pipeline is not None
         started = time.monotonic()
         settings = self._options.settings
-        parameters = Parameters(**(self._parameters | {"format": choose_format(photograph.output)}))
+        format = choose_format(photograph.output)
+        parameters = ColorizeParameters(**(self._parameters | {"format": format}))
         try:
             images.check_byte_limit(photograph.size, settings.max_bytes)
             async with self._memory.reserve(2 * max(0, photograph.size)):
                 data, digest = await self._read(photograph)
                 deadline = asyncio.get_running_loop().time() + settings.timeout
-                colorized = await self._pipeline.colorize(data, parameters, deadline)
+                colorized = await self._pipeline.colorize(
+                    data, parameters.build_parameters(), deadline
+                )
                 written = await self._write(photograph, colorized)
         except RehueError as error:
             reason = get_reason_name(error)
