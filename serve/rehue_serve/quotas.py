@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rehue_serve import metrics
 from rehue_serve.errors import QuotaExceeded
 
 DAY = 86400
@@ -102,7 +101,7 @@ class Quotas:
         self._check(quota, use)
         use.tokens -= 1
         use.today += 1
-        metrics.record_key_use(quota.name, "admitted")
+        _record_use(quota, "admitted")
 
     def _refresh(self, quota: Quota) -> _Use:
         now = self._now()
@@ -117,13 +116,13 @@ class Quotas:
 
     def _check(self, quota: Quota, use: _Use) -> None:
         if quota.daily and use.today >= quota.daily:
-            metrics.record_key_use(quota.name, "daily")
+            _record_use(quota, "daily")
             raise QuotaExceeded(
                 f"This API key's {quota.daily} photographs of today (UTC) are used up.",
                 retry_after=(use.day + 1) * DAY - use.updated,
             )
         if quota.rate and use.tokens < 1:
-            metrics.record_key_use(quota.name, "rate")
+            _record_use(quota, "rate")
             raise QuotaExceeded(
                 f"This API key may send {quota.rate:g} photographs a second.",
                 retry_after=(1 - use.tokens) / quota.rate,
@@ -132,3 +131,11 @@ class Quotas:
 
 def _get_capacity(quota: Quota) -> float:
     return max(1.0, quota.rate)
+
+
+def _record_use(quota: Quota, outcome: str) -> None:
+    # Imported late: the settings need this module before Ray's environment is set, and Ray's
+    # metrics import Ray, which reads its token when it is imported.
+    from rehue_serve import metrics
+
+    metrics.record_key_use(quota.name, outcome)

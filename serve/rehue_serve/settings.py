@@ -14,6 +14,8 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from rehue_serve.keys import read_keys
+
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -181,9 +183,6 @@ class Settings(BaseSettings):
     @field_validator("api_keys_file")
     @classmethod
     def _check_keys_file(cls, value: Path | None) -> Path | None:
-        # Here, because it imports Ray, which reads its token and settings when it is imported.
-        from rehue_serve.keys import read_keys
-
         if value is not None and not value.is_file():
             raise ValueError(f"{value} is not a file")
         if value is not None and not read_keys(value):
