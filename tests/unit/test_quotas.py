@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -165,3 +167,9 @@ def test_the_metric_has_names_and_no_keys(monkeypatch: pytest.MonkeyPatch) -> No
         {"name": "museum", "outcome": "admitted"},
         {"name": "museum", "outcome": "rate"},
     ]
+
+
+def test_the_settings_do_not_load_ray() -> None:
+    """Ray reads its token when it is loaded, before the server has made one."""
+    code = "import rehue_serve.settings, sys; sys.exit('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
