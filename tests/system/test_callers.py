@@ -92,9 +92,9 @@ def test_a_large_message_is_refused_and_not_kept(
     assert grown < 130 * MIB  # the limit is 64 MiB, and a compressed one is held twice
 
 
-def test_a_message_above_the_limit_gets_its_reason(server: Server) -> None:
+def test_a_message_above_the_limit_gets_its_reason(server: Server, photo: bytes) -> None:
     """Where gRPC does not refuse it before: up to twice the limit."""
-    request = rehue_pb2.ColorizeRequest(image=bytes(40 * MIB))
+    request = rehue_pb2.ColorizeRequest(image=photo + bytes(40 * MIB))
     options = [("grpc.max_send_message_length", -1)]
     with grpc.insecure_channel(server.grpc_url.removeprefix("grpc://"), options) as channel:
         stub = rehue_pb2_grpc.ColorizerStub(channel)  # type: ignore[no-untyped-call]
