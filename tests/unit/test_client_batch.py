@@ -174,9 +174,9 @@ def test_large_file_is_not_sent(
     scripted: ScriptedServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with (tmp_path / "large.png").open("wb") as file:
-        file.truncate(600 * 1024**2)
+        file.truncate(1500 * 1024**2)
     assert run_colorize(scripted, tmp_path / "large.png", "-o", tmp_path / "out") == 1
-    assert "629,145,600 bytes; the limit is 134,217,728" in capsys.readouterr().err
+    assert "1,572,864,000 bytes; the limit is 1,258,291,200" in capsys.readouterr().err
     assert not scripted.requests
     small = ["--max-bytes", 10]
     assert run_colorize(scripted, COFFEE, "-o", tmp_path / "out", *small) == 1
