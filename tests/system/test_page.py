@@ -253,6 +253,7 @@ def test_key_is_asked_for_and_kept_if_wanted(
         web.choose(ASTRONAUT)
         web.tab.wait_for_selector("#alarm:not([hidden])")
         web.tab.wait_for_function("() => document.activeElement.id === 'key'")
+        assert "Your key" in web.tab.inner_text("#alarm")
         web.check()
         web.take_screenshot("key")
         web.tab.fill("#key", "open-sesame")

@@ -61,9 +61,11 @@ function readAnswer(exchange, duration) {
 
 async function readProblem(exchange) {
   const problem = await exchange.response.text().then(JSON.parse).catch(() => ({}));
+  // The API's detail for 401 names a header, which means nothing to people.
+  const keyHint = exchange.status === 401 && "Write the key that you were given into “Your key”.";
   return new Problem(
     problem.title ?? "The server failed",
-    problem.detail ?? `It answered with status ${exchange.status}.`,
+    keyHint || (problem.detail ?? `It answered with status ${exchange.status}.`),
     {
       status: exchange.status,
       request: problem.request_id ?? exchange.getResponseHeader("X-Request-Id") ?? "",
