@@ -60,7 +60,9 @@ class Http2Connection:
 def upload_http2(
     port: int, path: str, body: bytes, ending: str = "end", **headers: str
 ) -> int | None:
-    """Declare 40 MB, send this as the beginning of a body, and end after the answer.
+    """Declare 2 GB, send this as the beginning of a body, and end after the answer.
+
+    No server takes 2 GB, so that it answers before the body has ended.
 
     Args:
         ending: ``end`` of the stream, as ``curl --http2-prior-knowledge`` does; ``reset`` of it;
@@ -69,7 +71,7 @@ def upload_http2(
     with contextlib.closing(Http2Connection(port)) as connection:
         connection.send_headers(
             {":method": "POST", ":path": path, ":scheme": "http", ":authority": "x"}
-            | {"content-length": "40000000"}
+            | {"content-length": "2000000000"}
             | headers
         )
         connection.send_data(body)

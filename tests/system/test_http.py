@@ -177,10 +177,12 @@ async def test_the_description_names_the_key_the_timeout_and_the_fields(
     description = (await client.get("/openapi.json")).json()
     route = description["paths"]["/v1/colorize"]["post"]
     names = {parameter["name"] for parameter in route["parameters"]}
-    assert names == {"model", "strength", "format", "quality", "metadata", "X-Request-Timeout"}
+    answer = {"model", "strength", "format", "quality", "metadata"}
+    edits = {"warmth", "tint", "hints", "palette", "palette_strength"}
+    assert names == answer | edits | {"X-Request-Timeout"}
     (scheme,) = description["components"]["securitySchemes"].values()
     assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
     assert {} in route["security"]  # a server without keys asks for none
     assert len(route["security"]) == 2
     form = route["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
-    assert set(form) == {"image", "model", "strength", "format", "quality", "metadata"}
+    assert set(form) == answer | edits | {"image", "reference"}

@@ -205,7 +205,7 @@ def test_rest_of_the_routes(http: httpx.Client) -> None:
 
 def test_the_api_page_loads_nothing_from_elsewhere(http: httpx.Client) -> None:
     links = re.findall(r'(?:src|href)="([^"]+)"', http.get("/docs").text)
-    assert {Path(link).suffix for link in links} == {".js", ".css", ".png"}
+    assert {Path(link).suffix for link in links} == {".js", ".css", ".svg", ".json"}
     for link in links:
         assert link.startswith("/")
         assert http.get(link).status_code == 200

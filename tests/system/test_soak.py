@@ -35,7 +35,7 @@ SAMPLE = 1.0  # seconds between two looks at every process
 def create_bad_requests(photo: bytes) -> list[Callable[[httpx.Client], httpx.Response]]:
     """Return a request for each kind of refusal."""
     huge = io.BytesIO()
-    Image.new("1", (9000, 9000)).save(huge, "PNG")
+    Image.new("1", (15000, 15000)).save(huge, "PNG")
     return [
         lambda http: http.post("/v1/colorize", content=photo[: len(photo) // 2]),
         lambda http: http.post("/v1/colorize", content=b"not a photograph" * 100),
