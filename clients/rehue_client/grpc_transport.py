@@ -26,13 +26,7 @@ from rehue_client.errors import (
 from rehue_client.picture import Candidate, Model, Options, Picture, Timings
 from rehue_client.proxy import describe_route, is_loopback
 from rehue_client.target import Target, Tls
-from rehue_client.v1 import rehue_pb2
-
-SERVICE = rehue_pb2.DESCRIPTOR.services_by_name["Colorizer"].full_name
-COLORIZE = f"/{SERVICE}/Colorize"
-CANDIDATES = f"/{SERVICE}/Candidates"
-COLORIZE_CHUNKS = f"/{SERVICE}/ColorizeChunks"
-LIST_MODELS = f"/{SERVICE}/ListModels"
+from rehue_client.v1 import rehue_pb2, rehue_pb2_grpc
 
 # grpc.health.v1: an empty request asks about the whole server. These bytes are the
 # answer SERVING, so that the package grpcio-health-checking is not needed.
@@ -86,26 +80,11 @@ class GrpcTransport:
             self._channel = grpc.secure_channel(target.authority, _load_credentials(tls), options)
         else:
             self._channel = grpc.insecure_channel(target.authority, options)
-        self._colorize = self._channel.unary_unary(
-            COLORIZE,
-            request_serializer=rehue_pb2.ColorizeRequest.SerializeToString,
-            response_deserializer=rehue_pb2.ColorizeResponse.FromString,
-        )
-        self._candidates = self._channel.unary_unary(
-            CANDIDATES,
-            request_serializer=rehue_pb2.CandidatesRequest.SerializeToString,
-            response_deserializer=rehue_pb2.CandidatesResponse.FromString,
-        )
-        self._colorize_chunks = self._channel.stream_stream(
-            COLORIZE_CHUNKS,
-            request_serializer=rehue_pb2.ColorizeRequest.SerializeToString,
-            response_deserializer=rehue_pb2.ColorizeResponse.FromString,
-        )
-        self._list_models = self._channel.unary_unary(
-            LIST_MODELS,
-            request_serializer=rehue_pb2.ListModelsRequest.SerializeToString,
-            response_deserializer=rehue_pb2.ListModelsResponse.FromString,
-        )
+        stub = rehue_pb2_grpc.ColorizerStub(self._channel)  # type: ignore[no-untyped-call]
+        self._colorize = stub.Colorize
+        self._candidates = stub.Candidates
+        self._colorize_chunks = stub.ColorizeChunks
+        self._list_models = stub.ListModels
         self._health = self._channel.unary_unary(HEALTH, bytes, bytes)
 
     def colorize(self, image: bytes, options: Options, *, timeout: float | None) -> Picture:
@@ -168,26 +147,11 @@ class AsyncGrpcTransport:
             )
         else:
             self._channel = grpc.aio.insecure_channel(target.authority, options)
-        self._colorize = self._channel.unary_unary(
-            COLORIZE,
-            request_serializer=rehue_pb2.ColorizeRequest.SerializeToString,
-            response_deserializer=rehue_pb2.ColorizeResponse.FromString,
-        )
-        self._candidates = self._channel.unary_unary(
-            CANDIDATES,
-            request_serializer=rehue_pb2.CandidatesRequest.SerializeToString,
-            response_deserializer=rehue_pb2.CandidatesResponse.FromString,
-        )
-        self._colorize_chunks = self._channel.stream_stream(
-            COLORIZE_CHUNKS,
-            request_serializer=rehue_pb2.ColorizeRequest.SerializeToString,
-            response_deserializer=rehue_pb2.ColorizeResponse.FromString,
-        )
-        self._list_models = self._channel.unary_unary(
-            LIST_MODELS,
-            request_serializer=rehue_pb2.ListModelsRequest.SerializeToString,
-            response_deserializer=rehue_pb2.ListModelsResponse.FromString,
-        )
+        stub = rehue_pb2_grpc.ColorizerStub(self._channel)  # type: ignore[no-untyped-call]
+        self._colorize = stub.Colorize
+        self._candidates = stub.Candidates
+        self._colorize_chunks = stub.ColorizeChunks
+        self._list_models = stub.ListModels
         self._health = self._channel.unary_unary(HEALTH, bytes, bytes)
 
     async def colorize(self, image: bytes, options: Options, *, timeout: float | None) -> Picture:

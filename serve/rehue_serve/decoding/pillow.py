@@ -73,10 +73,10 @@ def open_with_pillow(data: bytes, name: str) -> Image.Image:
 
 
 def free_decoder(image: Image.Image) -> Image.Image:
-    """Return what an opened image says of itself, without its pixels and its decoder."""
-    told = Image.new(image.mode, (1, 1))
-    told.format, told.info = image.format, image.info
-    return told
+    """Return an image of one pixel with the mode, format and info of an opened image."""
+    header = Image.new(image.mode, (1, 1))
+    header.format, header.info = image.format, image.info
+    return header
 
 
 def decode_in_strips(
@@ -95,7 +95,7 @@ def decode_in_strips(
         convert: called with each strip, HW uint8 or uint16 gray, HW3 uint8 RGB or HW4 uint8
             CMYK (255: full ink); returns an array of the same height and width. The results
             are joined.
-        strip_pixels: that are converted at a time, about.
+        strip_pixels: approximate number of pixels in a strip.
         keep_alpha: return alpha; else transparent pictures are composed over white.
 
     Returns:
