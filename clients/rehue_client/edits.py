@@ -95,6 +95,17 @@ class Edits:
             document["palette"] = list(self.palette)
         return document
 
+    def to_parameters(self) -> dict[str, str]:
+        """Return the parameters of the HTTP API; the reference is left out: it is a file."""
+        parameters: dict[str, str] = {}
+        if self:
+            parameters |= {name: repr(float(getattr(self, name))) for name in NUMBERS}
+        if self.hints:
+            parameters["hints"] = json.dumps([vars(hint) for hint in self.hints])
+        if self.palette:
+            parameters["palette"] = ",".join(self.palette)
+        return parameters
+
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read a file that holds a document.

@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 import httpx
 
 from rehue_client import tracing
-from rehue_client.edits import NUMBERS, Edits
+from rehue_client.edits import Edits
 from rehue_client.errors import (
     ERRORS_BY_REASON,
     DeadlineExceeded,
@@ -212,14 +212,7 @@ def _build_parameters(options: Options) -> dict[str, str]:
     parameters = {"strength": f"{options.strength:g}"}
     if options.model is not None:
         parameters["model"] = options.model
-    edits = options.edits
-    if edits:
-        parameters |= {name: repr(float(getattr(edits, name))) for name in NUMBERS}
-    if edits.hints:
-        parameters["hints"] = json.dumps([vars(hint) for hint in edits.hints])
-    if edits.palette:
-        parameters["palette"] = ",".join(edits.palette)
-    return parameters
+    return parameters | options.edits.to_parameters()
 
 
 def _build_photograph_request(

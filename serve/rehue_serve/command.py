@@ -15,11 +15,27 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "serve",
         help="start everything on this machine",
         description="Starts Triton, Ray Serve and the application in the foreground.",
-        epilog="Every setting is a variable and an option: REHUE_HTTP_PORT=8001 rehue serve, "
-        "or rehue serve --http-port 8001. --settings lists them.",
+        epilog="Every setting is a variable too: REHUE_HTTP_PORT=8001 rehue serve, or "
+        "rehue serve --http-port 8001.",
+        add_help=False,
     )
-    parser.add_argument("--settings", action="store_true", help="list the settings and exit")
+    parser.add_argument("-h", "--help", action=_Help, nargs=0, help="show this help and exit")
+    parser.add_argument(
+        "--settings", action="store_true", help="list the variables as a table and exit"
+    )
     parser.set_defaults(run=serve, takes_more=True)
+
+
+class _Help(argparse.Action):
+    """Prints the help with an option for each setting."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """Print it and exit."""
+        from rehue_serve import settings
+
+        settings.add_options(parser.add_argument_group("settings"))
+        parser.print_help()
+        parser.exit()
 
 
 def serve(arguments: argparse.Namespace) -> int:

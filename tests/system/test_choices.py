@@ -1,7 +1,9 @@
 """A person's choices of colour through every way in, on a real Triton."""
 
+import hashlib
 import io
 import json
+import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from PIL import Image
 from serving import serve_grpc, serve_http, start_service
 from skimage.color import deltaE_ciede2000, rgb2lab
 
+from rehue_client import Edits, Hint
 from rehue_client.v1 import rehue_pb2
 from rehue_serve.service import Service
 
@@ -104,6 +107,26 @@ async def test_answer_of_the_network_is_kept_for_the_next_edit(
     for _ in range(2):  # without edits nothing is kept
         await http.post("/v1/colorize", content=photo)
     assert calls == 3
+
+
+async def test_picture_is_made_again_from_its_kept_edits(
+    http: httpx.AsyncClient, photo: bytes, tmp_path: Path
+) -> None:
+    """The metadata names the document; the document alone gives the picture again, bit by bit."""
+    edits = Edits(warmth=0.2, tint=-0.15, palette=("#5b6b7d", "#c9a27e"), palette_strength=0.7,
+                  hints=(Hint(0.3, 0.6, "#8a5a5a"), Hint(1 / 3, 0.1, "gray")))  # fmt: skip
+    kept = tmp_path / "edits.json"
+    edits.save(kept)
+    files = {"image": photo}
+    first = await http.post("/v1/colorize", files=files, data=edits.to_parameters())
+    again = await http.post("/v1/colorize", files=files, data=Edits.load(kept).to_parameters())
+    assert first.status_code == 200, first.text
+    assert first.content == again.content
+    recorded = re.findall(rb"<rehue:Edits>sha256:([0-9a-f]{64})<", first.content)
+    # As docs/how-to/colours.md describes it: numbers to six digits, sorted keys, no spaces.
+    document = json.loads(kept.read_text(), parse_float=lambda text: round(float(text), 6))
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    assert recorded == [hashlib.sha256(text.encode()).hexdigest().encode()]
 
 
 async def test_no_edits_give_the_automatic_picture(http: httpx.AsyncClient, photo: bytes) -> None:

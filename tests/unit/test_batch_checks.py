@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from rehue_core.edits import Edits, Hint
 from rehue_serve.batch import stores
 from rehue_serve.batch.checks import check_collisions, check_locations
 from rehue_serve.batch.command import _build_options, add_batch_command
@@ -15,6 +16,7 @@ from rehue_serve.batch.sources import Source
 from rehue_serve.batch.stores import FOLDER, UNFINISHED, clean_location, hold_target
 from rehue_serve.errors import InvalidParameter
 from rehue_serve.parameters import ColorizeParameters
+from rehue_serve.reference import read_palette
 from rehue_serve.settings import Settings
 
 MODEL = {"model": "rehue"}
@@ -119,8 +121,35 @@ def test_parameters_are_those_of_the_api() -> None:
     assert ColorizeParameters(**options.parameters).build_parameters().quality == 80
     with pytest.raises(InvalidParameter, match="did you mean quality"):
         build_options("--parameter", "qality=80")
-    with pytest.raises(InvalidParameter, match="strength: "):
+    with pytest.raises(SystemExit):
         build_options("--strength", "3")
+
+
+def test_edits_are_options_of_their_own(
+    tmp_path: Path, photo: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "edits.json"
+    kept.write_text('{"version": 1, "strength": 0.8, "tint": -0.1, "palette": ["#123456"]}')
+    album = ["--edits", str(kept), "--warmth", "0.2", "--hint", "0.4,0.6=#7a1f2b"]
+    built = ColorizeParameters(**build_options(*album).parameters).build_parameters()
+    assert built.strength == 0.8
+    assert built.edits == Edits(
+        warmth=0.2, tint=-0.1, hints=(Hint(0.4, 0.6, "#7a1f2b"),), palette=("#123456",)
+    )
+    reference = tmp_path / "reference.jpg"
+    reference.write_bytes(photo)
+    options = build_options("--reference", str(reference), "--palette-strength", "0.5")
+    palette = ColorizeParameters(**options.parameters).build_parameters().edits.palette
+    assert palette == read_palette(photo, max_bytes=10**6, max_pixels=10**6)
+    with pytest.raises(BatchFailed, match="both given"):
+        build_options("--reference", str(reference), "--palette", "#123456")
+    with pytest.raises(BatchFailed, match="no-such"):
+        build_options("--edits", "no-such.json")
+    with pytest.raises(InvalidParameter, match="reference: "):
+        build_options("--reference", str(kept))
+    with pytest.raises(SystemExit):
+        build_options("--warmth", "7")
+    assert "'7' is not a number from -1 to 1" in capsys.readouterr().err
 
 
 def test_a_local_picture_is_whole_or_not_there(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from paths import PHOTOS
+from paths import PHOTOS, ROOT
 from PIL import Image
 
 from rehue_client import command
@@ -60,6 +60,20 @@ def test_options_of_serve_are_its_settings() -> None:
     assert options == {"REHUE_HTTP_PORT": "8001", "REHUE_CORS_ORIGINS": "https://a.example"}
     every = [f"--{name.replace('_', '-')}=1" for name in Settings.model_fields]
     assert len(parse_options(every)) == len(every)
+
+
+def test_help_of_serve_lists_its_settings(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "10000")
+    with pytest.raises(SystemExit, match="0"):
+        command.main(["serve", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for name, field in Settings.model_fields.items():
+        description = " ".join(str(field.description).replace("`", "").split())
+        assert f"--{name.replace('_', '-')} VALUE {description}" in text
+    assert "HTTP port. (default: 8000)" in text
+    assert str(ROOT) not in text
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,12 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from rehue_client.edit_options import add_edit_options, read_edits
+
 if TYPE_CHECKING:
     from rehue_serve.batch.job import Summary
     from rehue_serve.batch.options import Options
+    from rehue_serve.settings import Settings
 
 EPILOG = """SOURCE is a folder, a pattern ('scans/**/*.tif'), or a list of photographs: a text file
 with one path or URL a line, or a CSV or Parquet file with a column named source, path or
@@ -36,6 +39,7 @@ def add_batch_command(commands: "argparse._SubParsersAction[argparse.ArgumentPar
     parser.add_argument("source", metavar="SOURCE", help="folder, pattern, list or URL")
     parser.add_argument("target", metavar="TARGET", help="folder or URL for the pictures")
     _add_picture_options(parser)
+    add_edit_options(parser)
     _add_run_options(parser)
     parser.set_defaults(run=run_batch)
 
@@ -44,7 +48,6 @@ def _add_picture_options(parser: argparse.ArgumentParser) -> None:
     """Add the parameters of the API; `rehue_serve.parameters` checks their values."""
     add = parser.add_argument_group("pictures").add_argument
     add("--model", default="", help="name of the model (default: REHUE_MODEL)")
-    add("--strength", default="1", metavar="0..2", help="strength of the colours (default: 1)")
     add("--format", default="auto",
         help="jpeg, png, webp or tiff (default: that of the file name)")  # fmt: skip
     add("--quality", metavar="1..100", help="of JPEG and WebP")
@@ -136,8 +139,12 @@ def _build_options(arguments: argparse.Namespace) -> "Options":
     from rehue_serve.parameters import ColorizeParameters
 
     loaded = settings.load_settings()
-    names = [name for name in ColorizeParameters.model_fields if getattr(arguments, name, None)]
-    given = {name: getattr(arguments, name) for name in names} | dict(arguments.parameter)
+    given = {
+        name: value
+        for name in ("model", "format", "quality", "metadata")
+        if (value := getattr(arguments, name))
+    }
+    given |= _read_edit_parameters(arguments, loaded) | dict(arguments.parameter)
     parameters = ColorizeParameters().add_fields({"model": loaded.model} | given)
     limits = Limits(
         workers=arguments.workers or loaded.replicas, concurrency=arguments.concurrency,
@@ -150,6 +157,31 @@ def _build_options(arguments: argparse.Namespace) -> "Options":
         skip_existing=arguments.skip_existing, run=create_run_name(),
         address=arguments.address, price=arguments.price, dry_run=arguments.dry_run,
     )  # fmt: skip
+
+
+def _read_edit_parameters(arguments: argparse.Namespace, settings: "Settings") -> dict[str, str]:
+    """Return the parameters of colours. A reference becomes its palette here, once for all.
+
+    Raises:
+        BatchFailed: a file cannot be read or does not hold what it should.
+        InvalidParameter: the reference is no picture in colour.
+    """
+    from rehue_serve.batch.options import BatchFailed
+    from rehue_serve.reference import read_palette
+
+    try:
+        edits, strength = read_edits(arguments)
+    except (OSError, ValueError) as error:
+        raise BatchFailed(str(error)) from None
+    if edits.palette and edits.reference:
+        raise BatchFailed("reference and palette are both given; send one of them")
+    parameters = edits.to_parameters() | {"strength": repr(float(strength))}
+    if isinstance(edits.reference, bytes):
+        palette = read_palette(
+            edits.reference, max_bytes=settings.max_bytes, max_pixels=settings.max_pixels
+        )
+        parameters["palette"] = ",".join(palette)
+    return parameters
 
 
 def _choose_redo(arguments: argparse.Namespace) -> str:
