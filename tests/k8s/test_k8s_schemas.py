@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import yaml
 from manifest_schemas import list_problems
-from rendered import OVERLAYS, get_object, render_overlay
+from rendered import K8S, OVERLAYS, get_object, render_overlay
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -20,6 +21,13 @@ def test_every_object_is_valid(overlay: str) -> None:
         if (output := list_problems(manifest))
     }
     assert found == {}
+
+
+def test_the_examples_node_pools_are_valid() -> None:
+    pools = list(yaml.safe_load_all((K8S / "examples" / "karpenter.yaml").read_text()))
+    assert [list_problems(pool) for pool in pools] == [[], []]
+    pools[0]["spec"]["template"]["spec"]["requirements"][0]["operator"] = "OneOf"
+    assert list_problems(pools[0])
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
