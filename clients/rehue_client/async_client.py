@@ -12,12 +12,11 @@ from collections.abc import (
 )
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 
 from rehue_client import tracing
 from rehue_client.edits import NO_EDITS, Edits
 from rehue_client.errors import DeadlineExceeded, RehueError, ServiceError
-from rehue_client.grpc_transport import AsyncGrpcTransport
 from rehue_client.http_transport import AsyncHttpTransport
 from rehue_client.picture import Candidate, Model, Options, Picture, Result
 from rehue_client.retries import Call
@@ -26,8 +25,11 @@ from rehue_client.sources import Source, read_result_source, read_source, split_
 from rehue_client.target import Target
 from rehue_client.threads import start_daemon_thread
 
+if TYPE_CHECKING:
+    from rehue_client.grpc_transport import AsyncGrpcTransport
+
 T = TypeVar("T")
-Transport = AsyncGrpcTransport | AsyncHttpTransport
+Transport: TypeAlias = "AsyncGrpcTransport | AsyncHttpTransport"
 LoopKey = tuple[asyncio.AbstractEventLoop, Target]
 Items = Iterable[Source | tuple[Any, Source]] | AsyncIterable[Source | tuple[Any, Source]]
 
@@ -139,8 +141,12 @@ class AsyncClient(Session[LoopKey, Transport]):
         await self.close()
 
     def _connect(self, target: Target) -> Transport:
-        kind = AsyncGrpcTransport if target.uses_grpc else AsyncHttpTransport
-        return kind(target, api_key=self._api_key, tls=self._tls)
+        if not target.uses_grpc:
+            return AsyncHttpTransport(target, api_key=self._api_key, tls=self._tls)
+        # Imported here: the package grpcio is an extra.
+        from rehue_client.grpc_transport import AsyncGrpcTransport
+
+        return AsyncGrpcTransport(target, api_key=self._api_key, tls=self._tls)
 
     def _get_loop_transport(self, target: Target) -> Transport:
         """Return the connection of the running event loop to one server."""

@@ -5,12 +5,11 @@ import time
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 
 from rehue_client import tracing
 from rehue_client.edits import Edits, read_reference
 from rehue_client.errors import DeadlineExceeded, RehueError, ServiceError
-from rehue_client.grpc_transport import GrpcTransport
 from rehue_client.http_transport import HttpTransport
 from rehue_client.picture import Candidate, Model, Options, Picture, Result
 from rehue_client.retries import Call
@@ -19,8 +18,11 @@ from rehue_client.sources import Source, read_result_source, read_source, split_
 from rehue_client.target import Target
 from rehue_client.threads import start_daemon_thread
 
+if TYPE_CHECKING:
+    from rehue_client.grpc_transport import GrpcTransport
+
 T = TypeVar("T")
-Transport = GrpcTransport | HttpTransport
+Transport: TypeAlias = "GrpcTransport | HttpTransport"
 
 
 class Client(Session[Target, Transport]):
@@ -32,7 +34,8 @@ class Client(Session[Target, Transport]):
         targets: ``grpc://``, ``grpcs://``, ``http://`` or ``https://`` addresses.
             Of several, the one with the fewest requests in flight is used, and
             another one if it fails. Default: those in REHUE_SERVER, separated by
-            commas, or ``grpc://127.0.0.1:9000``.
+            commas, or ``grpc://127.0.0.1:9000``; ``http://127.0.0.1:8000`` where grpcio
+            is not installed.
         api_key: for servers that require one. Default: REHUE_API_KEY.
         timeout: seconds for one photograph, retries and pauses included; None or
             `math.inf`: no limit. The default outlasts a restart of the server.
@@ -182,8 +185,12 @@ class Client(Session[Target, Transport]):
         self.close()
 
     def _connect(self, target: Target) -> Transport:
-        kind = GrpcTransport if target.uses_grpc else HttpTransport
-        return kind(target, api_key=self._api_key, tls=self._tls)
+        if not target.uses_grpc:
+            return HttpTransport(target, api_key=self._api_key, tls=self._tls)
+        # Imported here: the package grpcio is an extra.
+        from rehue_client.grpc_transport import GrpcTransport
+
+        return GrpcTransport(target, api_key=self._api_key, tls=self._tls)
 
     def _send_with_retries(self, call: Call, send: Callable[[Transport, float | None], T]) -> T:
         while True:

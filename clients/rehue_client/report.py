@@ -3,23 +3,14 @@
 import asyncio
 import contextlib
 import json
+import shutil
 import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import TextIO
-
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
 from rehue_client.checks import describe_error
 from rehue_client.errors import RehueError
@@ -27,6 +18,7 @@ from rehue_client.outputs import Job
 from rehue_client.picture import Picture
 
 LINE_INTERVAL = 10.0  # seconds between progress lines where there is no terminal
+UPDATE_INTERVAL = 0.2  # seconds between updates of the line in a terminal
 
 
 class Report:
@@ -95,26 +87,20 @@ class Report:
 
     @contextlib.asynccontextmanager
     async def show_progress(self, total: int) -> AsyncIterator[None]:
-        """Show a progress bar in a terminal, and otherwise a line every ten seconds."""
+        """Show a line that changes in a terminal, and otherwise a line every ten seconds."""
         self._total = total
-        console = Console(stderr=True)
         if self._quiet:
             yield
-        elif console.is_terminal:
-            with _create_progress(console) as progress:
-                task = progress.add_task("colorizing", total=total, rate="")
-                update = asyncio.create_task(self._update_bar(progress, task))
-                try:
-                    yield
-                finally:
-                    update.cancel()
-                    progress.update(task, completed=self._count_finished())
-        else:
-            lines = asyncio.create_task(self._print_lines())
-            try:
-                yield
-            finally:
-                lines.cancel()
+            return
+        # In the same terminal, JSON lines would end up in the middle of one that changes.
+        changes = sys.stderr.isatty() and not (self._json_lines and sys.stdout.isatty())
+        lines = asyncio.create_task(self._update_line() if changes else self._print_lines())
+        try:
+            yield
+        finally:
+            lines.cancel()
+            if changes:
+                _overwrite_line(self._describe_progress(), end="\n")
 
     def print_summary(self, left_out: Counter[str]) -> None:
         """Print the counts, and each failure to standard error."""
@@ -144,11 +130,10 @@ class Report:
         self._summary.flush()
 
     def _print_failures(self) -> None:
-        console = Console(stderr=True, highlight=False, soft_wrap=True)
         for path, message in self.failed:
-            console.print(f"failed: {path}: {message}", markup=False)
+            print(f"failed: {path}: {message}", file=sys.stderr)
         if self.stopped:
-            console.print(f"stopped: {self.stopped}", markup=False)
+            print(f"stopped: {self.stopped}", file=sys.stderr)
 
     def _count_finished(self) -> int:
         return self.colorized + len(self.failed) + self.skipped
@@ -158,27 +143,24 @@ class Report:
             record = {"source": str(job.source), "output": str(job.output), "status": status}
             print(json.dumps({**record, **details}), flush=True)
 
-    async def _update_bar(self, progress: Progress, task: TaskID) -> None:
+    async def _update_line(self) -> None:
         while True:
-            speed = progress.tasks[0].speed
-            progress.update(
-                task, completed=self._count_finished(), rate=f"{speed:.1f}/s" if speed else ""
-            )
-            await asyncio.sleep(0.1)
+            _overwrite_line(self._describe_progress())
+            await asyncio.sleep(UPDATE_INTERVAL)
 
     async def _print_lines(self) -> None:
-        start = time.monotonic()
-        first = self._count_finished()
         while True:
             await asyncio.sleep(LINE_INTERVAL)
-            finished = self._count_finished()
-            rate = (finished - first) / (time.monotonic() - start)
-            left = f"{(self._total - finished) / rate:.0f} s left" if rate else "waiting"
-            print(
-                f"{finished} of {self._total} done, {len(self.failed)} failed, "
-                f"{rate:.1f}/s, {left}",
-                file=sys.stderr, flush=True,
-            )  # fmt: skip
+            print(self._describe_progress(), file=sys.stderr, flush=True)
+
+    def _describe_progress(self) -> str:
+        """Return for example ``120 of 500 done, 2 failed, 3.1/s, 0:02:02 left``."""
+        finished = self._count_finished()
+        rate = (finished - self.skipped) / (time.monotonic() - self._start)
+        pending = self._total - finished
+        left = f"{timedelta(seconds=round(pending / rate))} left" if rate else "waiting"
+        counts = f"{finished} of {self._total} done, {len(self.failed)} failed"
+        return f"{counts}, {rate:.1f}/s, {left}"
 
 
 def describe_left_out(left_out: Counter[str]) -> str:
@@ -186,13 +168,7 @@ def describe_left_out(left_out: Counter[str]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in sorted(left_out.items()))
 
 
-def _create_progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
-        console=console,
-    )
+def _overwrite_line(text: str, end: str = "") -> None:
+    """Write a line over the one in the terminal, without a line break in it."""
+    width = shutil.get_terminal_size().columns - 1
+    print(f"\r{text[:width]:{width}}", end=end, file=sys.stderr, flush=True)

@@ -3,9 +3,12 @@
 import os
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
 from urllib.parse import urlsplit
 
-DEFAULT_TARGET = "grpc://127.0.0.1:9000"
+HAS_GRPC = find_spec("grpc") is not None  # the extra `grpc`, more than the rest of the client
+# The server's default ports.
+DEFAULT_TARGET = "grpc://127.0.0.1:9000" if HAS_GRPC else "http://127.0.0.1:8000"
 DEFAULT_PORTS = {"grpc": 9000, "grpcs": 443, "http": 80, "https": 443}
 
 
@@ -33,8 +36,8 @@ class Target:
         """Parse a URL.
 
         Raises:
-            ValueError: the scheme is unknown, the host is missing, or the URL has
-                credentials, a query, or (gRPC) a path.
+            ValueError: the scheme is unknown, the host is missing, the URL has
+                credentials, a query, or (gRPC) a path, or gRPC is not installed.
         """
         parts = urlsplit(url)
         if parts.scheme not in DEFAULT_PORTS or not parts.hostname or parts.username or parts.query:
@@ -44,6 +47,8 @@ class Target:
         path = parts.path.rstrip("/")
         if path and parts.scheme.startswith("grpc"):
             raise ValueError(f"{url!r}: a gRPC address has no path")
+        if parts.scheme.startswith("grpc") and not HAS_GRPC:
+            raise ValueError(f"{url!r} needs gRPC: pip install grpcio, or use http:// or https://")
         return cls(parts.scheme, parts.hostname, parts.port or DEFAULT_PORTS[parts.scheme], path)
 
     @property

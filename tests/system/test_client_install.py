@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from rehue_serve.testing.servers import Server
 ROOT = Path(__file__).parents[2]
 PHOTO = Path(__file__).parents[1] / "photos" / "skimage_coffee.jpg"
 LEFT_OUT = [".*", "*.egg-info", "build", "demo", "runs", "results", "model_repository", "tests"]
-HEAVY = ["ray", "tensorflow", "tritonclient", "numpy", "PIL", "cv2", "pydantic"]
+HEAVY = ["ray", "tensorflow", "tritonclient", "numpy", "PIL", "cv2", "pydantic", "grpc", "rich"]
+INSTALL_GRPC = "pip install grpcio, or use http:// or https://"
+LARGEST = 20e6  # bytes of the client and all that it needs
 
 PROBE = f"""
 import importlib.util
@@ -91,10 +94,24 @@ def test_both_distributions_need_the_same() -> None:
     client = tomllib.loads((ROOT / "clients" / "pyproject.toml").read_text())["project"]
     for name in ("version", "requires-python", "dependencies", "license"):
         assert client[name] == whole[name], name
+    extra = "optional-dependencies"
+    assert client[extra]["grpc"] == whole[extra]["grpc"]
 
 
 def test_heavy_packages_are_not_installed(alone: Path, tmp_path: Path) -> None:
     assert str(alone.parent) in run_command(alone / "python", "-c", PROBE, cwd=tmp_path)
+    (packages,) = alone.parent.glob("lib/*/site-packages")
+    files = [path for path in packages.rglob("*") if path.suffix != ".pyc"]
+    # The fixture's own package has the server's and the training's code in it; the client's,
+    # which is measured above, has not.
+    ours = ("rehue", "rehue_client", "rehue_core", "rehue_serve", "rehue_training")
+    size = sum(
+        path.stat().st_size
+        for path in files
+        if path.relative_to(packages).parts[0].partition("-")[0] not in ours
+    )
+    print(f"what the client needs: {size / 1e6:.1f} MB")
+    assert 1e6 < size < LARGEST - 1e6
 
 
 def test_serve_names_its_extra(alone: Path, tmp_path: Path) -> None:
@@ -103,12 +120,28 @@ def test_serve_names_its_extra(alone: Path, tmp_path: Path) -> None:
     assert "Traceback" not in output
 
 
-@pytest.mark.parametrize("protocol", ["http", "grpc"])
-def test_it_colorizes(alone: Path, server: Server, tmp_path: Path, protocol: str) -> None:
-    url = server.http_url if protocol == "http" else server.grpc_url
-    output = run_command(
-        alone / "rehue", "colorize", PHOTO, "-o", tmp_path / "out.png",
-        "--format", "png", "--server", url, cwd=tmp_path,
+def colorize_one(alone: Path, tmp_path: Path, *options: str, code: int = 0) -> str:
+    return run_command(
+        alone / "rehue", "colorize", PHOTO, "-o", tmp_path / "out.png", *options,
+        cwd=tmp_path, code=code,
     )  # fmt: skip
-    assert "1 colorized in" in output
+
+
+def test_it_colorizes_over_http(alone: Path, server: Server, tmp_path: Path) -> None:
+    assert "1 colorized in" in colorize_one(alone, tmp_path, "--server", server.http_url)
+    assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_grpc_is_an_extra(alone: Path, server: Server, tmp_path: Path) -> None:
+    output = colorize_one(alone, tmp_path, "--server", server.grpc_url, code=2)
+    assert output == f"rehue: {server.grpc_url!r} needs gRPC: {INSTALL_GRPC}\n"
+    help = " ".join(run_command(alone / "rehue", "colorize", "--help", cwd=tmp_path).split())
+    assert "REHUE_SERVER, or http://127.0.0.1:8000" in help
+    grpcio = f"grpcio=={version('grpcio')}"
+    uv = Path(sys.executable).with_name("uv")
+    subprocess.run(
+        [uv, "pip", "install", "--quiet", "--no-deps", "--python", alone / "python", grpcio],
+        check=True,
+    )
+    assert "1 colorized in" in colorize_one(alone, tmp_path, "--server", server.grpc_url)
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
