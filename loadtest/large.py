@@ -1,6 +1,6 @@
 """Memory and time of large photographs, each in a process of its own.
 
-    python -m loadtest.large FILE FORMAT   # one photograph, as JSON
+    python -m loadtest.large FILE FORMAT FILE FORMAT   # a line of JSON for each photograph
 
 Everything but the network runs, from the file to the encoded answer.
 """
@@ -10,11 +10,12 @@ import ctypes
 import gc
 import json
 import math
+import multiprocessing
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def measure_large(rows: Any = LARGE) -> dict[str, dict[str, float]]:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / file
             write_scan(path, megapixels)
-            found = measure_in_process(path, format)
+            (found,) = measure_in_processes([(path, format)])
         table[f"{megapixels} MP, {name}"] = {
             "peak MB": found["peak"] / 1e6,
             "bytes a pixel": found["peak"] / found["pixels"],
@@ -98,13 +99,18 @@ def _add_grain(rows: NDArray[Any], seed: int, largest: int) -> NDArray[Any]:
     return np.asarray(np.clip(rows + noise * (GRAIN * largest / 255), 0, largest))
 
 
-def measure_in_process(path: Path, format: str) -> dict[str, float]:
-    """Colorize a file in a new process; return its peak memory and the estimate, in bytes."""
+def measure_in_processes(files: Iterable[tuple[Path, str]]) -> list[dict[str, float]]:
+    """Colorize files, each in a new process; return their peak memory and estimates, in bytes.
+
+    Args:
+        files: paths, and the formats of the answers.
+    """
+    words = [str(word) for file in files for word in file]
     done = subprocess.run(
-        [sys.executable, "-m", "loadtest.large", path, format],
+        [sys.executable, "-m", "loadtest.large", *words],
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    return dict(json.loads(done.stdout))
+    return [dict(json.loads(line)) for line in done.stdout.splitlines()]
 
 
 class _Network:
@@ -122,9 +128,7 @@ class _Network:
 
 async def colorize_file(read: Callable[[], bytes], format: str) -> dict[str, float]:
     """Colorize a file, given by what reads it, as the server does, but for the network."""
-    settings = Settings(max_bytes=1 << 40, max_pixels=1 << 40, work_memory=1 << 40)
-    network: Any = _Network()
-    pipeline = Pipeline(settings, network, Admission(settings))
+    pipeline = _create_pipeline()
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     before = read_memory("VmRSS")
@@ -147,9 +151,26 @@ async def colorize_file(read: Callable[[], bytes], format: str) -> dict[str, flo
     }
 
 
+def _create_pipeline() -> Pipeline:
+    settings = Settings(max_bytes=1 << 40, max_pixels=1 << 40, work_memory=1 << 40)
+    network: Any = _Network()
+    return Pipeline(settings, network, Admission(settings))
+
+
 def main() -> None:
-    """Print the figures of one file as JSON."""
-    print(json.dumps(asyncio.run(colorize_file(Path(sys.argv[1]).read_bytes, sys.argv[2]))))
+    """Print a line of JSON for each pair of a file and a format."""
+    _create_pipeline().close()  # with what is imported and built at the start, for all processes
+    fork = multiprocessing.get_context("fork")
+    for path, format in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
+        process = fork.Process(target=_print_figures, args=(Path(path), format))
+        process.start()
+        process.join()
+        if process.exitcode:
+            sys.exit(process.exitcode)
+
+
+def _print_figures(path: Path, format: str) -> None:
+    print(json.dumps(asyncio.run(colorize_file(path.read_bytes, format))), flush=True)
 
 
 if __name__ == "__main__":

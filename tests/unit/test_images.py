@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from paths import PHOTOS, ROOT
 from PIL import Image, ImageOps
 
-from loadtest.large import measure_in_process, write_scan
+from loadtest.large import measure_in_processes, write_scan
 from rehue_core import lab
 from rehue_serve import images
 from rehue_serve.errors import ImageTooLarge, RehueError
@@ -133,40 +133,64 @@ def test_memory_of_a_photograph_is_under_three_pictures() -> None:
     assert max(map(float, done.stdout.split())) < 3
 
 
-@pytest.mark.parametrize(
-    ("mode", "name", "format"),
-    [
-        ("L", "JPEG", "jpeg"),
-        ("RGB", "WEBP", "jpeg"),
-        ("RGB", "JPEG", "webp"),
-        ("RGBA", "PNG", "png"),
-        ("RGBA", "PNG", "webp"),
-        ("CMYK", "JPEG", "jpeg"),
-        ("RGB", "JPEG2000", "jpeg"),
-        ("I;16", "TIFF", "tiff"),
-        ("I;16", "PNG", "png"),
-    ],
+NOISE = (
+    ("L", "JPEG", "jpeg"),
+    ("RGB", "WEBP", "jpeg"),
+    ("RGB", "JPEG", "webp"),
+    ("RGBA", "PNG", "png"),
+    ("RGBA", "PNG", "webp"),
+    ("CMYK", "JPEG", "jpeg"),
+    ("RGB", "JPEG2000", "jpeg"),
+    ("I;16", "TIFF", "tiff"),
+    ("I;16", "PNG", "png"),
 )
-def test_memory_is_not_underestimated(tmp_path: Path, mode: str, name: str, format: str) -> None:
-    noise = np.random.default_rng(0).integers(0, 65536, (2100, 2100), np.uint16)
+SCANS = (("deep.tif", "tiff"), ("deep.tif", "png"), ("colour.jpg", "jpeg"))
+NOISE_SIDE = 2100
+
+
+def write_noise(path: Path, mode: str, name: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 65536, (NOISE_SIDE, NOISE_SIDE), np.uint16)
     picture = Image.fromarray(noise)
     if mode != "I;16":
         picture = Image.fromarray((noise >> 8).astype(np.uint8)).convert(mode)
-    path = tmp_path / "photograph"
     picture.save(path, name)
-    found = measure_in_process(path, format)
+
+
+@pytest.fixture(scope="module")
+def noise_figures(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, dict[str, float]]:
+    """Memory of photographs of noise, by their rows in NOISE."""
+    directory = tmp_path_factory.mktemp("noise")
+    paths = {row[:2]: directory / "-".join(row[:2]) for row in NOISE}
+    for row, path in paths.items():
+        write_noise(path, *row)
+    found = measure_in_processes((paths[row[:2]], row[2]) for row in NOISE)
+    return dict(zip(NOISE, found, strict=True))
+
+
+@pytest.mark.parametrize("row", NOISE, ids="-".join)
+def test_memory_is_not_underestimated(
+    noise_figures: dict[Any, dict[str, float]], row: tuple[str, str, str]
+) -> None:
+    found = noise_figures[row]
     # What runs for the first time needs some memory once.
     assert found["peak"] < found["estimate"] + 60_000_000
-    assert found["estimate"] < 32 * noise.size
+    assert found["estimate"] < 32 * NOISE_SIDE**2
 
 
-@pytest.mark.parametrize(
-    ("file", "format"), [("deep.tif", "tiff"), ("deep.tif", "png"), ("colour.jpg", "jpeg")]
-)
+@pytest.fixture(scope="module")
+def scan_figures(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, dict[str, float]]:
+    """Memory of large scans, by their rows in SCANS."""
+    directory = tmp_path_factory.mktemp("scans")
+    for file in {file for file, _ in SCANS}:
+        write_scan(directory / file, 20)
+    found = measure_in_processes((directory / file, format) for file, format in SCANS)
+    return dict(zip(SCANS, found, strict=True))
+
+
+@pytest.mark.parametrize("row", SCANS, ids="-".join)
 def test_a_large_scan_needs_less_than_three_pictures(
-    tmp_path: Path, file: str, format: str
+    scan_figures: dict[Any, dict[str, float]], row: tuple[str, str]
 ) -> None:
-    write_scan(tmp_path / file, 20)
-    found = measure_in_process(tmp_path / file, format)
+    found = scan_figures[row]
     assert found["peak"] < 3 * found["decoded"]
     assert found["peak"] < found["estimate"]
