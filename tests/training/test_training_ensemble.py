@@ -154,7 +154,10 @@ def test_an_ensemble_is_exported_and_read_again(tmp_path: Path) -> None:
     (found,) = session.run(["ab"], {"lightness": counts})
     assert found.shape == (2, 2, 64, 64)
     assert np.abs(found).max() > 1
-    first, second = export.load_exported_ensemble(plan, tmp_path)
+    first, second = (
+        export.load_member(member.model_copy(update={"weights": path}), tmp_path)
+        for member in plan.members
+    )
     for network, factor in ((first, 1), (second, 2)):
         for weight, two in zip(network.get_weights(), weights, strict=True):
             np.testing.assert_allclose(weight, factor * two, rtol=1e-3, atol=1e-3)

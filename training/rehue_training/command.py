@@ -37,6 +37,7 @@ def add_commands(subparsers: Any) -> None:
     _add_train(subparsers)
     _add_export(subparsers)
     _add_gain(subparsers)
+    _add_mix(subparsers)
     _add_evaluate(subparsers)
     _add_figures(subparsers)
     plan_command.add_commands(subparsers)
@@ -94,6 +95,35 @@ def _add_gain(subparsers: Any) -> None:
     parser.add_argument("--repository", type=Path, default=REPOSITORY)
     _add_manifest(parser)
     parser.set_defaults(run=_compare_curves)
+
+
+def _add_mix(subparsers: Any) -> None:
+    parser = subparsers.add_parser("mix", help="compare weights of an ensemble's members")
+    parser.add_argument("config", type=Path, help="the ensemble")
+    _add_data(parser)
+    parser.add_argument(
+        "--split", type=Path, required=True, metavar="CONFIG",
+        help="an experiment: what it keeps for validation is used",
+    )  # fmt: skip
+    parser.add_argument(
+        "--weights", type=_parse_numbers, nargs="+", required=True, metavar="W,W",
+        help="weights of the members, in their order, such as 2,2,1 1,1,0",
+    )  # fmt: skip
+    parser.add_argument(
+        "--gains", type=_parse_numbers, default=(1.6, 1.8, 2.0), metavar="G,G",
+        help="of the chroma curve (default: 1.6,1.8,2.0)",
+    )  # fmt: skip
+    parser.add_argument("--count", type=int, default=600, help="photographs at most (default: 600)")
+    parser.add_argument("--runs", type=Path, default=RUNS, help="folder of the checkpoints")
+    parser.add_argument("--repository", type=Path, default=REPOSITORY)
+    parser.set_defaults(run=_compare_mixtures)
+
+
+def _parse_numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(map(float, text.split(",")))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not numbers, such as 2,2,1") from None
 
 
 def _add_evaluate(subparsers: Any) -> None:
@@ -265,6 +295,28 @@ def _compare_curves(arguments: argparse.Namespace) -> int:
         runs=arguments.runs,
         repository=arguments.repository,
         manifest=arguments.manifest,
+    )
+    print("\n".join(map(str, results)))
+    return 0
+
+
+@_print_errors
+def _compare_mixtures(arguments: argparse.Namespace) -> int:
+    from rehue_training.evaluation import mixtures
+    from rehue_training.learn import config
+
+    experiment = config.read_experiment(arguments.config)
+    if not isinstance(experiment, config.Ensemble):
+        raise InputError(f"{arguments.config} is no ensemble: `rehue gain` compares its curves")
+    results = mixtures.measure_mixtures(
+        experiment,
+        arguments.data,
+        split=config.read_config(arguments.split),
+        mixtures=arguments.weights,
+        gains=arguments.gains,
+        count=arguments.count,
+        runs=arguments.runs,
+        repository=arguments.repository,
     )
     print("\n".join(map(str, results)))
     return 0

@@ -3,7 +3,7 @@
 An uncertain network predicts paler colours than the truth. The curve of its chroma
 (`curve.Curve`) trades distance to the truth against colourfulness. It is chosen here, written
 into the config as `gain`, `pale` and `bend`, and becomes part of the exported file. The test
-photographs are not used.
+photographs are not used. `mixtures` does the same for ensembles.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from rehue_training.data import dataset
 from rehue_training.evaluation import metrics
 from rehue_training.evaluation.colorizer import Colorizer, GrayBaseline
 from rehue_training.learn import export
-from rehue_training.learn.config import Config, Ensemble, read_config
+from rehue_training.learn.config import Config
 from rehue_training.network.curve import Curve
 
 CURVES = (
@@ -51,22 +51,18 @@ class CurveResult:
 
 
 def measure_curves(
-    config: Config | Ensemble,
+    config: Config,
     paths: Sequence[Path],
     *,
     runs: Path,
     repository: Path,
     manifest: Path | None = None,
 ) -> list[CurveResult]:
-    """Measure each of `CURVES` with the exported model's weights.
-
-    An ensemble is measured on what its first member was not trained on.
-    """
-    split = config if isinstance(config, Config) else read_config(config.members[0].experiment)
-    photographs = dataset.load_dataset(paths, cache=runs / "cache", short_side=split.short_side)
-    if split.classes:
-        photographs = photographs.select_classes(split.classes, manifest)
-    _, validation = photographs.split(split.validation, split.held_out)
+    """Measure each of `CURVES` with the exported model's weights."""
+    photographs = dataset.load_dataset(paths, cache=runs / "cache", short_side=config.short_side)
+    if config.classes:
+        photographs = photographs.select_classes(config.classes, manifest)
+    _, validation = photographs.split(config.validation, config.held_out)
     model = load_without_curve(config, repository)
     with ThreadPoolExecutor() as pool:
         scored = pool.map(lambda index: _score_photograph(photographs[index], model), validation)
@@ -74,12 +70,8 @@ def measure_curves(
     return [_summarize_curve(curve, rows[:, number]) for number, curve in enumerate(CURVES)]
 
 
-def load_without_curve(config: Config | Ensemble, repository: Path) -> Colorizer:
+def load_without_curve(config: Config, repository: Path) -> Colorizer:
     """Load the exported model without its curve."""
-    if isinstance(config, Ensemble):
-        networks = export.load_exported_ensemble(config, repository)
-        proto = export.convert_ensemble(config, networks, export.NO_CURVE)
-        return Colorizer(repository, config.served_name).with_network(proto, config.side)
     network = export.load_exported_network(config, repository)
     proto = export.convert_to_onnx(network, side=config.side, looks=config.looks)
     return Colorizer(repository, config.served_name).with_network(proto, config.side)

@@ -141,29 +141,25 @@ def export_ensemble(config: Ensemble, *, runs: Path, repository: Path, force: bo
     folder = repository / config.served_name
     spec = _describe_contract(config.served_name, config.side, config.side // 2)
     model_folder.check_folder(folder, spec, config.name, force=force)
-    proto = convert_ensemble(config, [_load_member(member, runs) for member in config.members])
+    proto = convert_ensemble(config, [load_member(member, runs) for member in config.members])
     helper.set_model_props(proto, {model_folder.RUN_KEY: config.name})
     model_folder.write_configurations(folder, spec, f"the ensemble {config.name}")
     write_model(proto, folder / "1" / "model.onnx")
     return folder / "1" / "model.onnx"
 
 
-def _load_member(member: EnsembleMember, runs: Path) -> keras.Model:
+def load_member(member: EnsembleMember, runs: Path) -> keras.Model:
+    """Load a member's network with the weights that it names, or else its run's.
+
+    Raises:
+        InputError: there are none.
+    """
     experiment = read_config(member.experiment)
     if member.weights is None:
         return load_trained_network(experiment, runs)[0]
     network = build_network(experiment)
     read_weights(network, member.weights, member.scope)
     return _add_ab_output(experiment, network)
-
-
-def load_exported_ensemble(config: Ensemble, repository: Path) -> list[keras.Model]:
-    """Load the members' networks with the weights of the repository's file."""
-    path = repository / config.served_name / "1" / "model.onnx"
-    return [
-        _load_member(member.model_copy(update={"weights": path}), Path())
-        for member in config.members
-    ]
 
 
 def convert_ensemble(
