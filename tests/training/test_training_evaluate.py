@@ -161,13 +161,13 @@ def test_a_turned_answer_is_turned_back() -> None:
 
 def test_gains_are_measured_in_order() -> None:
     truth = skimage.data.coffee()
-    experiment = config.read_experiment(CONFIGS / "rehue-ensemble.py")
+    experiment = config.read_config(CONFIGS / "rehue-free.py")
     rows = gain._score_photograph(truth, gain.load_without_curve(experiment, REPOSITORY))
     vivid = [row[3] for row, curve in zip(rows, gain.CURVES, strict=True) if curve.pale == 1]
     assert len(vivid) > 3
     assert vivid == sorted(vivid)
     # The exported file has the curve that the config chose.
-    served = Colorizer(REPOSITORY, "rehue").colorize(lab.compute_lightness(truth))
+    served = Colorizer(REPOSITORY, "rehue-free").colorize(lab.compute_lightness(truth))
     chosen = dict(zip(gain.CURVES, rows, strict=True))[experiment.curve]
     assert chosen[3] == pytest.approx(metrics.compute_colorfulness(served), abs=0.1)
     pairs = np.array([[10.0, 9.0, 40.0, 30.0], [10.0, 11.0, 40.0, 20.0]])
