@@ -21,6 +21,8 @@ from rehue_serve.testing.tritons import SleepingTriton
 if TYPE_CHECKING:
     from proxied import Proxied
 
+pytest_plugins = ("cluster",)  # fixtures that several files share
+
 TESTS = ROOT / "tests"
 MAX_BYTES = 32 * 2**20  # of the servers: tests send more than it
 TIERS = ("unit", "system", "k8s", "training")  # folders of tests, and markers
