@@ -11,6 +11,7 @@ import httpx
 from ray.serve._private.direct_ingress_grpc_util import gRPCDIReceiveStream
 from ray.serve._private.grpc_util import gRPCGenericServer
 from ray.serve._private.proxy_request_response import gRPCStreamingType
+from ray.serve.generated.serve_pb2 import HealthzResponse
 from ray.serve.grpc_util import RayServegRPCContext
 
 from rehue_client.v1 import rehue_pb2_grpc
@@ -71,12 +72,28 @@ def _make_handlers(service: Service) -> Callable[..., Callable[..., Any]]:
     return make_handler
 
 
+async def _answer_healthy(*_: Any) -> HealthzResponse:
+    return HealthzResponse(message="success")
+
+
+# What HAProxy asks of Ray's replicas.
+HEALTH = grpc.method_handlers_generic_handler(
+    "ray.serve.RayServeAPIService",
+    {
+        "Healthz": grpc.unary_unary_rpc_method_handler(
+            _answer_healthy, response_serializer=HealthzResponse.SerializeToString
+        )
+    },
+)
+
+
 @contextlib.asynccontextmanager
 async def serve_grpc_at_port(service: Service) -> AsyncIterator[int]:
     """Serve with the class of Ray's gRPC server, and its way of reading streams."""
     rpc_server.configure_server(service)
     server = gRPCGenericServer(_make_handlers(service))
     rpc.add_colorizer(Mock(), server)
+    grpc.aio.Server.add_generic_rpc_handlers(server, (HEALTH,))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:

@@ -1,4 +1,4 @@
-"""Pictures as HTTP answers, sent within the limits of `rehue_serve.uploads`."""
+"""Pictures and versions as HTTP answers, sent within the limits of `rehue_serve.uploads`."""
 
 import logging
 
@@ -21,16 +21,13 @@ def build_headers(answer: Colorized | Candidates) -> dict[str, str]:
     return {"X-Rehue-Model": answer.model, "Server-Timing": timings}
 
 
-class PictureResponse(Response):
-    """A picture with its model, pages and timings as headers.
+class LimitedResponse(Response):
+    """An answer in parts, so that a caller who does not read is noticed and its memory freed."""
 
-    It is sent in parts, so that a caller who does not read them is noticed and its memory freed.
-    """
-
-    def __init__(self, picture: Colorized, uploads: Uploads) -> None:
-        pages = {"X-Rehue-Pages": f"{picture.pages}/{picture.frames}"}
-        headers = build_headers(picture) | pages
-        super().__init__(picture.data, media_type=picture.media_type, headers=headers)
+    def __init__(
+        self, content: bytes, media_type: str, headers: dict[str, str], uploads: Uploads
+    ) -> None:
+        super().__init__(content, media_type=media_type, headers=headers)
         self._uploads = uploads
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
@@ -50,3 +47,12 @@ class PictureResponse(Response):
                 raise
             # The server closes the connection of an answer that is not complete.
             log.info("an answer was ended: %s", error)
+
+
+class PictureResponse(LimitedResponse):
+    """A picture with its model, pages and timings as headers."""
+
+    def __init__(self, picture: Colorized, uploads: Uploads) -> None:
+        pages = {"X-Rehue-Pages": f"{picture.pages}/{picture.frames}"}
+        headers = build_headers(picture) | pages
+        super().__init__(picture.data, picture.media_type, headers, uploads)

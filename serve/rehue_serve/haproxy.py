@@ -41,6 +41,29 @@ LIMIT_GRPC_TIMEOUT = (
     f"http-request set-header grpc-timeout {GRPC_TIMEOUT}S if {{ path_end /Colorize /Candidates }} "
     "!{ req.hdr(grpc-timeout) -m reg ^([0-9]{1,3}S|[0-9]{1,6}m|[0-9]{1,8}[un])$ }"
 )
+# A message's length stands in its first five bytes. gRPC tells the handler of a call nothing of it
+# until the message is complete, so the replica reads it here. Clients of unary calls send the
+# message at once.
+UNARY = "{ path_end /Colorize /Candidates }"
+MESSAGE_LENGTH = "req.body,bytes(1,4),hex,hex2i"
+PASS_MESSAGE_LENGTH = [
+    "http-request del-header rehue-message-length",
+    f"http-request wait-for-body time {REQUEST_TIMEOUT}s at-least 5 if {UNARY}",
+    f"http-request set-header rehue-message-length %[{MESSAGE_LENGTH}] if {UNARY}",
+]
+# What gRPC itself refuses (a compressed message, one of a stream) gets our error's details: a
+# google.rpc.Status, in Base64. Both texts must be equal.
+TOO_LARGE = "The message is too large; ColorizeChunks takes larger photographs."
+TOO_LARGE_STATUS = (
+    "CAgSQlRoZSBtZXNzYWdlIGlzIHRvbyBsYXJnZTsgQ29sb3JpemVDaHVua3MgdGFrZXMgbGFyZ2VyIHBob3RvZ3Jh"
+    "cGhzLhpUCih0eXBlLmdvb2dsZWFwaXMuY29tL2dvb2dsZS5ycGMuRXJyb3JJbmZvEigKD0lNQUdFX1RPT19MQVJH"
+    "RRIFcmVodWUaDgoKcmVxdWVzdF9pZBIA"
+)
+IS_TOO_LARGE = 'if { res.hdr(grpc-status) 8 } { res.hdr(grpc-message) -m sub "larger than max" }'
+EXPLAIN_TOO_LARGE = [
+    f"http-response set-header grpc-status-details-bin {TOO_LARGE_STATUS} {IS_TOO_LARGE}",
+    f'http-response set-header grpc-message "{TOO_LARGE}" {IS_TOO_LARGE}',
+]
 GRPC_UNAVAILABLE = (
     "http-request return status 200 content-type application/grpc hdr grpc-status 14 "
     'hdr grpc-message "The server is starting or restarting."'
@@ -125,7 +148,12 @@ def _adapt_http(lines: list[str], pages: dict[int, Path]) -> None:
 
 
 def _adapt_grpc(lines: list[str]) -> None:
-    frontend = [f"timeout client {GRPC_PAUSE}s", LIMIT_GRPC_TIMEOUT]
+    frontend = [
+        f"timeout client {GRPC_PAUSE}s",
+        LIMIT_GRPC_TIMEOUT,
+        *PASS_MESSAGE_LENGTH,
+        *EXPLAIN_TOO_LARGE,
+    ]
     _insert_after(lines, "frontend grpc_frontend", frontend)
     if "backend default_grpc_backend" in lines:  # while the application is not there
         _replace_section(lines, "backend default_grpc_backend", [GRPC_UNAVAILABLE])

@@ -9,7 +9,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import PlainTextResponse, Response
 from fastapi.security import HTTPBearer
 
-from rehue_serve.answers import PictureResponse, build_headers
+from rehue_serve.answers import LimitedResponse, PictureResponse, build_headers
 from rehue_serve.bodies import read_body
 from rehue_serve.candidates import Candidates
 from rehue_serve.candidates_json import CandidatesAnswer, build_candidates_answer
@@ -90,6 +90,7 @@ def _add_colorize_routes(app: FastAPI, service: Service) -> None:
 
     @app.post(
         "/v1/candidates",
+        response_model=CandidatesAnswer,
         openapi_extra=describe_photograph_request(CandidatesParameters),
         dependencies=[Security(API_KEY)],
         responses=PROBLEM_RESPONSES,
@@ -97,12 +98,12 @@ def _add_colorize_routes(app: FastAPI, service: Service) -> None:
     async def propose(
         request: Request,
         parameters: Annotated[CandidatesParameters, Query()],
-        response: Response,
-    ) -> CandidatesAnswer:
+    ) -> Response:
         """Several versions of one photograph to choose from, each with its parameters."""
         found = await _answer(service, request, parameters, service.pipeline.propose)
-        response.headers.update(build_headers(found))
-        return build_candidates_answer(found)
+        content = build_candidates_answer(found).model_dump_json().encode()
+        headers = build_headers(found)
+        return LimitedResponse(content, "application/json", headers, service.uploads)
 
 
 async def _answer(
@@ -119,7 +120,7 @@ async def _answer(
         service.admission.check_open(caller)
         with service.uploads.hold() as upload:
             async with upload.receive(deadline):
-                body = await read_body(request, upload, service.settings.max_bytes)
+                body = await read_body(request, upload, service.settings.byte_limit)
             record.bytes_in = len(body.photograph)
             choices = parameters.add_fields(body.fields).build_parameters(body.reference)
             async with service.admission.admit(caller, deadline) as end:

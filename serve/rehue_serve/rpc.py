@@ -17,6 +17,7 @@ from grpc_health.v1 import health_pb2
 from ray.serve.grpc_util import RayServegRPCContext, gRPCInputStream
 
 from rehue_client.v1 import rehue_pb2
+from rehue_serve import images
 from rehue_serve.candidates import Candidates
 from rehue_serve.errors import Internal, InvalidParameter, RehueError
 from rehue_serve.keys import Caller
@@ -251,7 +252,9 @@ async def _run(
     """Give the photograph to a method of the pipeline when there is a place."""
     service.admission.check_open(caller)
     with service.uploads.hold() as upload:
-        upload.add(len(request.image) + len(request.edits.reference))
+        size = len(request.image) + len(request.edits.reference)
+        images.check_byte_limit(size, service.settings.upload_memory)
+        upload.add(size)
         async with service.admission.admit(caller) as deadline:
             return await work(request.image, parameters, deadline)
 

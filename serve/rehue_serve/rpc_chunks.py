@@ -60,7 +60,7 @@ async def _colorize(
     with service.uploads.hold() as upload:
         try:
             async with upload.receive():
-                id, parameters, body = await _receive(requests, upload, service.settings.max_bytes)
+                id, parameters, body = await _receive(requests, upload, service.settings.byte_limit)
         except RehueError:
             await _discard(requests)
             raise

@@ -11,14 +11,16 @@ from google.protobuf.message import DecodeError
 from ray.serve._private.constants import DEFAULT_GRPC_SERVER_OPTIONS
 
 from rehue_client.v1 import rehue_pb2
-from rehue_serve.errors import InvalidParameter, RehueError
+from rehue_serve.errors import ImageTooLarge, InvalidParameter, RehueError
 from rehue_serve.observation import observe_request
 from rehue_serve.rpc_errors import abort_call
 from rehue_serve.service import Service
+from rehue_serve.settings import Settings
 
 LARGEST_IN_ONE_MESSAGE = 32 * 2**20  # bytes of a photograph; larger ones are sent in chunks
 MESSAGE_OVERHEAD = 64 * 1024  # bytes that a message may have besides the photograph
 STREAM_WINDOW = 16  # photographs of one stream that are received and whose answers are not sent
+MESSAGE_LENGTH = "rehue-message-length"  # metadata that `rehue_serve.haproxy` sets
 MALFORMED = -1  # format, or size, of the request that stands for bytes that cannot be parsed
 
 Unary = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
@@ -30,18 +32,23 @@ _service: Service | None = None  # of this process, where it is a replica
 def configure_server(service: Service) -> None:
     """Set the limits of this process's gRPC server. Call it before Ray starts the server.
 
-    gRPC refuses a message above the limit by its length, before it is read, and a compressed
-    one while it is decompressed. It says why in words alone, so its limit is twice ours: most
-    photographs that are too large get our error, with its reason. Ray's own setting,
-    RAY_SERVE_GRPC_MAX_MESSAGE_SIZE, limits answers too, and those may be larger: the largest
-    photograph as TIFF takes 150 MB.
+    Ray's own setting, RAY_SERVE_GRPC_MAX_MESSAGE_SIZE, limits answers too, and those may be
+    larger: the largest photograph as TIFF takes 150 MB.
     """
     global _service
     _service = service
-    size = 2 * min(service.settings.max_bytes, LARGEST_IN_ONE_MESSAGE) + MESSAGE_OVERHEAD
-    limit = ("grpc.max_receive_message_length", size)
+    limit = ("grpc.max_receive_message_length", _compute_message_limit(service.settings))
     others = [option for option in DEFAULT_GRPC_SERVER_OPTIONS if option[0] != limit[0]]
     DEFAULT_GRPC_SERVER_OPTIONS[:] = [*others, limit]
+
+
+def _compute_message_limit(settings: Settings) -> int:
+    """Return the limit of a message in bytes, as it comes and decompressed.
+
+    Above it gRPC ends a call without telling the handler why. So it is twice what a message may
+    have: most photographs that are too large get our error.
+    """
+    return 2 * min(settings.byte_limit, LARGEST_IN_ONE_MESSAGE) + MESSAGE_OVERHEAD
 
 
 def add_colorizer(servicer: Any, server: grpc.aio.Server) -> None:
@@ -142,6 +149,7 @@ async def _receive_request(
     refusal: BaseException
     try:
         service.keys.authenticate(metadata.get("authorization"))
+        _check_message_length(metadata.get(MESSAGE_LENGTH, ""), service.settings)
         service.receiving.check_answers()
         return await service.receiving.receive(aiter(messages))
     except StopAsyncIteration:
@@ -150,6 +158,16 @@ async def _receive_request(
         refusal = error
     with observe_request("grpc", "rehue.v1.Colorizer/Colorize", request_id, lambda: metadata):
         raise refusal
+
+
+def _check_message_length(length: str, settings: Settings) -> None:
+    """Refuse a message by its length, which HAProxy passes on, before it is received."""
+    limit = _compute_message_limit(settings)
+    if length.isdigit() and int(length) > limit:
+        raise ImageTooLarge(
+            f"The message has {int(length):,} bytes; the limit is {limit:,}. "
+            "ColorizeChunks takes larger photographs."
+        )
 
 
 def _limit_stream(service: Service, call: Stream, window_size: int) -> Stream:

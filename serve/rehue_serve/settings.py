@@ -102,7 +102,8 @@ class Settings(BaseSettings):
         ge=1,
         description="Memory for the encoded photographs that one replica receives and holds, and "
         "for the answers that it sends over HTTP, in bytes; when it is used up, the slowest are "
-        "ended. Answers over gRPC may take as much again.",
+        "ended. A photograph with more bytes is too large. Answers over gRPC may take as much "
+        "again.",
     )
     max_uploads: int = Field(
         1024, ge=1, description="Requests with bodies in progress in one replica; more are refused."
@@ -195,6 +196,11 @@ class Settings(BaseSettings):
         base = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4318")
         default = f"{base.rstrip('/')}/v1/traces"
         return os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", default)
+
+    @property
+    def byte_limit(self) -> int:
+        """Limit of an encoded photograph over HTTP and gRPC, in bytes: what can be received."""
+        return min(self.max_bytes, self.upload_memory)
 
     @property
     def key_limit(self) -> int:

@@ -8,12 +8,14 @@ import grpc
 import pytest
 import uvicorn
 from serving import serve_grpc, start_service
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rehue_client.v1 import rehue_pb2
 from rehue_client.v1.rehue_pb2_grpc import ColorizerStub
-from rehue_serve import uploads
+from rehue_core.edits import Edits
+from rehue_serve import http, uploads
 from rehue_serve.answers import PictureResponse
+from rehue_serve.candidates import Candidate, Candidates
 from rehue_serve.pipeline import STAGES, Colorized
 from rehue_serve.ports import claim_free_ports
 from rehue_serve.rpc_server import STREAM_WINDOW
@@ -27,11 +29,18 @@ PICTURE = Colorized(bytes(LARGE), "image/png", "rehue/1", dict.fromkeys(STAGES, 
 
 @contextlib.asynccontextmanager
 async def serve_pictures(limits: Uploads) -> AsyncIterator[int]:
-    """Answer every request with a large picture, by the server that Ray's replicas use."""
+    """Answer every request with a large picture."""
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         await PictureResponse(PICTURE, limits)(scope, receive, send)
 
+    async with serve_application(application) as port:
+        yield port
+
+
+@contextlib.asynccontextmanager
+async def serve_application(application: ASGIApp) -> AsyncIterator[int]:
+    """Serve by the server that Ray's replicas use; yields the port."""
     server = uvicorn.Server(uvicorn.Config(application, port=0, lifespan="off", log_config=None))
     serving = asyncio.create_task(server.serve())
     while not server.started:
@@ -46,9 +55,10 @@ async def serve_pictures(limits: Uploads) -> AsyncIterator[int]:
 class Request:
     """A request for a picture, of which nothing is read before `count_bytes`."""
 
-    async def send(self, port: int) -> "Request":
+    async def send(self, port: int, target: str = "GET /") -> "Request":
         self._reader, self._writer = await asyncio.open_connection("127.0.0.1", port)
-        self._writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        headers = "Host: x\r\nConnection: close\r\nContent-Length: 1"
+        self._writer.write(f"{target} HTTP/1.1\r\n{headers}\r\n\r\n1".encode())
         return self
 
     async def count_bytes(self) -> int:
@@ -69,6 +79,26 @@ async def test_a_caller_who_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyP
         while limits.in_progress:
             await asyncio.sleep(0.05)
         assert 0 < await stalled.count_bytes() < LARGE
+
+
+async def test_a_caller_who_does_not_read_versions_is_cut_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(uploads, "MAX_PAUSE", 3)
+    version = Candidate("as asked", 1.0, Edits(), bytes(LARGE))
+
+    async def propose(*_: object) -> Candidates:
+        return Candidates([version], "rehue/1", dict.fromkeys(STAGES, 0.0))
+
+    (nothing,) = claim_free_ports(1)
+    async with start_service(f"127.0.0.1:{nothing}") as service, asyncio.timeout(30):
+        monkeypatch.setattr(service.pipeline, "propose", propose)
+        async with serve_application(http.build_http_app(service)) as port:
+            stalled = await Request().send(port, "POST /v1/candidates")
+            assert await (await Request().send(port, "POST /v1/candidates")).count_bytes() > LARGE
+            while service.uploads.in_progress:
+                await asyncio.sleep(0.05)
+            assert 0 < await stalled.count_bytes() < LARGE
 
 
 async def test_an_answer_that_is_not_read_gives_its_memory_to_others() -> None:

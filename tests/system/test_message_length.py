@@ -1,0 +1,141 @@
+"""gRPC messages that are too large get their reason, and count with it."""
+
+import base64
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+from http2 import Http2Connection
+from proxied import run_haproxy
+from serving import serve_grpc_at_port, start_service
+
+from rehue_client.v1 import rehue_pb2
+from rehue_client.v1.rehue_pb2_grpc import ColorizerStub
+from rehue_serve import haproxy, metrics
+from rehue_serve.errors import ImageTooLarge
+from rehue_serve.ports import claim_free_ports
+from rehue_serve.rpc_errors import build_rpc_status
+
+LIMIT = 2_065_536  # bytes of a message, with `max_bytes` of 1,000,000
+PATH = "/rehue.v1.Colorizer/Colorize"
+
+
+@pytest.fixture
+def outcomes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """How the requests ended."""
+    seen: list[str] = []
+    monkeypatch.setattr(metrics, "record_answer", lambda _, outcome, __: seen.append(outcome))
+    return seen
+
+
+@contextlib.asynccontextmanager
+async def serve_behind_haproxy(directory: Path, **settings: object) -> AsyncIterator[int]:
+    """Yields HAProxy's gRPC port. There is no Triton: none of these requests reaches one."""
+    (nothing,) = claim_free_ports(1)
+    async with (
+        start_service(f"127.0.0.1:{nothing}", max_bytes=1_000_000, **settings) as service,
+        serve_grpc_at_port(service) as port,
+    ):
+        with run_haproxy(directory, servers=[], grpc_servers=[port]) as running:
+            yield running.grpc_port
+
+
+def read_reason(error: grpc.aio.AioRpcError) -> str:
+    """The reason in an error's details, which name the same text as the error."""
+    details = dict(error.trailing_metadata())["grpc-status-details-bin"]
+    status = status_pb2.Status.FromString(bytes(details))  # type: ignore[arg-type]
+    assert (status.code, status.message) == (error.code().value[0], error.details())
+    info = error_details_pb2.ErrorInfo()
+    assert status.details[0].Unpack(info)
+    return info.reason
+
+
+@pytest.mark.parametrize("compression", [None, grpc.Compression.Gzip], ids=["plain", "gzip"])
+@pytest.mark.parametrize("method", ["Colorize", "ColorizeStream", "Candidates"])
+async def test_a_message_above_the_limit_gets_its_reason(
+    tmp_path: Path, method: str, compression: grpc.Compression | None, outcomes: list[str]
+) -> None:
+    large = bytes(LIMIT + 1)
+    async with (
+        serve_behind_haproxy(tmp_path) as port,
+        grpc.aio.insecure_channel(f"127.0.0.1:{port}", compression=compression) as channel,
+    ):
+        stub = ColorizerStub(channel)  # type: ignore[no-untyped-call]
+        request = rehue_pb2.ColorizeRequest(image=large)
+        calls = {
+            "Colorize": stub.Colorize,
+            "Candidates": lambda _: stub.Candidates(rehue_pb2.CandidatesRequest(image=large)),
+            "ColorizeStream": lambda message: stub.ColorizeStream(iter([message])).read(),
+        }
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await calls[method](request)
+    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert read_reason(caught.value) == "IMAGE_TOO_LARGE"
+    assert "ColorizeChunks" in str(caught.value.details())
+    if method != "ColorizeStream" and compression is None:
+        assert f"the limit is {LIMIT:,}" in str(caught.value.details())
+        assert outcomes == ["IMAGE_TOO_LARGE"]
+
+
+async def test_messages_within_the_limit_pass(tmp_path: Path, outcomes: list[str]) -> None:
+    """To the pipeline, which has no Triton here."""
+    async with (
+        serve_behind_haproxy(tmp_path) as port,
+        grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        stub = ColorizerStub(channel)  # type: ignore[no-untyped-call]
+        for size in (0, 1, LIMIT - 100):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stub.Colorize(rehue_pb2.ColorizeRequest(image=bytes(size)))
+            assert read_reason(caught.value) == "UNAVAILABLE"
+    assert outcomes == ["UNAVAILABLE"] * 3
+
+
+async def test_a_caller_cannot_set_the_length(tmp_path: Path) -> None:
+    """That HAProxy passes to the replica."""
+    async with (
+        serve_behind_haproxy(tmp_path) as port,
+        grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        stub = ColorizerStub(channel)  # type: ignore[no-untyped-call]
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.Colorize(
+                rehue_pb2.ColorizeRequest(image=b"x"), metadata=[("rehue-message-length", "9" * 9)]
+            )
+    assert read_reason(caught.value) == "UNAVAILABLE"
+
+
+async def test_photographs_and_references_share_the_memory(tmp_path: Path) -> None:
+    """What can never fit is too large; it is not told to come again."""
+    edits = rehue_pb2.Edits(reference=bytes(800_000))
+    request = rehue_pb2.ColorizeRequest(image=bytes(800_000), edits=edits)
+    async with (
+        serve_behind_haproxy(tmp_path, upload_memory=1_200_000) as port,
+        grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        stub = ColorizerStub(channel)  # type: ignore[no-untyped-call]
+        with pytest.raises(grpc.aio.AioRpcError, match="the limit is 1,200,000") as caught:
+            await stub.Colorize(request)
+    assert read_reason(caught.value) == "IMAGE_TOO_LARGE"
+
+
+async def test_a_call_without_a_message_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HAProxy waits for the length."""
+    monkeypatch.setattr(haproxy, "REQUEST_TIMEOUT", 1)
+    async with serve_behind_haproxy(tmp_path) as port:
+        with contextlib.closing(Http2Connection(port)) as connection:
+            connection.send_headers(
+                {":method": "POST", ":path": PATH, ":scheme": "http", ":authority": "x"}
+                | {"content-type": "application/grpc", "te": "trailers"}
+            )
+            assert connection.read_status() is not None
+
+
+def test_what_haproxy_says_is_our_error() -> None:
+    status = build_rpc_status(ImageTooLarge(haproxy.TOO_LARGE), "")
+    assert status_pb2.Status.FromString(base64.b64decode(haproxy.TOO_LARGE_STATUS)) == status
