@@ -65,8 +65,8 @@ test-batch: $(STAMP)-dev ## bulk jobs at length: 20,000 photographs on S3, kille
 soak: $(STAMP)-dev ## good and bad photographs at 80 % load for 20 minutes: ARGS=--soak-seconds=480 for less
 	$(BIN)/python -m pytest tests/system/test_soak.py --soak-seconds=1200 -s $(ARGS)
 
-fuzz: $(STAMP)-dev ## tens of thousands of malformed inputs, over HTTP, gRPC and raw sockets
-	$(BIN)/python -m pytest tests/system/test_fuzz.py --long -s $(ARGS)
+fuzz: $(STAMP)-dev ## tens of thousands of malformed inputs and early answers, over HTTP, gRPC and raw sockets
+	$(BIN)/python -m pytest tests/system/test_fuzz.py tests/system/test_fuzz_early.py --long -s $(ARGS)
 
 train: $(STAMP)-dev ## train: make train CONFIG=training/configs/yours.py ARGS="--data photos"
 	$(BIN)/rehue train $(CONFIG) $(ARGS)

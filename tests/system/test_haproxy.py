@@ -9,14 +9,12 @@ import grpc
 import httpx
 import psutil
 import pytest
+from early_answers import EARLY, SMUGGLED, upload_http1
 from http2 import Http2Connection, upload_http2
 from proxied import Proxied, measure_use, read_grpc_stalled, run_haproxy
 
 from rehue_serve import haproxy
 from rehue_serve.testing.servers import Server
-
-EARLY = (401, 413, 429, 503)
-SMUGGLED = b"POST /smuggled HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n" * 200
 
 
 @pytest.mark.parametrize("ending", ["end", "reset", "close"])
@@ -29,17 +27,6 @@ def test_refused_http2_upload_does_not_affect_others(
         for _ in range(3):
             assert proxied.post(b"%d" % number) == b"/other %d" % number
     assert "/smuggled" not in proxied.read_paths()
-
-
-def upload_http1(port: int, path: str, headers: bytes, body: bytes) -> bytes:
-    """Sends the beginning of a body and closes; returns the status line if there is one soon."""
-    with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
-        connection.sendall(
-            b"POST %s HTTP/1.1\r\nHost: x\r\n%s\r\n" % (path.encode(), headers) + body
-        )
-        with contextlib.suppress(ConnectionError, TimeoutError):
-            return connection.recv(1 << 16).split(b"\r\n")[0]
-    return b""
 
 
 CHUNK = b"%x\r\n%s\r\n" % (len(SMUGGLED), SMUGGLED)

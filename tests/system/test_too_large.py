@@ -1,4 +1,4 @@
-"""gRPC messages that are too large get their reason, and count with it."""
+"""Messages and bodies that are too large get their reason, and count with it."""
 
 import base64
 import contextlib
@@ -10,7 +10,7 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 from http2 import Http2Connection
 from proxied import run_haproxy
-from serving import serve_grpc_at_port, start_service
+from serving import serve_grpc_at_port, serve_http, start_service
 
 from rehue_client.v1 import rehue_pb2
 from rehue_client.v1.rehue_pb2_grpc import ColorizerStub
@@ -46,11 +46,11 @@ async def serve_behind_haproxy(directory: Path, **settings: object) -> AsyncIter
 def read_reason(error: grpc.aio.AioRpcError) -> str:
     """The reason in an error's details, which name the same text as the error."""
     details = dict(error.trailing_metadata())["grpc-status-details-bin"]
-    status = status_pb2.Status.FromString(bytes(details))  # type: ignore[arg-type]
+    status = status_pb2.Status.FromString(bytes(details))
     assert (status.code, status.message) == (error.code().value[0], error.details())
     info = error_details_pb2.ErrorInfo()
     assert status.details[0].Unpack(info)
-    return info.reason
+    return str(info.reason)
 
 
 @pytest.mark.parametrize("compression", [None, grpc.Compression.Gzip], ids=["plain", "gzip"])
@@ -139,3 +139,25 @@ async def test_a_call_without_a_message_is_ended(
 def test_what_haproxy_says_is_our_error() -> None:
     status = build_rpc_status(ImageTooLarge(haproxy.TOO_LARGE), "")
     assert status_pb2.Status.FromString(base64.b64decode(haproxy.TOO_LARGE_STATUS)) == status
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+async def test_a_body_that_can_never_fit_is_too_large(chunked: bool) -> None:
+    """Over HTTP, while another photograph holds some of the memory."""
+    (nothing,) = claim_free_ports(1)
+
+    async def send_parts() -> AsyncIterator[bytes]:
+        for _ in range(10):
+            yield bytes(100_000)
+
+    async with (
+        start_service(f"127.0.0.1:{nothing}", upload_memory=800_000) as service,
+        serve_http(service) as client,
+    ):
+        with service.uploads.hold() as other:
+            other.add(1000)
+            content = send_parts() if chunked else bytes(1_000_000)
+            answer = await client.post("/v1/colorize", content=content)
+    assert answer.status_code == 413
+    assert "the limit is 800,000" in answer.json()["detail"]
+    assert "retry-after" not in answer.headers
