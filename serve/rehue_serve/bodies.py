@@ -86,8 +86,9 @@ class _LimitedRequest(Request):
 
     async def _receive_counted(self) -> MutableMapping[str, Any]:
         message = await self._receive_from_server()
-        self._upload.add(len(message.get("body", b"")))
-        images.check_byte_limit(self._upload.size, self._limit)
+        size = len(message.get("body", b""))
+        images.check_byte_limit(self._upload.size + size, self._limit)
+        self._upload.add(size)
         return message
 
 

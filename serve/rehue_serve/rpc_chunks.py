@@ -86,8 +86,8 @@ async def _receive(
         parameters = parse_parameters(request)  # of every message: each may be malformed
         first = first or (request.id, parameters)
         content = request.image
+        images.check_byte_limit(upload.size + len(content), max_bytes)
         upload.add(len(content))
-        images.check_byte_limit(upload.size, max_bytes)
         file.write(content)
     if first is None:
         raise InvalidParameter("The call has no message.")
