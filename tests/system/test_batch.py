@@ -43,7 +43,7 @@ def unbroken(
 ) -> tuple[Path, str]:
     """The target of a run that nobody disturbed, and what it printed."""
     target = tmp_path_factory.mktemp("unbroken")
-    code, printed = run_batch(archive, target, REHUE_TRITON_URLS=triton.url)
+    code, printed = run_batch(archive, target, "--no-background", REHUE_TRITON_URLS=triton.url)
     assert code == 1, printed  # because of the broken one
     return target, printed
 
@@ -89,7 +89,8 @@ def test_a_job_on_s3_that_is_killed_loses_nothing_and_repeats_little(
     archive: Path, unbroken: tuple[Path, str], s3: S3, triton: SleepingTriton, count: int,
     long: bool, tmp_path: Path,
 ) -> None:  # fmt: skip
-    arguments = ("s3://archive/scans", "s3://pictures/colour", "--concurrency", CONCURRENCY)
+    arguments = ("s3://archive/scans", "s3://pictures/colour", "--no-background",
+                 "--concurrency", CONCURRENCY)  # fmt: skip
     environment = s3.environment | {"REHUE_TRITON_URLS": triton.url}
     before = triton.count_photographs()
     for share in (0.3, 0.6) if long else (0.4,):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from rehue_serve.batch import colorizer, stores
 from rehue_serve.batch.checks import check_locations
 from rehue_serve.batch.colorizer import BatchColorizer
 from rehue_serve.batch.manifest import Recipe, Record
+from rehue_serve.batch.object_stores import open_store
 from rehue_serve.batch.options import BatchFailed, Limits, Options
 from rehue_serve.batch.sources import Source
 from rehue_serve.batch.stores import LocalStore
@@ -146,7 +148,9 @@ def store(s3: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyStore]:
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
         # Fewer and shorter attempts than by default, which are for real stores.
-        files = stores.ObjectStore("s3")
+        monkeypatch.setattr("rehue_serve.batch.s3.READ_TIMEOUT", timedelta(seconds=1))
+        monkeypatch.setattr("rehue_serve.batch.s3.MOST_RETRIES", 1)
+        files = open_store("s3")
         import s3fs
 
         files._files = s3fs.S3FileSystem(

@@ -10,10 +10,11 @@ from rehue_core.edits import Edits, Hint
 from rehue_serve.batch import stores
 from rehue_serve.batch.checks import check_collisions, check_locations
 from rehue_serve.batch.command import _build_options, add_batch_command
+from rehue_serve.batch.lock import hold_target
 from rehue_serve.batch.options import BatchFailed, Options
 from rehue_serve.batch.runtime import provide_triton
 from rehue_serve.batch.sources import Source
-from rehue_serve.batch.stores import FOLDER, UNFINISHED, clean_location, hold_target
+from rehue_serve.batch.stores import FOLDER, UNFINISHED, clean_location
 from rehue_serve.errors import InvalidParameter
 from rehue_serve.parameters import ColorizeParameters
 from rehue_serve.reference import read_palette
@@ -99,11 +100,12 @@ def test_two_jobs_do_not_share_a_local_target(tmp_path: Path) -> None:
     left = tmp_path / FOLDER / UNFINISHED / "left by a kill"
     left.parent.mkdir(parents=True)
     left.touch()
-    with hold_target(str(tmp_path)) as first, hold_target(str(tmp_path)) as second:
-        assert (first, second) == (True, False)
-    assert not left.exists()
-    with hold_target(str(tmp_path)) as again:
-        assert again
+    with hold_target(str(tmp_path)):
+        assert not left.exists()
+        with pytest.raises(BatchFailed, match="Another job"), hold_target(str(tmp_path)):
+            pass
+    with hold_target(str(tmp_path)):
+        pass
 
 
 def build_options(*words: str) -> Options:

@@ -22,6 +22,7 @@ from rehue_serve.batch.manifest import (
 )
 from rehue_serve.batch.options import Options
 from rehue_serve.batch.pending import list_pending, list_windows, parse_window
+from rehue_serve.batch.pictures import Pictures
 from rehue_serve.batch.sources import Source
 from rehue_serve.settings import Settings
 
@@ -110,8 +111,8 @@ def write_outcomes(options: Options, run: str = "1") -> None:
 
 
 def list_names(options: Options, recipe: Recipe = RECIPE) -> list[str]:
-    index = Index(options.target, options.run)
-    return [photograph.name for photograph in list_pending(options, recipe, index)]
+    index, pictures = Index(options.target, options.run), Pictures(options.target)
+    return [photograph.name for photograph in list_pending(options, recipe, index, pictures)]
 
 
 def test_a_second_run_does_what_is_new_and_what_may_succeed_now(tmp_path: Path) -> None:

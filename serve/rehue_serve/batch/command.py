@@ -64,14 +64,17 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--retry-failed", action="store_true", help="do only what failed before")
     which.add_argument("--overwrite", action="store_true",
         help="do everything again")  # fmt: skip
+    which.add_argument("--verify", action="store_true",
+        help="read all pictures first; do again what is missing or changed")  # fmt: skip
     which.add_argument("--skip-existing", action="store_true",
         help="leave out photographs whose picture is there, whoever made it")  # fmt: skip
     add("--concurrency", type=_parse_count, default=64, metavar="N",
         help="photographs in flight in one worker (default: 64)")  # fmt: skip
     add("--rate", type=_parse_number, default=0.0, metavar="N",
         help="photographs/s of the whole job at most (default: no limit)")  # fmt: skip
-    add("--background", action="store_true",
-        help="leave the Tritons to a live service beside the job")  # fmt: skip
+    add("--background", action=argparse.BooleanOptionalAction,
+        help="leave the Tritons to a live service beside the job (default: if "
+        "REHUE_TRITON_URLS names them)")  # fmt: skip
     add("--patience", type=_parse_number, default=300.0, metavar="SECONDS",
         help="wait for a Triton or a store that does not answer (default: 300)")  # fmt: skip
     add("--price", type=_parse_number, default=0.0, metavar="N",
@@ -114,11 +117,14 @@ def _hide_native_logs() -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     from rehue_serve.batch import estimate, job, options
+    from rehue_serve.batch.stores import describe_os_error
     from rehue_serve.errors import RehueError
     from rehue_serve.settings import SettingsError
 
     try:
         chosen = _build_options(arguments)
+        if chosen.dry_run and chosen.verify:
+            raise options.BatchFailed("--verify records what it finds: leave out --dry-run.")
         if chosen.dry_run:
             print(estimate.estimate_job(chosen).describe())
             return 0
@@ -126,6 +132,9 @@ def _run(arguments: argparse.Namespace) -> int:
     except (options.BatchFailed, RehueError, SettingsError) as error:
         print(f"rehue: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # of a store, between the checks and the end
+        print(f"rehue: {describe_os_error(error)}; start it again to go on", file=sys.stderr)
+        return 1
     print(_describe(summary))
     return 1 if summary.counts[1] or summary.missing or summary.stopped else 0
 
@@ -148,13 +157,15 @@ def _build_options(arguments: argparse.Namespace) -> "Options":
     parameters = ColorizeParameters().add_fields({"model": loaded.model} | given)
     limits = Limits(
         workers=arguments.workers or loaded.replicas, concurrency=arguments.concurrency,
-        rate=arguments.rate, background=arguments.background, patience=arguments.patience,
+        rate=arguments.rate, patience=arguments.patience,
+        background=bool(loaded.triton_urls) if arguments.background is None
+        else arguments.background,
     )  # fmt: skip
     return Options(
         source=Source.parse(arguments.source, format=parameters.format),
         target=clean_location(arguments.target), settings=loaded,
         parameters=parameters.model_dump(), limits=limits, redo=_choose_redo(arguments),
-        skip_existing=arguments.skip_existing, run=create_run_name(),
+        skip_existing=arguments.skip_existing, verify=arguments.verify, run=create_run_name(),
         address=arguments.address, price=arguments.price, dry_run=arguments.dry_run,
     )  # fmt: skip
 

@@ -4,19 +4,25 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 from rehue_serve.batch.checks import check_collisions, check_locations, check_model
 from rehue_serve.batch.dataset import Outcome, run_dataset
 from rehue_serve.batch.index import Index
-from rehue_serve.batch.manifest import Recipe, Writer
-from rehue_serve.batch.options import BatchFailed, Limits, Options
+from rehue_serve.batch.lock import TargetLock, hold_target
+from rehue_serve.batch.manifest import Recipe, Writer, create_run_name
+from rehue_serve.batch.options import Limits, Options
 from rehue_serve.batch.pending import list_pending
+from rehue_serve.batch.pictures import Pictures, verify_pictures
 from rehue_serve.batch.progress import JobProgress
 from rehue_serve.batch.report import write_report
 from rehue_serve.batch.runtime import provide_ray, provide_triton
-from rehue_serve.batch.stores import DISK_ERRORS, describe_os_error, hold_target
+from rehue_serve.batch.sources import Photograph
+from rehue_serve.batch.stores import DISK_ERRORS, describe_os_error
+
+ListPending = Callable[[], Iterator[Photograph]]
 
 FLUSH_INTERVAL = 1.0  # seconds between two parts of the manifest, unless there is much to write
 MOST_PASSES = 3  # over the source; the later ones do what was added or lost meanwhile
@@ -45,22 +51,35 @@ def run_job(options: Options) -> Summary:
     """Run a job.
 
     Raises:
-        BatchFailed: a check failed, or Triton or Ray do not start.
+        BatchFailed: a check failed, another job has the target, or Triton or Ray do not start.
+        OSError: the target's store does not answer.
     """
     check_locations(options)
     check_collisions(options)
     summary = Summary()
-    with hold_target(options.target) as is_free, provide_triton(options) as options:
-        if not is_free:
-            raise BatchFailed(f"Another job is writing to {options.target}.")
+    with hold_target(options.target) as lock, provide_triton(options) as options:
         recipe = check_model(options)
-        index = Index(options.target, options.run)
-        if next(list_pending(options, recipe, index), None) is not None:
+        if options.verify:
+            print(verify_pictures(options).describe(), file=sys.stderr)
+            options = replace(options, run=create_run_name())
+        run = Run(options, recipe, lock)
+        index, pictures = Index(options.target, options.run), Pictures(options.target)
+        list_all = partial(list_pending, options, recipe, index, pictures)
+        if next(list_all(), None) is not None:
             with provide_ray(options):
-                _colorize_all(options, recipe, index, summary)
+                _colorize_all(run, list_all, summary)
                 summary.report = _write_report(options, summary)
     summary.counts = Index(options.target, options.run).count()
     return summary
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a job."""
+
+    options: Options
+    recipe: Recipe
+    lock: TargetLock
 
 
 def _write_report(options: Options, summary: Summary) -> str:
@@ -69,14 +88,14 @@ def _write_report(options: Options, summary: Summary) -> str:
     return ""
 
 
-def _colorize_all(options: Options, recipe: Recipe, index: Index, summary: Summary) -> None:
-    writer = Writer(options.target, options.run)
+def _colorize_all(run: Run, list_all: ListPending, summary: Summary) -> None:
+    writer = Writer(run.options.target, run.options.run)
     progress = summary.progress
     try:
-        with progress.show(), _count_in_background(options, recipe, index, progress):
+        with progress.show(), _count_in_background(list_all, progress):
             for _ in range(MOST_PASSES):
-                _run_pass(options, recipe, writer, summary)
-                summary.missing = count_pending(options, recipe)
+                _run_pass(run, writer, summary)
+                summary.missing = count_pending(run.options, run.recipe)
                 if summary.stopped or not summary.missing:
                     break
                 progress.total = progress.finished + summary.missing
@@ -85,18 +104,19 @@ def _colorize_all(options: Options, recipe: Recipe, index: Index, summary: Summa
         raise
     finally:
         summary.seconds = time.monotonic() - progress.began
-        with contextlib.suppress(OSError):  # the parts stay as they are
-            writer.compact()
+        if not run.lock.problem:  # else another job has the manifest
+            with contextlib.suppress(OSError):  # the parts stay as they are
+                writer.compact()
 
 
-def _run_pass(options: Options, recipe: Recipe, writer: Writer, summary: Summary) -> None:
+def _run_pass(run: Run, writer: Writer, summary: Summary) -> None:
     from ray.exceptions import RayError
 
-    flushes = _Flushes(writer, options.limits)
+    flushes = _Flushes(writer, run.options.limits)
     try:
-        for outcome in run_dataset(options, recipe):
+        for outcome in run_dataset(run.options, run.recipe):
             _add_outcome(outcome, writer, summary.progress)
-            summary.stopped = outcome.stopped or flushes.flush_when_due()
+            summary.stopped = outcome.stopped or run.lock.problem or flushes.flush_when_due()
             if summary.stopped:
                 break
     except RayError as error:
@@ -160,16 +180,14 @@ def count_pending(options: Options, recipe: Recipe) -> int:
 
 
 @contextlib.contextmanager
-def _count_in_background(
-    options: Options, recipe: Recipe, index: Index, progress: JobProgress
-) -> Iterator[None]:
+def _count_in_background(list_all: ListPending, progress: JobProgress) -> Iterator[None]:
     """Count what is to do while it is being done, for the time left."""
     ended = threading.Event()
 
     def count() -> None:
         total = 0
         with contextlib.suppress(OSError):  # the run itself reports it
-            for _ in list_pending(options, recipe, index):
+            for _ in list_all():
                 total += 1
                 if ended.is_set():
                     return

@@ -28,10 +28,14 @@ LARGEST_PART = 200_000  # records; about 80 MB of memory while they are merged
 DONE, FAILED = "done", "failed"
 SKIPPED = "skipped"  # the picture was there before, see `Options.skip_existing`
 
+# Reasons of `rehue batch --verify`: the picture was deleted; its hash is not the record's.
+PICTURE_MISSING, PICTURE_CHANGED = "PICTURE_MISSING", "PICTURE_CHANGED"
+
 # Failures for which another try can help.
 RETRIED = frozenset(
-    {"OVERLOADED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNREADABLE", "UNWRITABLE"}
-)
+    {"OVERLOADED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNREADABLE", "UNWRITABLE",
+     PICTURE_MISSING, PICTURE_CHANGED}
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Record:
 
     Attributes:
         reason: of a failure: an error reason of the API, UNREADABLE, UNWRITABLE,
-            NAME_COLLISION or CRASHED.
+            NAME_COLLISION, CRASHED, PICTURE_MISSING or PICTURE_CHANGED.
         key, fingerprint: digests, see `hash_name` and `hash_version`.
         model: name and version.
         parameters: JSON.

@@ -41,6 +41,8 @@ class Options:
         redo: what to do with photographs that the manifest knows: ``changed`` does those again
             whose source, model or parameters changed, and failures that another try can help;
             ``failed`` does failures alone; ``all`` does everything again.
+        verify: read the pictures that the manifest knows first; those that are missing or changed
+            are done again.
         skip_existing: leave out photographs whose picture is there, whatever the manifest says.
         run: name of this run.
         address: of the Ray cluster to join; empty: start Ray on this machine.
@@ -54,6 +56,7 @@ class Options:
     parameters: dict[str, Any] = field(default_factory=dict)
     limits: Limits = Limits()
     redo: str = "changed"
+    verify: bool = False
     skip_existing: bool = False
     run: str = ""
     address: str = ""

@@ -3,30 +3,40 @@
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 
 from rehue_serve.batch.index import Index, Known
 from rehue_serve.batch.manifest import Recipe, hash_version
 from rehue_serve.batch.options import Options
+from rehue_serve.batch.pictures import Pictures
 from rehue_serve.batch.sources import Photograph, split
-from rehue_serve.batch.stores import is_local, join
 
 
-def list_pending(options: Options, recipe: Recipe, index: Index) -> Iterator[Photograph]:
+def list_pending(
+    options: Options, recipe: Recipe, index: Index, pictures: Pictures | None = None
+) -> Iterator[Photograph]:
     """Yield the photographs that this run has yet to do, in the order of the source.
 
+    Args:
+        pictures: those of the target, to notice deleted ones; None: they are not looked for.
+
     Raises:
-        OSError: the source cannot be listed.
+        OSError: the source or the target cannot be listed.
     """
     for photograph in options.source.list_photographs():
-        if _is_pending(photograph, index.find(photograph.name), options, recipe):
+        known = index.find(photograph.name)
+        if _is_pending(photograph, known, options, recipe):
+            yield photograph
+        elif (
+            pictures is not None and known and known.done and not known.recent
+            and options.redo == "changed" and photograph.output not in pictures
+        ):  # fmt: skip
             yield photograph
 
 
 def list_windows(options: Options, recipe: Recipe, size: int) -> Iterator[str]:
     """Yield what is pending in JSON lists of this many photographs."""
-    index = Index(options.target, options.run)
-    for window in split(list_pending(options, recipe, index), size):
+    index, pictures = Index(options.target, options.run), Pictures(options.target)
+    for window in split(list_pending(options, recipe, index, pictures), size):
         yield json.dumps([asdict(photograph) for photograph in window])
 
 
@@ -46,8 +56,4 @@ def _is_pending(
         return not known.done
     if options.redo == "all" or known.fingerprint != hash_version(photograph, recipe):
         return True
-    if not known.done:
-        return known.can_retry
-    # Object stores are not asked: a request for each picture takes longer than a listing.
-    target = join(options.target, photograph.output)
-    return is_local(target) and not Path(target).exists()
+    return not known.done and known.can_retry
