@@ -118,4 +118,7 @@ def translate_errors(protocol: str) -> Iterator[None]:
     except Exception as error:  # every store's package has exceptions of its own
         if type(error).__name__ in CREDENTIAL_ERRORS:
             raise PermissionError(f"{protocol}:// has no credentials ({error})") from error
-        raise StoreError(f"{type(error).__name__}: {error}") from error
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        if "NotFound" in reason:  # of Azure
+            raise FileNotFoundError(reason) from error
+        raise StoreError(reason) from error
