@@ -20,7 +20,7 @@ BROKEN = "box 0/broken.jpg"
 
 @pytest.fixture(scope="module")
 def count(long: bool) -> int:
-    return int(__import__("os").environ.get("N", 20_000)) if long else COUNT
+    return 20_000 if long else COUNT
 
 
 @pytest.fixture(scope="module")
