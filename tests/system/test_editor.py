@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,6 +52,16 @@ def wait_for_preview(web: WebPage) -> float:
     return float(taken or "nan")
 
 
+def read_preview(web: WebPage) -> Any:
+    """Return the pixels of the picture that the editor shows, as 60 x 40 RGBA."""
+    pixels = web.tab.evaluate(
+        "() => { const canvas = new OffscreenCanvas(60, 40), context = canvas.getContext('2d');"
+        " context.drawImage(document.querySelector('#editor .picture img'), 0, 0, 60, 40);"
+        " return [...context.getImageData(0, 0, 60, 40).data]; }"
+    )
+    return np.array(pixels, np.float32).reshape(40, 60, 4)
+
+
 def put_color(web: WebPage, color: str) -> None:
     web.tab.locator("#editor [data-color]").evaluate(
         "(input, color) => { input.value = color;"
@@ -96,7 +107,7 @@ def test_places_are_coloured_undone_saved_and_used(web: WebPage, tmp_path: Path)
     edits.write_bytes(saved.read_bytes())
     tab.click("#editor [data-do=clear]")
     assert tab.locator("#editor .dot").count() == 0
-    tab.set_input_files("#editor [type=file]", edits)
+    tab.set_input_files("#editor [data-file=edits]", edits)
     tab.wait_for_selector("#editor .dot")
     tab.click("#editor [data-do=use]")
     web.wait_until_done()
@@ -132,13 +143,86 @@ def test_keyboard_alone_puts_a_colour(web: WebPage) -> None:
     assert len(web.uploads) > 1
 
 
+def test_colours_of_another_picture(web: WebPage, tmp_path: Path) -> None:
+    tab = web.tab
+    reference = "#editor [data-file=reference]"
+    wait_for_preview(web)
+    before = read_preview(web)
+    tab.set_input_files(reference, PHOTOS / "sklearn_flower.jpg")
+    tab.wait_for_selector("#editor .palette .swatch")
+    assert tab.locator("#editor .palette .swatch").count() >= 4
+    wait_for_preview(web)
+    after = read_preview(web)
+    assert np.abs(after - before).mean() > 2
+    web.check()
+    web.take_screenshot("editor-palette")
+    with tab.expect_download() as waiting:
+        tab.click("#editor [data-do=save]")
+    palette = json.loads(Path(waiting.value.path()).read_text())["palette"]
+    assert tab.locator("#editor .palette .swatches").get_attribute("aria-label") == (
+        f"Palette: {', '.join(palette)}"
+    )
+    tab.click("#editor [data-do=forget]")
+    wait_for_preview(web)
+    assert np.array_equal(read_preview(web), before)
+    assert not tab.locator("#editor .palette .swatch").count()
+    wrong = tmp_path / "wrong.png"
+    Image.new("L", (64, 64), 90).save(wrong)
+    tab.set_input_files(reference, wrong)
+    tab.wait_for_function("() => document.querySelector('#editor .trouble').textContent")
+    trouble = tab.locator("#editor .trouble").inner_text()
+    assert trouble == "This was not done: reference: the picture has no colours."
+
+
+def test_fingers_put_a_colour(browser: Browser, url: str) -> None:
+    """On a telephone: no mouse, no keyboard."""
+    context = browser.new_context(
+        viewport={"width": 390, "height": 800}, has_touch=True, is_mobile=True
+    )
+    web = WebPage(context, url)
+    tab = web.tab
+    web.choose(COFFEE)
+    web.wait_until_done()
+    tab.tap("#edit")
+    tab.wait_for_selector("#editor[data-versions]")
+    wait_for_preview(web)
+    box = tab.locator("#editor .picture img").bounding_box()
+    assert box is not None
+    tab.touchscreen.tap(box["x"] + 0.25 * box["width"], box["y"] + 0.5 * box["height"])
+    dot = tab.locator("#editor .dot")
+    assert dot.count() == 1
+    style = dot.get_attribute("style") or ""
+    left, top = (float(part.split(":")[1].rstrip("%; ")) for part in style.split(";")[:2])
+    assert abs(left - 25) < 1.5
+    assert abs(top - 50) < 1.5
+    swatch = tab.locator("#editor .place .swatch").nth(2)
+    color = swatch.get_attribute("data-swatch")
+    swatch.tap()
+    assert dot.get_attribute("aria-label") == f"Place 1, {color}"
+    slider = tab.locator("#editor [data-value=warmth]")
+    slider.scroll_into_view_if_needed()
+    side = slider.bounding_box()
+    assert side is not None
+    tab.touchscreen.tap(side["x"] + 0.75 * side["width"], side["y"] + side["height"] / 2)
+    assert 0.3 < float(slider.input_value()) < 0.7
+    wait_for_preview(web)
+    web.check()
+    web.take_screenshot("editor-touch")
+    tab.tap("#editor [data-do=undo]")
+    assert slider.input_value() == "0"
+    tab.tap("#editor [data-do=use]")
+    web.wait_until_done()
+    assert web.errors == []
+    context.close()
+
+
 def test_versions_and_wrong_files(web: WebPage, tmp_path: Path) -> None:
     tab = web.tab
     tab.click("#editor .versions button:has-text('warmer')")
     assert tab.locator("#editor [data-value=warmth]").input_value() == "0.35"
     wrong = tmp_path / "wrong.json"
     wrong.write_text("no edits")
-    tab.set_input_files("#editor [type=file]", wrong)
+    tab.set_input_files("#editor [data-file=edits]", wrong)
     tab.wait_for_function("() => document.querySelector('#editor .trouble').textContent")
     assert tab.locator("#editor .trouble").inner_text().startswith("These are no saved edits")
     assert tab.locator("#editor [data-value=warmth]").input_value() == "0.35"

@@ -3,6 +3,8 @@
 // It works on a copy of the photograph at screen size. The server keeps the network's answer to that
 // copy, so that an edit costs it milliseconds; the picture in full is made when the edits are used.
 
+import { PALETTE_MARKUP, readPalette, showPalette } from "./palette.js";
+
 const LONG_SIDE = 1280; // pixels of the copy
 const CANDIDATE_SIDE = 256;
 const AROUND = 0.05; // share of the sides around a place where likely colours are looked for
@@ -37,6 +39,7 @@ const MARKUP = `
       <label>Strength <output></output><input type="range" min="0" max="2" step="0.05" data-value="strength"></label>
       <label>Warmth <output></output><input type="range" min="-1" max="1" step="0.05" data-value="warmth"></label>
       <label>Tint <output></output><input type="range" min="-1" max="1" step="0.05" data-value="tint"></label>
+      ${PALETTE_MARKUP}
       <div class="row">
         <button type="button" class="small" data-do="save">Save edits</button>
         <button type="button" class="small" data-do="load">Load edits</button>
@@ -44,7 +47,7 @@ const MARKUP = `
       </div>
       <button type="button" class="button first" data-do="use">Use these colours</button>
       <button type="button" class="button" data-do="cancel">Cancel</button>
-      <input type="file" accept=".json,application/json" hidden aria-label="Saved edits">
+      <input type="file" accept=".json,application/json" hidden data-file="edits" aria-label="Saved edits">
     </div>
   </div>`;
 
@@ -78,7 +81,8 @@ export class Editor {
       input.addEventListener("change", () => this.#slide(input, true));
     }
     this.#at("[data-color]").addEventListener("change", ({ target }) => this.#color(target.value));
-    this.#at("[type=file]").addEventListener("change", ({ target }) => this.#load(target));
+    this.#at("[data-file=edits]").addEventListener("change", ({ target }) => this.#load(target));
+    this.#at("[data-file=reference]").addEventListener("change", ({ target }) => this.#takePalette(target));
     this.#at(".picture img").addEventListener("click", (event) => this.#click(event));
     this.#at(".picture").addEventListener("keydown", (event) => this.#press(event));
     this.#dialog.addEventListener("close", () => this.#end(null));
@@ -92,7 +96,7 @@ export class Editor {
    * @returns {Promise<Object|null>} the edits as a document; null: cancelled
    */
   async open(picture, start, { model, name }) {
-    this.#copy = await shrink(picture);
+    this.#copy = await shrink(picture, LONG_SIDE);
     [this.#model, this.#name] = [model, name];
     [this.#states, this.#now, this.#selected, this.#versions] = [[{ ...NOTHING, ...start }], 0, -1, []];
     this.#isPlain = false;
@@ -123,7 +127,9 @@ export class Editor {
       },
       clear: () => { this.#selected = -1; this.#change({ ...NOTHING }); },
       save: () => this.#save(),
-      load: () => this.#at("[type=file]").click(),
+      load: () => this.#at("[data-file=edits]").click(),
+      reference: () => this.#at("[data-file=reference]").click(),
+      forget: () => { this.#change({ palette: [] }); this.#at("[data-do=reference]").focus(); },
       use: () => this.#end(buildDocument(this.#state)),
       cancel: () => this.#end(null),
     };
@@ -219,6 +225,7 @@ export class Editor {
     this.#at("[data-do=undo]").disabled = !this.#now;
     this.#at("[data-do=redo]").disabled = this.#now === this.#states.length - 1;
     this.#at("[data-do=compare]").setAttribute("aria-pressed", this.#isPlain);
+    showPalette(this.#at(".palette"), state.palette);
     this.#showPlaces();
     this.#showCross();
   }
@@ -278,10 +285,13 @@ export class Editor {
     this.#dialog.dataset.milliseconds = Math.round(performance.now() - started);
   }
 
+  #askForVersions(fields) {
+    return this.#ask("v1/candidates", { model: this.#model, ...fields }, null, (answer) => answer.json());
+  }
+
   async #propose() {
-    const fields = { model: this.#model, size: CANDIDATE_SIDE };
     const copy = this.#copy;
-    const found = await this.#ask("v1/candidates", fields, null, (answer) => answer.json());
+    const found = await this.#askForVersions({ size: CANDIDATE_SIDE });
     if (!found || copy !== this.#copy) return;
     const buttons = found.candidates.map(({ name, edits, media_type: type, image: data }) => {
       const image = Object.assign(new Image(), { src: `data:${type};base64,${data}`, alt: "" });
@@ -340,6 +350,14 @@ export class Editor {
       this.#at(".trouble").textContent = `These are no saved edits: ${error.message}`;
     }
   }
+
+  async #takePalette(input) {
+    const [file] = input.files;
+    input.value = "";
+    const copy = this.#copy;
+    const palette = await readPalette(file, (fields) => this.#askForVersions(fields), shrink);
+    if (palette && copy === this.#copy) this.#change({ palette });
+  }
 }
 
 /** The document of docs/how-to/colours.md: what differs from no edits. */
@@ -359,9 +377,9 @@ export function buildParameters(edits) {
   };
 }
 
-async function shrink(picture) {
+async function shrink(picture, longSide) {
   const bitmap = await createImageBitmap(picture);
-  const scale = Math.min(1, LONG_SIDE / Math.max(bitmap.width, bitmap.height));
+  const scale = Math.min(1, longSide / Math.max(bitmap.width, bitmap.height));
   const canvas = drawImage(bitmap, Math.max(1, Math.round(bitmap.width * scale)), Math.max(1, Math.round(bitmap.height * scale)));
   return new Promise((resolve) => { canvas.toBlob(resolve, "image/jpeg", 0.92); });
 }
