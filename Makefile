@@ -39,7 +39,7 @@ bench: $(STAMP)-dev ## measure the bare model, Triton and the full chain, in one
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m loadtest.bench $(ARGS)
 
 # Failures of parts, overload, restarts under a batch; callers that are slow, early or too large.
-FAULTS := faults nodes client_restart callers reading receiving haproxy
+FAULTS := faults nodes client_restart callers reading receiving too_large haproxy
 
 SHAPE ?= ramp
 loadtest: $(STAMP)-dev ## load a running server: make loadtest SHAPE=steps ARGS="--host http://HOST:8000"

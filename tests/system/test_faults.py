@@ -9,6 +9,7 @@ import contextlib
 import io
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -295,7 +296,11 @@ def test_stop_finishes_what_is_under_way(
     )
     assert load.counts.keys() == {"ok", "Unavailable"}
     assert all(found_outcome.error for found_outcome in late)
-    assert all(found_outcome.seconds < 1 for found_outcome in late)
+    # At once, and none waits for those in flight (4 s) or for the end of the grace (20 s); the
+    # load has the same cores.
+    seconds = [found_outcome.seconds for found_outcome in late]
+    assert statistics.median(seconds) < 1
+    assert max(seconds) < 4
     assert answers == {"readyz": 503, "photograph": 503, "health": NOT_SERVING}
     assert "Traceback" not in server.read_log()
 
