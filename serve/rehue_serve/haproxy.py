@@ -26,6 +26,8 @@ GRPC_TIMEOUT = 3600  # seconds for a unary call
 # what exceeds the buffer gets HAProxy's built-in page instead of ours.
 MAX_HEAD = 16384
 BUFFER = ("tune.bufsize 16384", f"tune.bufsize {2 * MAX_HEAD}")
+# So does what exceeds this number of headers, 101 by default: as many as a buffer can hold.
+MAX_HEADERS = f"tune.http.maxhdr {2 * MAX_HEAD // 4}"
 
 # HAProxy 2.8.25 reuses a server connection although it did not send the body of an HTTP/2 upload
 # to its end, when the response came before that. The server counts the next request, another
@@ -119,6 +121,7 @@ def adapt_configuration(text: str, pages: dict[int, Path]) -> str:
 
 def _adapt_defaults(lines: list[str], pages: dict[int, Path]) -> None:
     _replace_line(lines, "global", *BUFFER)
+    _insert_after(lines, "global", [MAX_HEADERS])
     defaults = [
         # Slow headers do not hold a connection for the hour that a slow body may take.
         f"timeout http-request {REQUEST_TIMEOUT}s",

@@ -88,6 +88,11 @@ def test_requests_that_the_application_never_sees_get_a_problem(
     assert str(haproxy.MAX_HEAD // 1000) in problem["detail"] or status == 400
 
 
+def test_hundreds_of_headers_pass(proxied: Proxied) -> None:
+    headers = {f"x-{number}": "y" for number in range(500)}
+    assert httpx.get(f"http://127.0.0.1:{proxied.port}/v1", headers=headers).text == "/v1 "
+
+
 def test_titles_and_types_are_the_applications() -> None:
     known = {
         get_problem_type(kind): kind.title
