@@ -21,7 +21,7 @@ from rehue_serve.testing.tritons import SleepingTriton
 if TYPE_CHECKING:
     from proxied import Proxied
 
-pytest_plugins = ("cluster",)  # fixtures that several files share
+pytest_plugins = ("client_calls", "cluster", "colorize_runs")  # fixtures that several files share
 
 TESTS = ROOT / "tests"
 MAX_BYTES = 32 * 2**20  # of the servers: tests send more than it

@@ -10,8 +10,9 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
+from colorize_runs import list_outputs, run_colorize
 
-from rehue_client import __version__, command, journal
+from rehue_client import __version__, command
 from rehue_serve.testing.scripted import Action, Delay, Refusal, ScriptedServer, serve
 
 PHOTOS = Path(__file__).parents[1] / "photos"
@@ -41,22 +42,12 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def list_files(folder: Path) -> list[str]:
-    """Return the files in a folder, without the journals for ``--resume``."""
-    files = (p for p in folder.rglob("*") if p.is_file() and p.name != journal.NAME)
-    return sorted(str(p.relative_to(folder)) for p in files)
-
-
-def run_colorize(scripted: ScriptedServer, *arguments: object) -> int:
-    return command.main(["colorize", *map(str, arguments), "--server", scripted.grpc_url])
-
-
 def test_folder_keeps_its_tree_and_failures_are_listed(
     scripted: ScriptedServer, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
     assert run_colorize(scripted, photos, "-o", out) == 1
-    assert list_files(out) == ["1912/summer/b.JPEG", "a.jpg"]
+    assert list_outputs(out) == ["1912/summer/b.JPEG", "a.jpg"]
     assert (out / "a.jpg").read_bytes() == COFFEE.read_bytes()
     captured = capsys.readouterr()
     assert captured.out.startswith("2 colorized, 1 failed in ")
@@ -68,13 +59,13 @@ def test_single_file_into_a_file(scripted: ScriptedServer, tmp_path: Path) -> No
         run_colorize(scripted, COFFEE, "-o", tmp_path / "new" / "coffee.png", "--format", "png")
         == 0
     )
-    assert list_files(tmp_path) == ["new/coffee.png"]
+    assert list_outputs(tmp_path) == ["new/coffee.png"]
     assert scripted.requests[0].options["format"] == "png"
 
 
 def test_format_gives_the_suffix(scripted: ScriptedServer, tmp_path: Path) -> None:
     assert run_colorize(scripted, COFFEE, "-o", tmp_path / "out", "--format", "tiff") == 0
-    assert list_files(tmp_path) == ["out/skimage_coffee.tif"]
+    assert list_outputs(tmp_path) == ["out/skimage_coffee.tif"]
 
 
 def test_resume_skips_existing_outputs(
@@ -95,12 +86,12 @@ def test_resume_skips_existing_outputs(
 def test_source_is_never_overwritten(
     scripted: ScriptedServer, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = {name: (photos / name).read_bytes() for name in list_files(photos)}
+    before = {name: (photos / name).read_bytes() for name in list_outputs(photos)}
     assert run_colorize(scripted, photos, "-o", photos) == 1
     (tmp_path / "link").symlink_to(photos)
     assert run_colorize(scripted, photos / "a.jpg", "-o", tmp_path / "link") == 1
     assert run_colorize(scripted, photos / "a.jpg", "-o", photos / "a.jpg") == 1
-    assert {name: (photos / name).read_bytes() for name in list_files(photos)} == before
+    assert {name: (photos / name).read_bytes() for name in list_outputs(photos)} == before
     assert "is a source and is never overwritten" in capsys.readouterr().err
     assert not scripted.requests
 
@@ -120,7 +111,7 @@ def test_outputs_of_an_earlier_run_are_not_sources(scripted: ScriptedServer, pho
     (photos / "bad.png").unlink()
     for _ in range(2):
         assert run_colorize(scripted, photos, "-o", photos / "colour") == 0
-    assert list_files(photos / "colour") == ["1912/summer/b.JPEG", "a.jpg"]
+    assert list_outputs(photos / "colour") == ["1912/summer/b.JPEG", "a.jpg"]
 
 
 def test_photograph_named_twice_is_colorized_once(
@@ -220,17 +211,17 @@ def test_ctrl_c_exits_with_130_and_resume_continues(
         [sys.executable, "-m", "rehue_client", *arguments, "--server", scripted.grpc_url],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    wait_for(lambda: len(list_files(tmp_path / "out")) == 4)
+    wait_for(lambda: len(list_outputs(tmp_path / "out")) == 4)
     process.send_signal(signal.SIGINT)
     start = time.monotonic()
     out, err = process.communicate(timeout=60)
     assert (process.returncode, time.monotonic() - start < 3) == (130, True)
     assert "4 colorized, 6 not done in" in out
     assert "Traceback" not in err
-    assert len(list_files(tmp_path / "out")) == 4  # no partial and no temporary files
+    assert len(list_outputs(tmp_path / "out")) == 4  # no partial and no temporary files
     scripted.always = None
     assert run_colorize(scripted, photos, "-o", tmp_path / "out", "--resume") == 0
-    assert len(list_files(tmp_path / "out")) == 10
+    assert len(list_outputs(tmp_path / "out")) == 10
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 15) -> None:

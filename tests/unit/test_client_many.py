@@ -26,11 +26,6 @@ def scripted() -> Iterator[ScriptedServer]:
         yield server
 
 
-@pytest.fixture(params=["http", "grpc"])
-def url(scripted: ScriptedServer, request: pytest.FixtureRequest) -> str:
-    return scripted.http_url if request.param == "http" else scripted.grpc_url
-
-
 def collect_sync(url: str, sources: Any, **options: Any) -> list[Result]:
     with Client(url, retries=QUICK) as client:
         return list(client.colorize_many(sources, **options))

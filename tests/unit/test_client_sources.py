@@ -18,16 +18,10 @@ import pytest
 from PIL import Image
 
 from rehue_client import AsyncClient, Client, ImageTooLarge, Result, SourceError
-from rehue_serve.testing.scripted import ScriptedServer, serve
+from rehue_serve.testing.scripted import ScriptedServer
 
 PHOTO = Path(__file__).parents[1] / "photos" / "skimage_coffee.jpg"
 DATA = PHOTO.read_bytes()
-
-
-@pytest.fixture
-def scripted() -> Iterator[ScriptedServer]:
-    with serve(ScriptedServer()) as server:
-        yield server
 
 
 @pytest.fixture

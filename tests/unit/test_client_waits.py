@@ -3,7 +3,7 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import grpc
 import pytest
@@ -42,17 +42,6 @@ def collect_async(url: str) -> list[Result]:
             return [result async for result in client.colorize_many(PHOTOS)]
 
     return asyncio.run(run())
-
-
-@pytest.fixture
-def scripted() -> Iterator[ScriptedServer]:
-    with serve(ScriptedServer()) as server:
-        yield server
-
-
-@pytest.fixture(params=["http", "grpc"])
-def url(scripted: ScriptedServer, request: pytest.FixtureRequest) -> str:
-    return scripted.http_url if request.param == "http" else scripted.grpc_url
 
 
 def run_restarting_server(
