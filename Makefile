@@ -95,7 +95,7 @@ chart: $(STAMP)-dev .venv/helm/.stamp ## pack the Helm chart, into results/chart
 
 lock: $(STAMP)-dev ## choose versions again and lock them with hashes
 	@for extra in dev serve training client; do \
-	  $(BIN)/uv pip compile pyproject.toml $$([ $$extra = client ] || echo --extra $$extra) \
+	  $(BIN)/uv pip compile $$([ $$extra = client ] && echo clients/pyproject.toml || echo pyproject.toml --extra $$extra) \
 	    $$([ $$extra = dev ] || echo --constraint requirements/dev.lock) \
 	    --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate \
 	    --quiet --output-file requirements/$$extra.lock || exit 1; done
