@@ -106,7 +106,7 @@ def test_heavy_packages_are_not_installed(alone: Path, tmp_path: Path) -> None:
 
 
 def test_serve_names_its_extra(alone: Path, tmp_path: Path) -> None:
-    code = f"{install(alone, ROOT, tmp_path)} c.main(['serve'])"
+    code = f"{install(alone, ROOT, tmp_path)} sys.exit(c.main(['serve']))"
     output = run_command(alone / "python", "-c", code, cwd=tmp_path, code=2)
     assert "pip install '.[serve]'" in output
     assert "Traceback" not in output
