@@ -8,10 +8,12 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
-STAGES = ("decode", "prepare", "infer", "color", "encode")  # the server's names
+from rehue_client.picture import Timings
+
+STAGES = tuple(field.name for field in fields(Timings))
 
 
 class Outcome:

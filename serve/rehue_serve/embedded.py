@@ -86,7 +86,7 @@ class EmbeddedTriton:
     def __enter__(self) -> Self:
         try:
             self.start()
-        except BaseException:
+        except BaseException:  # interrupted too: Triton must not be left running
             self.stop()
             raise
         return self

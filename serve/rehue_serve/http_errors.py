@@ -70,7 +70,7 @@ class _FaultMiddleware:
 
         try:
             await self._app(scope, receive, send_noting_start)
-        except Exception:
+        except Exception:  # a fault: its cause is logged, and the caller gets INTERNAL
             if answered or scope["type"] != "http":
                 raise
             log.exception("%s %s failed", scope["method"], scope["path"])

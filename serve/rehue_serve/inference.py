@@ -66,7 +66,7 @@ async def infer_batch(
         start = spec.max_batch * count_input_bytes(spec)
         data = file.data[start : start + len(inputs) * count_output_bytes(spec)]
         result = _parse_response(response, data, spec, len(inputs))
-    except BaseException as error:
+    except BaseException as error:  # cancelled too: Triton may still write into the file
         memory.discard(endpoint, file)
         if isinstance(error, grpc.aio.AioRpcError) and is_unknown_region(error.details() or ""):
             memory.forget(endpoint)

@@ -70,7 +70,7 @@ def observe_request(
         except RehueError as error:
             outcome, failed = error.outcome, HTTP_STATUS[type(error)] >= 500
             raise
-        except BaseException:
+        except BaseException:  # what is left is the caller's: cancelled or disconnected
             outcome, failed = ABANDONED, True
             raise
         finally:

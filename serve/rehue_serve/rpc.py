@@ -89,7 +89,7 @@ async def list_models(
     except RehueError as error:
         set_error(context, error, get_request_id(context))
         return rehue_pb2.ListModelsResponse()
-    except Exception:
+    except Exception:  # a fault: its cause is logged, and the caller gets INTERNAL
         log.exception("listing the models failed")
         set_error(context, Internal("The server failed on this request."), get_request_id(context))
         return rehue_pb2.ListModelsResponse()
@@ -113,7 +113,7 @@ async def colorize_stream(
         while (answer := await answers.get()) is not None:
             yield answer
         await reader
-    except Exception:
+    except Exception:  # a fault outside any photograph, which have their own answers
         log.exception("a stream failed")
         set_error(context, Internal("The server failed on this stream."), request_id)
     finally:

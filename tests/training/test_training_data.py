@@ -10,7 +10,7 @@ import pytest
 import skimage.data
 from numpy.typing import NDArray
 
-from rehue_training.data import dataset, pack
+from rehue_training.data import dataset, files, pack
 from rehue_training.errors import InputError
 
 COLOUR = {"cat.png": "chelsea", "coffee.jpg": "coffee", "rocket.jpg": "rocket"}
@@ -73,7 +73,7 @@ def test_kaggles_layout_reads_the_colour_part(tmp_path: Path) -> None:
     found = load_dataset(home, tmp_path)
     assert found.names == ["chelsea.jpg", "coffee.jpg"]
     assert found.report.gray == []
-    assert [name for name, _ in dataset.read_files([home], part="test")] == ["rocket.jpg"]
+    assert [name for name, _ in files.read_files([home], part="test")] == ["rocket.jpg"]
 
 
 def test_pixels_are_the_photographs_shrunk(folder: Path, tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_no_usable_photographs_and_a_missing_path_are_errors(tmp_path: Path) -> 
 
 
 def read_first(path: Path) -> None:
-    next(dataset.read_files([path]))
+    next(files.read_files([path]))
 
 
 def test_the_split_keeps_neighbours_together_and_never_changes() -> None:
@@ -198,7 +198,7 @@ def test_kaggles_folders_are_found_deeper_and_the_test_part_stays_out(tmp_path: 
         home / "data" / "train_black" / "chelsea.jpg", np.dstack([skimage.data.camera()] * 3)
     )
     assert load_dataset(home, tmp_path).names == ["chelsea.jpg"]
-    assert [name for name, _ in dataset.read_files([home], part="test")] == ["rocket.jpg"]
+    assert [name for name, _ in files.read_files([home], part="test")] == ["rocket.jpg"]
 
 
 def test_what_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_packed_photographs_are_small_spread_over_the_tars_and_keep_their_names(
         path.name for path in tars
     ]
     assert (report.kept, report.gray) == (3, ["gray.jpg"])
-    counts = [len(list(dataset.read_files([path]))) for path in tars]
+    counts = [len(list(files.read_files([path]))) for path in tars]
     assert counts == [2, 1]
     packed = dataset.load_dataset(tars, cache=tmp_path / "cache")
     original = load_dataset(folder, tmp_path / "cache")

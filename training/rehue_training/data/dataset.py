@@ -1,4 +1,4 @@
-"""Photographs for training, read from folders, tars or Kaggle's colorization data.
+"""Photographs for training.
 
 Everything is decoded once into one file of uint8 pixels that is mapped into
 memory, so an epoch costs no decoding. Files that cannot be used (corrupt, gray,
@@ -9,8 +9,7 @@ import csv
 import hashlib
 import json
 import re
-import tarfile
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
@@ -21,14 +20,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from rehue_training.data.files import list_files, read_files
 from rehue_training.errors import InputError
 
 UInt8 = NDArray[np.uint8]
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
-# Kaggle's Image Colorization Dataset holds each picture twice, gray and in
-# colour. Lightness is computed from the colour one, so only that one is read.
-KAGGLE = {"train": "train_color", "test": "test_color"}
 # Mean difference between the channels, of 255, below which a picture counts as
 # gray: JPEG alone leaves up to about 2 in a gray picture saved as colour.
 GRAY_SPREAD = 4.0
@@ -175,63 +171,6 @@ def _hash_to_fraction(text: str) -> float:
     return int.from_bytes(digest[:8]) / 2**64
 
 
-def read_files(paths: Iterable[Path], *, part: str = "train") -> Iterator[tuple[str, bytes]]:
-    """Yield name and encoded bytes of every picture under `paths`, in a fixed order.
-
-    A path is a tar, one picture, or a folder tree of pictures and tars. If the tree holds
-    folders in Kaggle's layout, only their `part` ("train" or "test") is read.
-
-    Raises:
-        FileNotFoundError: there is nothing at a path.
-        InputError: a file is of another kind, or a folder in Kaggle's layout lacks the part.
-    """
-    for path in paths:
-        for name, file in _list_files(path, part):
-            if _is_tar(file):
-                yield from _read_tar(file)
-            else:
-                yield name, file.read_bytes()
-
-
-def _list_files(path: Path, part: str) -> Iterator[tuple[str, Path]]:
-    """Yield the pictures and tars that `read_files` reads, with their names."""
-    if path.is_dir():
-        for folder in _find_folders(path, part):
-            for file in sorted(folder.rglob("*")):
-                if file.is_file() and (file.suffix.lower() in SUFFIXES or file.suffix == ".tar"):
-                    yield file.relative_to(folder).as_posix(), file
-    elif not path.is_file():
-        raise FileNotFoundError(f"there is nothing at {path}")
-    elif _is_tar(path) or path.suffix.lower() in SUFFIXES:
-        yield path.name, path
-    else:
-        raise InputError(f"{path} is neither a picture nor a tar; unpack it into a folder first")
-
-
-def _find_folders(folder: Path, part: str) -> list[Path]:
-    """Return the folders in Kaggle's layout of that part, or the folder itself without any."""
-    roots = {found.parent for name in KAGGLE.values() for found in folder.rglob(name)}
-    if not roots:
-        return [folder]
-    parts = sorted(root / KAGGLE[part] for root in roots if (root / KAGGLE[part]).is_dir())
-    if not parts:
-        other = next(name for key, name in KAGGLE.items() if key != part)
-        raise InputError(f"{folder} has a folder {other} but no {KAGGLE[part]}")
-    return parts
-
-
-def _is_tar(path: Path) -> bool:
-    return path.suffix == ".tar" or path.name.endswith(".tar.gz")
-
-
-def _read_tar(path: Path) -> Iterator[tuple[str, bytes]]:
-    with tarfile.open(path) as archive:
-        for member in archive:
-            file = archive.extractfile(member) if member.isfile() else None
-            if file and Path(member.name).suffix.lower() in SUFFIXES:
-                yield member.name, file.read()
-
-
 def decode(encoded: bytes) -> UInt8 | None:
     """Decode a picture to HWC uint8 sRGB; None if it cannot be read."""
     bgr = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR) if encoded else None
@@ -274,7 +213,7 @@ def compute_cache_key(paths: list[Path], short_side: int) -> str:
     files = [
         (str(file), file.stat().st_size, file.stat().st_mtime_ns)
         for path in paths
-        for _, file in _list_files(path, "train")
+        for _, file in list_files(path, "train")
     ]
     return hashlib.sha256(json.dumps([files, short_side]).encode()).hexdigest()[:16]
 

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 import cv2
 
 from rehue_training.data import dataset
+from rehue_training.data.files import read_files
 from rehue_training.errors import InputError
 
 
@@ -33,7 +34,7 @@ def pack_photographs(
 
     Raises:
         InputError: a number is out of range, or none of the pictures can be used; or see
-            `dataset.read_files`.
+            `files.read_files`.
     """
     if pieces < 1 or short_side < dataset.MIN_SIDE or not 1 <= quality <= 100:
         raise InputError(
@@ -44,7 +45,7 @@ def pack_photographs(
     tars = [folder / f"pack-{number:02d}.tar" for number in range(pieces)]
     report = dataset.Report()
     encode = partial(_encode_small, short_side=short_side, quality=quality, report=report)
-    pictures = dataset.read_files(paths)
+    pictures = read_files(paths)
     with ExitStack() as stack, ThreadPoolExecutor() as pool:
         archives = [
             stack.enter_context(tarfile.open(path.with_suffix(".new"), "w")) for path in tars

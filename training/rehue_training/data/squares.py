@@ -23,6 +23,7 @@ from rehue_core import lab
 from rehue_core.lab import AB_RANGE
 from rehue_training.data import augment, dataset
 from rehue_training.data.batches import Batch, ExampleMaker
+from rehue_training.data.files import read_files
 from rehue_training.errors import InputError
 
 UInt8 = NDArray[np.uint8]
@@ -97,7 +98,7 @@ def _fit_once(path: Path, cache: Path) -> Path:
     if not home.is_dir():
         fresh = home.with_suffix(".new")
         fresh.mkdir(parents=True, exist_ok=True)
-        _fill(fresh, dataset.read_files([path]))
+        _fill(fresh, read_files([path]))
         fresh.replace(home)
     return home
 

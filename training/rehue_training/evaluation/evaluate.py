@@ -21,6 +21,7 @@ from rich.progress import track
 from rehue_core import lab
 from rehue_core.lab import Float32, UInt8
 from rehue_training.data import dataset
+from rehue_training.data.files import read_files
 from rehue_training.errors import InputError
 from rehue_training.evaluation import lpips, metrics, sheets
 from rehue_training.evaluation.colorizer import Colorizer, GrayBaseline
@@ -97,7 +98,7 @@ def load_photographs(paths: Sequence[Path]) -> Iterator[tuple[str, UInt8]]:
     Of a folder in Kaggle's layout the test part is read. Prints what was skipped at the end.
     """
     report = dataset.Report()
-    for name, encoded in dataset.read_files(paths, part="test"):
+    for name, encoded in read_files(paths, part="test"):
         rgb = dataset.decode_usable(name, encoded, report)
         if rgb is not None:
             yield name, dataset.shrink(rgb, SHORT_SIDE)

@@ -16,6 +16,7 @@ import numpy as np
 from rehue_core import lab
 from rehue_core.lab import Float32, UInt8
 from rehue_training.data import dataset
+from rehue_training.data.files import read_files
 from rehue_training.errors import InputError
 from rehue_training.evaluation import sheets
 from rehue_training.evaluation.colorizer import Colorizer, GrayBaseline
@@ -88,7 +89,7 @@ def draw_sheet(
 
 
 def _read_lightness(paths: Sequence[Path]) -> Iterable[tuple[str, Float32]]:
-    for name, encoded in dataset.read_files(paths, part="test"):
+    for name, encoded in read_files(paths, part="test"):
         rgb = dataset.decode(encoded)
         if rgb is not None:
             yield name, lab.compute_lightness(rgb)

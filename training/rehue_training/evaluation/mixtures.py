@@ -16,6 +16,7 @@ from rich.progress import track
 from rehue_core import colorize, lab
 from rehue_core.lab import Float32, UInt8
 from rehue_training.data import dataset
+from rehue_training.data.files import read_files
 from rehue_training.errors import InputError
 from rehue_training.evaluation import metrics
 from rehue_training.evaluation.colorizer import Colorizer, GrayBaseline
@@ -101,14 +102,14 @@ def load_validation_photographs(
     Names alone decide, so only those photographs are decoded. Held-out sources that these paths
     lack do not matter.
     """
-    names = [name for name, _ in dataset.read_files(paths)]
+    names = [name for name, _ in read_files(paths)]
     present = {dataset.parse_source(name) for name in names}
     held_out = [source for source in split.held_out if source in present]
     _, validation = dataset.split_names(names, split.validation, held_out)
     step = max(1, len(validation) // count)
     chosen = {names[index] for index in validation[::step][:count]}
     report = dataset.Report()
-    for name, encoded in dataset.read_files(paths):
+    for name, encoded in read_files(paths):
         if name in chosen:
             rgb = dataset.decode_usable(name, encoded, report)
             if rgb is not None:

@@ -44,7 +44,7 @@ def train(
     experiment is checked before the first step.
 
     Args:
-        paths: where the photographs are; see `dataset.read_files`.
+        paths: where the photographs are; see `files.read_files`.
         runs: the run's files go to `runs/<name>`, decoded photographs to `runs/cache`.
         manifest: table of the photographs' licence classes, for configs with `classes`.
         should_stop: called before each step; when it returns true, the run ends.
