@@ -90,6 +90,7 @@ def main() -> int:
     if "archives" in arguments.only:
         tables |= measure_archives(arguments.models, seconds, rounds)
     if "edits" in arguments.only:
+        tables["A click in full, CPU on one thread"] = editing.measure_stages(10 * rounds)
         with run_server() as server:
             tables["An edit, one at a time"] = editing.measure_edits(server.http_url, 10 * rounds)
     if "scaling" in arguments.only:
