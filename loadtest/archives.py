@@ -149,10 +149,11 @@ def compare_with_server(count: int, measure_served: Callable[[str], tuple[float,
     with tempfile.TemporaryDirectory() as name, run_sleeping_triton(0) as triton:
         source = write_archive(Path(name, "source"), count)
         rate, cpu = measure_served(triton.url)
-        jobs = {"local": run_job(source, f"{name}/local", REHUE_TRITON_URLS=triton.url)}
+        whole, url = "--no-background", triton.url
+        jobs = {"local": run_job(source, f"{name}/local", whole, REHUE_TRITON_URLS=url)}
         with run_s3(source) as s3:
-            variables = s3 | {"REHUE_TRITON_URLS": triton.url}
-            jobs["S3"] = run_job("s3://archive", "s3://pictures/x", **variables)
+            variables = s3 | {"REHUE_TRITON_URLS": url}
+            jobs["S3"] = run_job("s3://archive", "s3://pictures/x", whole, **variables)
     rows = {"HTTP server": (rate, cpu)} | {way: (j.rate, j.cpu) for way, j in jobs.items()}
     return {
         way: {"images/s": rate, "CPU ms": own * 1000, "over the server": own / cpu}
@@ -170,7 +171,8 @@ def measure_scaling(seconds: float) -> Rows:
             photographs = round(count * MAX_BATCH / BATCH_SECONDS * seconds)
             source = write_archive(Path(name, f"source{count}"), photographs)
             variables = {"REHUE_TRITON_URLS": ",".join(urls[:count])}
-            job = run_job(source, f"{name}/{count}", "--concurrency", "96", **variables)
+            options = ("--no-background", "--concurrency", "96")
+            job = run_job(source, f"{name}/{count}", *options, **variables)
             single = rows["1"]["images/s"] if rows else job.rate
             rows[str(count)] = {
                 "images/s": job.rate,
@@ -193,7 +195,7 @@ def measure_beside_live_requests(seconds: float) -> Rows:
     ):
         source = write_archive(Path(name, "source"), round(400 * seconds))
         variables = {"REHUE_TRITON_URLS": triton.url}
-        for way, options in (("alone", None), ("beside a job", ()),
+        for way, options in (("alone", None), ("beside a job", ("--no-background",)),
                              ("beside a job in the background", ("--background",))):  # fmt: skip
             with contextlib.ExitStack() as stack:
                 if options is not None:

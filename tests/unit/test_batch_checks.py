@@ -154,6 +154,16 @@ def test_edits_are_options_of_their_own(
     assert "'7' is not a number from -1 to 1" in capsys.readouterr().err
 
 
+def test_tritons_that_are_named_are_left_to_the_service_beside(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert not build_options().limits.background
+    assert build_options("--background").limits.background
+    monkeypatch.setenv("REHUE_TRITON_URLS", "triton:8001")
+    assert build_options().limits.background
+    assert not build_options("--no-background").limits.background
+
+
 def test_a_local_picture_is_whole_or_not_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
