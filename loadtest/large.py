@@ -29,7 +29,8 @@ from loadtest.samples import PHOTOS, ROOT
 from rehue_core.colorize import ModelSpec
 from rehue_serve import images
 from rehue_serve.admission import Admission
-from rehue_serve.pipeline import Parameters, Pipeline
+from rehue_serve.choices import Parameters
+from rehue_serve.pipeline import Pipeline
 from rehue_serve.settings import Settings
 
 # Megapixels, name, file name, and the format of the answer.

@@ -53,13 +53,16 @@ class AsyncClient(Session[LoopKey, Transport]):
         format: str = "auto",
         quality: int | None = None,
         metadata: str = "keep",
+        depth: str = "auto",
+        profile: str = "srgb",
+        mark: str = "none",
         edits: Edits | None = None,
         timeout: float | None = None,
     ) -> Picture:
         """Colorize one photograph; see `Client.colorize`."""
         options = Options(
             model=model, strength=strength, format=format, quality=quality, metadata=metadata,
-            edits=await self._read_reference(edits),
+            depth=depth, profile=profile, mark=mark, edits=await self._read_reference(edits),
         )  # fmt: skip
         return await self._colorize_source(read_source, source, options, timeout)
 
@@ -73,6 +76,9 @@ class AsyncClient(Session[LoopKey, Transport]):
         format: str = "auto",
         quality: int | None = None,
         metadata: str = "keep",
+        depth: str = "auto",
+        profile: str = "srgb",
+        mark: str = "none",
         edits: Edits | None = None,
         timeout: float | None = None,
     ) -> AsyncGenerator[Result, None]:
@@ -84,7 +90,7 @@ class AsyncClient(Session[LoopKey, Transport]):
         check_many(sources, concurrency)
         options = Options(
             model=model, strength=strength, format=format, quality=quality, metadata=metadata,
-            edits=edits or NO_EDITS,
+            depth=depth, profile=profile, mark=mark, edits=edits or NO_EDITS,
         )  # fmt: skip
         return self._yield_results(sources, concurrency, options, timeout)
 

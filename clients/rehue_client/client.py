@@ -59,6 +59,9 @@ class Client(Session[Target, Transport]):
         format: str = "auto",
         quality: int | None = None,
         metadata: str = "keep",
+        depth: str = "auto",
+        profile: str = "srgb",
+        mark: str = "none",
         edits: Edits | None = None,
         timeout: float | None = None,
     ) -> Picture:
@@ -75,6 +78,9 @@ class Client(Session[Target, Transport]):
                 source, or one near it for formats that are only read.
             quality: of JPEG and WebP, 1 to 100; None for the server's default.
             metadata: ``keep``, or ``none`` to strip EXIF, IPTC, XMP and resolution.
+            depth: ``auto``: 16 bits for a photograph of more than 8 where the format can; or ``8``.
+            profile: ``srgb``, or ``keep``: colours in the photograph's own RGB profile.
+            mark: ``none``, or ``visible``: a small mark in the picture's corner.
             edits: a person's choices: warmth, tint, hints, a palette or a reference.
             timeout: seconds, retries included; None for the client's default.
 
@@ -84,7 +90,7 @@ class Client(Session[Target, Transport]):
         """
         options = Options(
             model=model, strength=strength, format=format, quality=quality, metadata=metadata,
-            edits=read_reference(edits, self._max_bytes),
+            depth=depth, profile=profile, mark=mark, edits=read_reference(edits, self._max_bytes),
         )  # fmt: skip
         image = read_source(source, self._max_bytes)
         return self._colorize_bytes(image, options, timeout)
@@ -99,6 +105,9 @@ class Client(Session[Target, Transport]):
         format: str = "auto",
         quality: int | None = None,
         metadata: str = "keep",
+        depth: str = "auto",
+        profile: str = "srgb",
+        mark: str = "none",
         edits: Edits | None = None,
         timeout: float | None = None,
     ) -> Generator[Result, None, None]:
@@ -118,7 +127,7 @@ class Client(Session[Target, Transport]):
         """
         options = Options(
             model=model, strength=strength, format=format, quality=quality, metadata=metadata,
-            edits=read_reference(edits, self._max_bytes),
+            depth=depth, profile=profile, mark=mark, edits=read_reference(edits, self._max_bytes),
         )  # fmt: skip
         check_many(sources, concurrency)
         return self._yield_results(sources, concurrency, options, timeout)

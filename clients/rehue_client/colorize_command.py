@@ -18,7 +18,7 @@ from rehue_client.edit_options import add_edit_options, read_edits
 from rehue_client.errors import RehueError
 from rehue_client.hot_folder import HotFolder, watch_folder
 from rehue_client.outputs import STDIN, STDOUT, Job, Search
-from rehue_client.picture import FORMATS, METADATA, Options
+from rehue_client.picture import CHOICES, Options
 from rehue_client.report import Report, describe_left_out
 from rehue_client.server_options import (
     add_server_options,
@@ -51,11 +51,17 @@ def add_colorize_command(parser: argparse.ArgumentParser) -> None:
         "the format, or - for standard output")  # fmt: skip
     add_server_options(parser)
     add("--model", help="name of the model (default: the server's)")
-    add("--format", choices=FORMATS, default="auto",
+    add("--format", choices=CHOICES["format"], default="auto",
         help="image format of the outputs (default: that of the file name)")  # fmt: skip
     add("--quality", type=_parse_quality, metavar="1..100", help="of JPEG and WebP")
-    add("--metadata", choices=METADATA, default="keep",
+    add("--metadata", choices=CHOICES["metadata"], default="keep",
         help="keep EXIF, IPTC, XMP and resolution, or strip them (default: keep)")  # fmt: skip
+    add("--depth", choices=CHOICES["depth"], default="auto",
+        help="8: no more bits a sample, whatever the photograph has (default: auto)")  # fmt: skip
+    add("--profile", choices=CHOICES["profile"], default="srgb",
+        help="colours in sRGB, or in the photograph's own RGB profile (default: srgb)")  # fmt: skip
+    add("--mark", choices=CHOICES["mark"], default="none",
+        help="put a small visible mark into the corner (default: none)")  # fmt: skip
     add("--concurrency", type=_parse_count, default=8, metavar="N",
         help="photographs in flight at a time (default: 8)")  # fmt: skip
     add("--max-bytes", type=_parse_count, default=DEFAULT_MAX_BYTES, metavar="N",
@@ -83,7 +89,7 @@ def run_colorize(namespace: argparse.Namespace) -> int:
             edits, strength = read_edits(namespace)
             options = Options(
                 model=namespace.model, strength=strength, edits=edits,
-                format=namespace.format, quality=namespace.quality, metadata=namespace.metadata,
+                quality=namespace.quality, **{name: getattr(namespace, name) for name in CHOICES},
             )  # fmt: skip
             out = STDOUT if namespace.out == "-" else Path(namespace.out)
             _check_standard_output(out, namespace)

@@ -23,7 +23,7 @@ from rehue_client.errors import (
     Unauthenticated,
     Unavailable,
 )
-from rehue_client.picture import Candidate, Model, Options, Picture, Timings
+from rehue_client.picture import CHOICES, Candidate, Model, Options, Picture, Timings
 from rehue_client.proxy import describe_route, is_loopback
 from rehue_client.target import Target, Tls
 from rehue_client.v1 import rehue_pb2, rehue_pb2_grpc
@@ -232,9 +232,8 @@ def _build_request(image: bytes, options: Options) -> rehue_pb2.ColorizeRequest:
         image=image,
         model=options.model,
         strength=options.strength,
-        format=f"FORMAT_{options.format.upper()}",
         quality=options.quality,
-        metadata=f"METADATA_{options.metadata.upper()}",
+        **{name: f"{name}_{getattr(options, name)}".upper() for name in CHOICES},
         edits=_build_edits(options.edits),
     )
 

@@ -29,7 +29,7 @@ from rehue_client.errors import (
     Unavailable,
     UnsupportedImage,
 )
-from rehue_client.picture import Candidate, Model, Options, Picture, Timings
+from rehue_client.picture import CHOICES, Candidate, Model, Options, Picture, Timings
 from rehue_client.proxy import describe_route, is_loopback
 from rehue_client.target import Target, Tls
 
@@ -187,8 +187,9 @@ def _build_colorize_request(
     parameters = {**_build_parameters(options), "format": options.format}
     if options.quality is not None:
         parameters["quality"] = str(options.quality)
-    if options.metadata != "keep":
-        parameters["metadata"] = options.metadata
+    for name, (default, *_) in CHOICES.items():
+        if getattr(options, name) != default:
+            parameters[name] = getattr(options, name)
     return _build_photograph_request(
         client, "/v1/colorize", image, options.edits, parameters, timeout
     )

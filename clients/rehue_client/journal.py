@@ -7,7 +7,7 @@ from typing import Any
 
 from rehue_client.edits import Edits
 from rehue_client.outputs import Job
-from rehue_client.picture import Options
+from rehue_client.picture import CHOICES, Options
 
 NAME = ".rehue-journal.jsonl"
 
@@ -94,6 +94,7 @@ class Journal:
             "format": job.format,
             "quality": self._options.quality,
             "metadata": self._options.metadata,
+            **_describe_choices(self._options),
             **self._edits,
         }
 
@@ -101,6 +102,12 @@ class Journal:
         if self._folder is not None and job.output.is_relative_to(self._folder):
             return str(job.output.relative_to(self._folder))
         return str(job.output)
+
+
+def _describe_choices(options: Options) -> dict[str, Any]:
+    """Return the parameters that older journals do not have; a default is None, as in those."""
+    chosen = {name: getattr(options, name) for name in ("depth", "profile", "mark")}
+    return {name: None if value == CHOICES[name][0] else value for name, value in chosen.items()}
 
 
 def _describe_edits(edits: Edits) -> dict[str, Any]:

@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 
 FORMATS = ("auto", "jpeg", "png", "webp", "tiff")
 
-METADATA = ("keep", "none")
+# Parameters that take one of a few words, of which the first is the default.
+CHOICES = {
+    "format": FORMATS,
+    "metadata": ("keep", "none"),
+    "depth": ("auto", "8"),
+    "profile": ("srgb", "keep"),
+    "mark": ("none", "visible"),
+}
 
 # The image format that a file name stands for.
 SUFFIX_FORMATS = {
@@ -201,16 +208,17 @@ class Options:
     format: str = "auto"
     quality: int | None = None
     metadata: str = "keep"
+    depth: str = "auto"
+    profile: str = "srgb"
+    mark: str = "none"
     edits: Edits = NO_EDITS
 
     def __post_init__(self) -> None:
         # The server checks the ranges. What is an enum in the proto is checked here.
-        if self.metadata not in METADATA:
-            raise InvalidParameter(
-                f"metadata {self.metadata!r} is not one of {', '.join(METADATA)}"
-            )
-        if self.format not in FORMATS:
-            raise InvalidParameter(f"format {self.format!r} is not one of {', '.join(FORMATS)}")
+        for name, allowed in CHOICES.items():
+            value = getattr(self, name)
+            if value not in allowed:
+                raise InvalidParameter(f"{name} {value!r} is not one of {', '.join(allowed)}")
 
 
 @dataclass(frozen=True, kw_only=True)

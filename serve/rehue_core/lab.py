@@ -216,8 +216,7 @@ def convert_to_rgb(
     """
     height, width = lightness.shape
     lightness = lightness[rows]
-    field = np.multiply(ab, np.float32(strength), order="C", dtype=np.float32)
-    np.clip(np.nan_to_num(field, copy=False), -MAX_AB, MAX_AB, out=field)
+    field = clean_field(ab, strength)
     bgr = np.empty((len(lightness), width, 3), dtype)
     first, second, weight = interpolate_indices(len(ab), height)
     lines = (first[rows], second[rows], weight[rows])
@@ -229,6 +228,30 @@ def convert_to_rgb(
     else:
         _fill_deep_bgr(*common, bgr)
     return bgr[..., ::-1]
+
+
+def clean_field(ab: NDArray[Any], strength: float) -> Float32:
+    """Return ab times strength as float32, without NaN and within `MAX_AB`."""
+    field = np.multiply(ab, np.float32(strength), order="C", dtype=np.float32)
+    return np.clip(np.nan_to_num(field, copy=False), -MAX_AB, MAX_AB, out=field)
+
+
+def enlarge_rows(ab: Float32, shape: tuple[int, int], rows: slice) -> Float32:
+    """Enlarge some rows of an ab field (hw2) as `convert_to_rgb` does.
+
+    Args:
+        shape: height and width of the whole picture.
+        rows: of the picture.
+
+    Returns:
+        HW2 of those rows.
+    """
+    first, second, weight = (part[rows] for part in interpolate_indices(len(ab), shape[0]))
+    left, right, beside = interpolate_indices(ab.shape[1], shape[1])
+    lines = ab[first] + (ab[second] - ab[first]) * weight[:, None, None]
+    enlarged = lines[:, left]
+    enlarged += (lines[:, right] - enlarged) * beside[:, None]
+    return np.asarray(enlarged)
 
 
 def interpolate_indices(

@@ -8,12 +8,14 @@ from numpy.typing import NDArray
 
 from rehue_core import lab
 from rehue_core.lab import Lightness
+from rehue_serve.encoding.mark import draw_mark
+from rehue_serve.encoding.profiles import convert_to_profile
 
 
 class ComposedPicture:
     """A picture of which only the photograph's lightness and the network's ab are in memory.
 
-    ``picture[top:bottom]`` gives rows, HW3 sRGB or HW4 sRGB with alpha, of `dtype`.
+    ``picture[top:bottom]`` gives rows, HW3 RGB or HW4 with alpha, of `dtype`.
     """
 
     def __init__(
@@ -24,6 +26,8 @@ class ComposedPicture:
         *,
         strength: float,
         dtype: Any,
+        profile: bytes = b"",
+        marked: bool = False,
     ) -> None:
         """Keep what the picture is made of.
 
@@ -33,10 +37,14 @@ class ComposedPicture:
             ab: hw2; see `rehue_core.lab.convert_to_rgb`.
             strength: scales chroma.
             dtype: of the picture: np.uint8 or np.uint16.
+            profile: ICC profile of its RGB, see `rehue_serve.encoding.profiles`; empty: sRGB.
+            marked: lay the visible mark over it.
         """
         self._lightness, self._alpha = lightness, alpha
         self._ab, self._strength = ab, strength
         self.dtype = np.dtype(dtype)
+        self._profile = profile
+        self._mark = draw_mark(*lightness.shape) if marked else None
         self.shape = (*lightness.shape, 3 if alpha is None else 4)
         self.seconds = 0.0  # spent on composing
 
@@ -45,13 +53,21 @@ class ComposedPicture:
 
     def __getitem__(self, rows: slice) -> NDArray[Any]:
         started = time.perf_counter()
-        rgb = lab.convert_to_rgb(
-            self._lightness, self._ab, strength=self._strength, dtype=self.dtype, rows=rows
-        )
+        rgb = self._compose(rows)
         if self._alpha is not None:
             rgb = np.dstack([rgb, _fit_depth(self._alpha[rows], self.dtype)])
+        if self._mark is not None:
+            self._mark.blend(rgb, rows.start or 0)
         self.seconds += time.perf_counter() - started
         return rgb
+
+    def _compose(self, rows: slice) -> NDArray[Any]:
+        lightness, ab, strength = self._lightness, self._ab, self._strength
+        if self._profile:
+            return convert_to_profile(
+                lightness, ab, self._profile, strength=strength, dtype=self.dtype, rows=rows
+            )
+        return lab.convert_to_rgb(lightness, ab, strength=strength, dtype=self.dtype, rows=rows)
 
 
 def _fit_depth(alpha: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -13,6 +13,7 @@ from rehue_serve.answers import LimitedResponse, PictureResponse, build_headers
 from rehue_serve.bodies import read_body
 from rehue_serve.candidates import Candidates
 from rehue_serve.candidates_json import CandidatesAnswer, build_candidates_answer
+from rehue_serve.choices import Parameters
 from rehue_serve.errors import InvalidParameter
 from rehue_serve.http_errors import add_error_handlers, get_request_id
 from rehue_serve.middleware import RequestVariants, SecurityHeaders
@@ -25,7 +26,7 @@ from rehue_serve.openapi import (
 )
 from rehue_serve.pages import add_pages
 from rehue_serve.parameters import CandidatesParameters, ColorizeParameters, EditParameters
-from rehue_serve.pipeline import Colorized, Parameters
+from rehue_serve.pipeline import Colorized
 from rehue_serve.service import Service
 
 A = TypeVar("A", Colorized, Candidates)

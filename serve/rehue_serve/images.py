@@ -26,6 +26,7 @@ from rehue_serve.decoding.pillow import (
 from rehue_serve.decoding.webp import decode_webp
 from rehue_serve.encoding.lossy import encode_jpeg, encode_webp
 from rehue_serve.encoding.png import encode_png
+from rehue_serve.encoding.profiles import is_output_profile
 from rehue_serve.errors import ImageTooLarge, InvalidImage, UnsupportedImage
 from rehue_serve.metadata.containers import (
     Metadata,
@@ -90,22 +91,24 @@ class Photograph:
     image: Image.Image | None  # None: TIFF
     pages: tuple[tiff.Page, ...] = ()  # of TIFF
     metadata: Metadata = field(default_factory=Metadata)  # that the answer keeps
+    profile: bytes = b""  # ICC profile of the answer's RGB; empty: sRGB
 
     def free(self) -> None:
         """Free the file; its pixels cannot be read afterwards."""
         self.data, self.image = b"", None
 
 
-def estimate_memory(photograph: Photograph, format: str) -> int:
+def estimate_memory(photograph: Photograph, format: str, depth: str = "auto") -> int:
     """Estimate the peak memory of decoding a photograph and encoding the answer, in bytes.
 
     Args:
         photograph: as `open_image` returns it.
         format: of the answer, a key of MEDIA_TYPES.
+        depth: see `choose_depth`.
     """
     header = photograph.header
     encoder = _ENCODER_BYTES[format] + header.has_alpha * _ALPHA_BYTES[format]
-    if header.is_deep and format in _DEEP_ENCODER_BYTES:
+    if choose_depth(header, format, depth) == np.uint16:
         encoder = _DEEP_ENCODER_BYTES[format] + header.has_alpha * _DEEP_ALPHA_BYTES
     return max(_estimate_decoder(photograph), header.pixels * encoder)
 
@@ -273,9 +276,32 @@ def _complete_jpeg(data: bytes, image: Image.Image) -> Image.Image:
     return open_with_pillow(jpeg.add_end_mark(data), "jpeg")
 
 
-def choose_depth(header: Header, format: str) -> Any:
-    """Choose the dtype of the answer: 16 bits for a deep photograph where the format can."""
-    return np.uint16 if header.is_deep and format in _DEEP_FORMATS else np.uint8
+def choose_depth(header: Header, format: str, depth: str = "auto") -> Any:
+    """Choose the dtype of the answer.
+
+    Args:
+        header: of the photograph.
+        format: of the answer, a key of MEDIA_TYPES.
+        depth: ``auto``: 16 bits for a deep photograph where the format can; ``8``: never more.
+    """
+    is_deep = header.is_deep and format in _DEEP_FORMATS and depth == "auto"
+    return np.uint16 if is_deep else np.uint8
+
+
+def choose_profile(photograph: Photograph) -> bytes:
+    """Choose the profile of an answer that keeps its photograph's.
+
+    Returns:
+        The ICC profile, of the first page; empty where it is none of RGB, or is that of sRGB.
+    """
+    image = photograph.image
+    if image is None:
+        profile = color.read_profile(photograph.data, photograph.pages[0])
+    elif image.format == "PNG" and png.read_color_space(photograph.data) is not None:
+        profile = b""  # a PNG's chunk cICP overrides its profile
+    else:
+        profile = image.info.get("icc_profile") or b""
+    return profile if is_output_profile(profile) else b""
 
 
 def encodes_by_rows(format: str) -> bool:

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rehue_core.edits import MAX_HINTS, Edits, Hint
 from rehue_serve.bodies import REFERENCE_FIELD
+from rehue_serve.choices import DEFAULT_QUALITY, DEFAULT_SIZE, LARGEST, SMALLEST, Parameters
 from rehue_serve.errors import InvalidParameter
-from rehue_serve.pipeline import DEFAULT_QUALITY, DEFAULT_SIZE, LARGEST, SMALLEST, Parameters
 
 LONGEST_NAME = 100  # characters of an unknown name that an error repeats
 EDIT_FIELDS = ("warmth", "tint", "hints", "palette", "palette_strength")
@@ -81,6 +81,18 @@ class ColorizeParameters(EditParameters):
     quality: int = Field(DEFAULT_QUALITY, ge=1, le=100, description="Quality of JPEG and WebP.")
     metadata: Literal["keep", "none"] = Field(
         "keep", description="keep or none: EXIF, IPTC, XMP, captions."
+    )
+    depth: Literal["auto", "8"] = Field(
+        "auto",
+        description="Bits of a sample. auto: 16 where the photograph has more than 8 and the "
+        "format can hold them; 8: never more.",
+    )
+    profile: Literal["srgb", "keep"] = Field(
+        "srgb",
+        description="Colour space. keep: the photograph's own profile, if it is one of RGB.",
+    )
+    mark: Literal["none", "visible"] = Field(
+        "none", description="visible: a small mark in the lower right corner."
     )
 
 

@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 
 from rehue_core import colorize, lab, ycbcr
 from rehue_core.colorize import ModelSpec
-from rehue_core.edits import NO_EDITS, Edits, Hint, apply_edits
+from rehue_core.edits import Edits, Hint, apply_edits
 from rehue_serve import images, metrics, tracing
 from rehue_serve.admission import Admission
 from rehue_serve.candidates import Candidates, compose_candidates
+from rehue_serve.choices import Parameters
 from rehue_serve.composition import ComposedPicture
-from rehue_serve.errors import InvalidParameter, UnknownModel
+from rehue_serve.errors import InvalidParameter
 from rehue_serve.kept import KeptAnswers
 from rehue_serve.memory import MemoryBudget
 from rehue_serve.metadata.answer import complete_metadata, read_metadata_of
@@ -35,47 +36,8 @@ from rehue_serve.triton import TritonClient
 T = TypeVar("T")
 Compose = Callable[[], Any]  # what `images.encode_pictures` takes
 
-MAX_MODEL_NAME = 255  # characters; it is the name of a folder
-METADATA = ("keep", "none")
-FORMATS = ("auto", *images.MEDIA_TYPES)
 STAGES = ("decode", "prepare", "infer", "color", "encode")
-SMALLEST, LARGEST, DEFAULT_SIZE = 64, 2048, 512  # pixels on the long side of candidates
 LARGE = 1 << 22  # pixels; larger pictures are composed while they are encoded, if they can be
-DEFAULT_QUALITY = 92  # of JPEG and WebP; no visible loss, a third of the bytes of 100
-
-
-@dataclass(frozen=True)
-class Parameters:
-    """A caller's choices; raises InvalidParameter or UnknownModel for wrong values."""
-
-    model: str = ""
-    strength: float = 1.0
-    format: str = "auto"
-    quality: int = DEFAULT_QUALITY
-    metadata: str = "keep"
-    edits: Edits = NO_EDITS
-    reference: bytes = b""  # an encoded picture whose main colours are the palette
-    size: int = DEFAULT_SIZE  # of candidates: pixels on the long side
-
-    def __post_init__(self) -> None:
-        if len(self.model) > MAX_MODEL_NAME:
-            raise UnknownModel("There is no model of so long a name; see /v1/models.")
-        if not 0 <= self.strength <= 2:  # also refuses NaN
-            raise InvalidParameter(f"strength is {self.strength}; it must be from 0 to 2.")
-        if self.format not in FORMATS:
-            raise InvalidParameter(
-                f"format is {self.format!r}; it must be one of {', '.join(FORMATS)}."
-            )
-        if not 1 <= self.quality <= 100:
-            raise InvalidParameter(f"quality is {self.quality}; it must be from 1 to 100.")
-        if self.metadata not in METADATA:
-            raise InvalidParameter(
-                f"metadata is {self.metadata!r}; it must be one of {', '.join(METADATA)}."
-            )
-        if not SMALLEST <= self.size <= LARGEST:
-            raise InvalidParameter(f"size is {self.size}; it must be from {SMALLEST} to {LARGEST}.")
-        if self.reference and self.edits.palette:
-            raise InvalidParameter("reference and palette are both given; send one of them.")
 
 
 @dataclass(frozen=True)
@@ -127,7 +89,9 @@ class Pipeline:
         digest = await self._compute_digest(data) if parameters.edits else ""
         timings = dict.fromkeys(STAGES, 0.0)
         del data  # freed once the last page is decoded
-        async with self._memory.reserve(images.estimate_memory(photograph, format)):
+        async with self._memory.reserve(
+            images.estimate_memory(photograph, format, parameters.depth)
+        ):
             pages = []
             for page in range(header.pages):
                 compose, version = await self._colorize_page(
@@ -236,8 +200,8 @@ class Pipeline:
         keep_alpha = images.can_hold_alpha(format)
 
         def decode() -> "_Decoded":
-            if page == 0 and parameters.metadata == "keep":
-                photograph.metadata = read_metadata_of(photograph)
+            if page == 0:
+                _read_kept(photograph, parameters)
             decoded = _decode_and_prepare(photograph, page, keep_alpha, spec, timings)
             if page == photograph.header.pages - 1:
                 photograph.free()
@@ -246,16 +210,20 @@ class Pipeline:
         lightness, alpha, input, box = await self._run_in_thread(decode)
         with _timed_stage("infer", timings):
             output, version = await self._infer(digest, page, spec, input, deadline)
-        dtype = images.choose_depth(photograph.header, format)
+        dtype = images.choose_depth(photograph.header, format, parameters.depth)
+        profile, marked = photograph.profile, parameters.mark == "visible"
 
         def compose() -> Any:
             with _timed_stage("color", timings):
                 ab, scale = colorize.choose_ab(
                     lightness, output, box, spec, parameters.strength, parameters.edits
                 )
-                if format == "jpeg":
+                if format == "jpeg" and not (profile or marked):
                     return ycbcr.convert_to_planes(lightness, ab, strength=scale)
-                picture = ComposedPicture(lightness, alpha, ab, strength=scale, dtype=dtype)
+                picture = ComposedPicture(
+                    lightness, alpha, ab,
+                    strength=scale, dtype=dtype, profile=profile, marked=marked,
+                )  # fmt: skip
                 is_large = lightness.size > LARGE and images.encodes_by_rows(format)
                 return picture if is_large else picture[:]
 
@@ -293,6 +261,14 @@ def _decode_and_prepare(
     return lightness, alpha, input, box
 
 
+def _read_kept(photograph: images.Photograph, parameters: Parameters) -> None:
+    """Read what the answer keeps of the file besides its pixels."""
+    if parameters.metadata == "keep":
+        photograph.metadata = read_metadata_of(photograph)
+    if parameters.profile == "keep":
+        photograph.profile = images.choose_profile(photograph)
+
+
 def _choose_format(header: images.Header, parameters: Parameters) -> str:
     """Choose the format of the answer.
 
@@ -324,7 +300,9 @@ def _encode(
     with _timed_stage("encode", timings):
         height, width = pictures[0].shape[:2]
         edits = parameters.edits and parameters.edits.compute_digest(parameters.strength)
-        metadata = complete_metadata(photograph.metadata, width, height, model, edits or "")
+        metadata = complete_metadata(
+            photograph.metadata, width, height, model, edits or "", photograph.profile
+        )
         data = images.encode_pictures(pictures, format, parameters.quality, metadata)
     # A large picture is composed while it is encoded.
     composed = 1000 * sum(p.seconds for p in pictures if isinstance(p, ComposedPicture))

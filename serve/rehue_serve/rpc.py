@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf import json_format
@@ -19,10 +19,11 @@ from ray.serve.grpc_util import RayServegRPCContext, gRPCInputStream
 from rehue_client.v1 import rehue_pb2
 from rehue_serve import images
 from rehue_serve.candidates import Candidates
+from rehue_serve.choices import CHOICES, DEFAULT_QUALITY, DEFAULT_SIZE, Parameters
 from rehue_serve.errors import Internal, InvalidParameter, RehueError
 from rehue_serve.keys import Caller
 from rehue_serve.observation import RequestRecord, observe_request
-from rehue_serve.pipeline import DEFAULT_QUALITY, DEFAULT_SIZE, Colorized, Parameters
+from rehue_serve.pipeline import Colorized
 from rehue_serve.rpc_edits import build_candidates_message, parse_edits
 from rehue_serve.rpc_errors import build_rpc_status
 from rehue_serve.rpc_server import MALFORMED, add_colorizer
@@ -38,14 +39,14 @@ log = logging.getLogger(__name__)
 HEALTH_SERVICES = ("", "rehue.v1.Colorizer")  # for which grpc.health.v1 answers
 HEALTH_WATCH_INTERVAL = 0.5  # seconds
 
-_FORMATS = {
-    rehue_pb2.FORMAT_AUTO: "auto",
-    rehue_pb2.FORMAT_JPEG: "jpeg",
-    rehue_pb2.FORMAT_PNG: "png",
-    rehue_pb2.FORMAT_WEBP: "webp",
-    rehue_pb2.FORMAT_TIFF: "tiff",
+# The words of each enum by its numbers: FORMAT_JPEG is "jpeg".
+_WORDS = {
+    name: {
+        number: value.partition("_")[2].lower()
+        for value, number in getattr(rehue_pb2, name.title()).items()
+    }
+    for name in CHOICES
 }
-_METADATA = {rehue_pb2.METADATA_KEEP: "keep", rehue_pb2.METADATA_NONE: "none"}
 
 
 async def colorize(
@@ -196,12 +197,16 @@ def parse_parameters(request: rehue_pb2.ColorizeRequest) -> Parameters:
     return Parameters(
         model=request.model,
         strength=request.strength if request.HasField("strength") else 1.0,
-        format=_FORMATS.get(request.format, str(request.format)),
         quality=request.quality if request.HasField("quality") else DEFAULT_QUALITY,
-        metadata=_METADATA.get(request.metadata, str(request.metadata)),
+        **_read_words(request),
         edits=parse_edits(request.edits),
         reference=request.edits.reference,
     )
+
+
+def _read_words(request: rehue_pb2.ColorizeRequest) -> dict[str, Any]:
+    numbers = {name: getattr(request, name) for name in CHOICES}
+    return {name: _WORDS[name].get(number, str(number)) for name, number in numbers.items()}
 
 
 def build_response(

@@ -10,10 +10,11 @@ from ray.serve.grpc_util import RayServegRPCContext, gRPCInputStream
 from rehue_client.v1 import rehue_pb2
 from rehue_serve import images
 from rehue_serve.bodies import Body
+from rehue_serve.choices import Parameters
 from rehue_serve.errors import InvalidParameter, RehueError
 from rehue_serve.keys import Caller
 from rehue_serve.observation import RequestRecord
-from rehue_serve.pipeline import Colorized, Parameters
+from rehue_serve.pipeline import Colorized
 from rehue_serve.rpc import (
     build_response,
     get_metadata,

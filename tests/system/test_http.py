@@ -177,7 +177,7 @@ async def test_the_description_names_the_key_the_timeout_and_the_fields(
     description = (await client.get("/openapi.json")).json()
     route = description["paths"]["/v1/colorize"]["post"]
     names = {parameter["name"] for parameter in route["parameters"]}
-    answer = {"model", "strength", "format", "quality", "metadata"}
+    answer = {"model", "strength", "format", "quality", "metadata", "depth", "profile", "mark"}
     edits = {"warmth", "tint", "hints", "palette", "palette_strength"}
     assert names == answer | edits | {"X-Request-Timeout"}
     (scheme,) = description["components"]["securitySchemes"].values()

@@ -22,11 +22,15 @@ def test_request_and_response_are_complete(
     colorize: Colorize, url: str, scripted: ScriptedServer
 ) -> None:
     picture = colorize(
-        url, model="seed", strength=0.5, format="png", quality=80, timeout=9, api_key="secret"
-    )
+        url, model="seed", strength=0.5, format="png", quality=80, metadata="none", depth="8",
+        profile="keep", mark="visible", timeout=9, api_key="secret",
+    )  # fmt: skip
     [request] = scripted.requests
     assert request.image == PHOTO.read_bytes()
-    assert request.options == {"model": "seed", "strength": "0.5", "format": "png", "quality": "80"}
+    assert request.options == {
+        "model": "seed", "strength": "0.5", "format": "png", "quality": "80", "metadata": "none",
+        "depth": "8", "profile": "keep", "mark": "visible",
+    }  # fmt: skip
     assert request.authorization == "Bearer secret"
     assert request.timeout == pytest.approx(9, abs=0.5)
     assert (picture.data, picture.media_type) == (PHOTO.read_bytes(), "image/png")

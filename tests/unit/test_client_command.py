@@ -146,11 +146,14 @@ def test_options_and_key_are_sent(
     key = tmp_path / "key"
     key.write_text("from a file\n")
     options = ["--model", "seed", "--strength", "1.5", "--quality", "70", "--format", "jpeg"]
+    choices = {"metadata": "none", "depth": "8", "profile": "keep", "mark": "visible"}
+    options += [word for name, value in choices.items() for word in (f"--{name}", value)]
     assert run_colorize(scripted, COFFEE, "-o", tmp_path, *options, "--api-key-file", key) == 0
     monkeypatch.setenv("REHUE_API_KEY", "from the environment")
     assert run_colorize(scripted, COFFEE, "-o", tmp_path) == 0
     first, second = scripted.requests
-    assert first.options == {"model": "seed", "strength": "1.5", "quality": "70", "format": "jpeg"}
+    asked = {"model": "seed", "strength": "1.5", "quality": "70", "format": "jpeg"}
+    assert first.options == asked | choices
     assert first.authorization == "Bearer from a file"
     assert second.authorization == "Bearer from the environment"
 

@@ -3,7 +3,7 @@
 import io
 import struct
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import pillow_heif
 import pytest
 import pyvips
 import tifffile
+from icc import build_cmyk_profile, build_gray_profile
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 from skimage.color import rgb2lab
@@ -81,48 +82,6 @@ def write_png(pixels: NDArray[Any], color_type: int, depth: int, **chunks: bytes
         b"\x89PNG\r\n\x1a\n" + pack(b"IHDR", header) + own
         + pack(b"IDAT", zlib.compress(rows)) + pack(b"IEND", b"")
     )  # fmt: skip
-
-
-def build_gray_profile(curve: Callable[[NDArray[Any]], NDArray[Any]]) -> bytes:
-    """An ICC profile for gray whose curve is a table (ICC.1:2001-04, 6.5.3)."""
-    table = np.clip(curve(np.linspace(0, 1, 1024)), 0, 1)
-    points = (table * 65535).round().astype(">u2").tobytes()
-    curve_tag = b"curv" + bytes(4) + struct.pack(">I", 1024) + points
-    return build_profile(b"mntr", b"GRAY", b"XYZ ", {b"kTRC": curve_tag})
-
-
-def build_cmyk_profile(lightness: NDArray[Any]) -> bytes:
-    """An ICC profile of a press (ICC.1:2001-04, 6.5.10: lut8Type).
-
-    Args:
-        lightness: L, 0..100, of the 2 x 2 x 2 x 2 mixtures of no and full ink; gray all of them.
-    """
-    lab = np.full((2, 2, 2, 2, 3), 128, np.uint8)
-    lab[..., 0] = np.rint(lightness * 2.55)
-    line = bytes(range(256))
-    identity = struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 65536)
-    table = (
-        b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + identity + line * 4 + lab.tobytes() + line * 3
-    )
-    return build_profile(b"prtr", b"CMYK", b"Lab ", {b"A2B0": table, b"A2B1": table})
-
-
-def build_profile(kind: bytes, space: bytes, pcs: bytes, tags: dict[bytes, bytes]) -> bytes:
-    tags = {
-        b"desc": b"desc" + bytes(4) + struct.pack(">I", 5) + b"test\0" + bytes(79),
-        b"cprt": b"text" + bytes(4) + b"none\0\0\0\0",
-        b"wtpt": b"XYZ " + bytes(4) + struct.pack(">3i", 63190, 65536, 54061),
-        **tags,
-    }
-    place, index, body = 132 + 12 * len(tags), b"", b""
-    for name, content in tags.items():
-        index += name + struct.pack(">II", place + len(body), len(content))
-        body += content + bytes(-len(content) % 4)
-    size = place + len(body)
-    head = struct.pack(">I4sI4s4s4s", size, b"none", 0x02400000, kind, space, pcs)
-    head += struct.pack(">6H4s", 2026, 1, 1, 0, 0, 0, b"acsp") + bytes(28)
-    head += struct.pack(">3i", 63190, 65536, 54061)
-    return head.ljust(128, b"\0") + struct.pack(">I", len(tags)) + index + body
 
 
 def test_a_phones_jpeg_with_a_second_picture_is_a_jpeg() -> None:

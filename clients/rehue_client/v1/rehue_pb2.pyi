@@ -34,6 +34,21 @@ class Metadata(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     METADATA_KEEP: _ClassVar[Metadata]
     METADATA_NONE: _ClassVar[Metadata]
+
+class Depth(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DEPTH_AUTO: _ClassVar[Depth]
+    DEPTH_8: _ClassVar[Depth]
+
+class Profile(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PROFILE_SRGB: _ClassVar[Profile]
+    PROFILE_KEEP: _ClassVar[Profile]
+
+class Mark(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MARK_NONE: _ClassVar[Mark]
+    MARK_VISIBLE: _ClassVar[Mark]
 ERROR_REASON_UNSPECIFIED: ErrorReason
 INVALID_IMAGE: ErrorReason
 IMAGE_TOO_LARGE: ErrorReason
@@ -52,9 +67,15 @@ FORMAT_WEBP: Format
 FORMAT_TIFF: Format
 METADATA_KEEP: Metadata
 METADATA_NONE: Metadata
+DEPTH_AUTO: Depth
+DEPTH_8: Depth
+PROFILE_SRGB: Profile
+PROFILE_KEEP: Profile
+MARK_NONE: Mark
+MARK_VISIBLE: Mark
 
 class ColorizeRequest(_message.Message):
-    __slots__ = ("image", "model", "strength", "format", "quality", "id", "metadata", "edits")
+    __slots__ = ("image", "model", "strength", "format", "quality", "id", "metadata", "depth", "profile", "mark", "edits")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     STRENGTH_FIELD_NUMBER: _ClassVar[int]
@@ -62,6 +83,9 @@ class ColorizeRequest(_message.Message):
     QUALITY_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
     METADATA_FIELD_NUMBER: _ClassVar[int]
+    DEPTH_FIELD_NUMBER: _ClassVar[int]
+    PROFILE_FIELD_NUMBER: _ClassVar[int]
+    MARK_FIELD_NUMBER: _ClassVar[int]
     EDITS_FIELD_NUMBER: _ClassVar[int]
     image: bytes
     model: str
@@ -70,8 +94,11 @@ class ColorizeRequest(_message.Message):
     quality: int
     id: str
     metadata: Metadata
+    depth: Depth
+    profile: Profile
+    mark: Mark
     edits: Edits
-    def __init__(self, image: _Optional[bytes] = ..., model: _Optional[str] = ..., strength: _Optional[float] = ..., format: _Optional[_Union[Format, str]] = ..., quality: _Optional[int] = ..., id: _Optional[str] = ..., metadata: _Optional[_Union[Metadata, str]] = ..., edits: _Optional[_Union[Edits, _Mapping]] = ...) -> None: ...
+    def __init__(self, image: _Optional[bytes] = ..., model: _Optional[str] = ..., strength: _Optional[float] = ..., format: _Optional[_Union[Format, str]] = ..., quality: _Optional[int] = ..., id: _Optional[str] = ..., metadata: _Optional[_Union[Metadata, str]] = ..., depth: _Optional[_Union[Depth, str]] = ..., profile: _Optional[_Union[Profile, str]] = ..., mark: _Optional[_Union[Mark, str]] = ..., edits: _Optional[_Union[Edits, _Mapping]] = ...) -> None: ...
 
 class Edits(_message.Message):
     __slots__ = ("warmth", "tint", "hints", "palette", "reference", "palette_strength")

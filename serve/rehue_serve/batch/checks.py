@@ -12,9 +12,10 @@ from rehue_serve.batch.manifest import Recipe
 from rehue_serve.batch.options import BatchFailed, Options
 from rehue_serve.batch.sources import NAME_COLLISION, is_photograph
 from rehue_serve.batch.stores import FOLDER, describe_os_error, get_store, is_local, join
+from rehue_serve.choices import Parameters
 from rehue_serve.errors import RehueError
 from rehue_serve.parameters import ColorizeParameters
-from rehue_serve.pipeline import Parameters, Pipeline
+from rehue_serve.pipeline import Pipeline
 from rehue_serve.settings import Settings
 from rehue_serve.triton import TritonClient, build_triton_client
 

@@ -101,6 +101,18 @@ def decode_page(data: bytes, page: Page, *, keep_alpha: bool = False) -> Decoded
     return _compute(image, keep_alpha=keep_alpha)
 
 
+def read_profile(data: bytes, page: Page) -> bytes:
+    """Read the ICC profile of a page of a TIFF file; empty if it has none.
+
+    Raises:
+        InvalidImage: the page is broken.
+    """
+    if page.is_lab:
+        return b""
+    image = _load(data, page=page.index)
+    return bytes(image.get(PROFILE)) if PROFILE in image.get_fields() else b""
+
+
 def convert_pixels(pixels: NDArray[Any], profile: bytes | None) -> UInt16:
     """Compute the lightness of decoded pixels.
 

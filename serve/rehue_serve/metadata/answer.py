@@ -26,7 +26,7 @@ def _build_srgb_profile() -> bytes:
 
 
 def complete_metadata(
-    own: Metadata, width: int, height: int, model: str, edits: str = ""
+    own: Metadata, width: int, height: int, model: str, edits: str = "", profile: bytes = b""
 ) -> Metadata:
     """Complete a photograph's metadata to that of the answer.
 
@@ -36,12 +36,14 @@ def complete_metadata(
         height: likewise.
         model: name and version of the network.
         edits: digest of the person's choices; empty: there are none.
+        profile: ICC profile of the answer's RGB; empty: sRGB.
     """
     if own == Metadata():
-        return Metadata(xmp=build_packet(_name_software(), model, edits))
+        return Metadata(xmp=build_packet(_name_software(), model, edits), profile=profile)
     return replace(
         own,
-        exif=update_exif(own.exif, width, height) if own.exif else b"",
+        profile=profile or own.profile,
+        exif=update_exif(own.exif, width, height, is_srgb=not profile) if own.exif else b"",
         xmp=update_packet(own.xmp, _name_software(), model, edits),
     )
 

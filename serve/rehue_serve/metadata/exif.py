@@ -12,7 +12,7 @@ _ORIENTATION, _EXIF_IFD = 0x0112, 0x8769
 _THUMBNAIL_OFFSET, _THUMBNAIL_LENGTH = 0x0201, 0x0202
 _COLOR_SPACE, _WIDTH, _HEIGHT = 0xA001, 0xA002, 0xA003
 _SHORT, _LONG = 3, 4
-_SRGB = 1
+_SRGB, _UNCALIBRATED = 1, 0xFFFF
 _MOST_ENTRIES = 4096
 
 
@@ -66,29 +66,32 @@ class _Block:
             struct.pack_into(self.order + kind, self.data, entry.place, value)
 
 
-def update_exif(block: bytes, width: int, height: int) -> bytes:
+def update_exif(block: bytes, width: int, height: int, *, is_srgb: bool = True) -> bytes:
     r"""Make an EXIF block true of the colorized picture.
 
-    The orientation becomes 1, since it is applied; the color space sRGB; the size that of the
-    picture. The thumbnail, which is the gray photograph's, is dropped.
+    The orientation becomes 1, since it is applied; the color space sRGB, or uncalibrated where
+    a profile says it; the size that of the picture. The thumbnail, which is the gray
+    photograph's, is dropped.
 
     Args:
         block: the TIFF structure, with or without ``Exif\0\0`` before it.
         width: of the upright picture.
         height: of the upright picture.
+        is_srgb: whether its colors are.
 
     Returns:
         The TIFF structure, without ``Exif\\0\\0``; empty if the block is broken.
     """
     try:
-        return _update(_Block(block.removeprefix(b"Exif\0\0")), width, height)
+        space = _SRGB if is_srgb else _UNCALIBRATED
+        return _update(_Block(block.removeprefix(b"Exif\0\0")), width, height, space)
     except (BrokenExif, struct.error):
         return b""
 
 
-def _update(block: _Block, width: int, height: int) -> bytes:
+def _update(block: _Block, width: int, height: int, space: int) -> bytes:
     main = block.unpack("I", 4)
-    values = {_ORIENTATION: 1, _COLOR_SPACE: _SRGB, _WIDTH: width, _HEIGHT: height}
+    values = {_ORIENTATION: 1, _COLOR_SPACE: space, _WIDTH: width, _HEIGHT: height}
     directories = [main]
     directories += [
         block.unpack("I", entry.place) for entry in block.entries(main) if entry.tag == _EXIF_IFD

@@ -16,7 +16,7 @@ export class Options extends EventTarget {
     this.#form = form;
     form.addEventListener("submit", (event) => event.preventDefault());
     this.#at("strength").addEventListener("input", () => this.#onStrength());
-    for (const id of ["model", "format"]) {
+    for (const id of ["model", "format", "mark"]) {
       this.#at(id).addEventListener("change", () => this.#announce("change"));
     }
     this.#at("model").addEventListener("change", () => this.#describeModel());
@@ -37,13 +37,15 @@ export class Options extends EventTarget {
       model: this.#at("model").value,
       strength: Number(this.#at("strength").value),
       format: this.#at("format").value,
+      mark: this.#at("mark").checked ? "visible" : "none",
     };
   }
 
-  set settings({ model, strength, format }) {
+  set settings({ model, strength, format, mark }) {
     Object.assign(this.#at("strength"), { value: strength });
     Object.assign(this.#at("model"), { value: model });
     Object.assign(this.#at("format"), { value: format });
+    Object.assign(this.#at("mark"), { checked: mark === "visible" });
     this.#showStrength();
     this.#describeModel();
   }

@@ -7,7 +7,7 @@ const SHOWN_FORMATS = ["jpeg", "png", "webp"]; // TIFF is shown by few browsers
 export class Photograph {
   /**
    * @param {File} file
-   * @param {Object} settings model, strength (0 to 2) and format, as the API has them
+   * @param {Object} settings model, strength (0 to 2), format and mark, as the API has them
    */
   constructor(file, settings) {
     this.file = file;
@@ -64,8 +64,8 @@ export class Photograph {
 
   /** Return to the settings of the newest answer, and of the format that was chosen. */
   restoreSettings() {
-    const { model, strength } = [...this.answers.values()].at(-1).request;
-    this.settings = { ...this.settings, model, strength };
+    const { model, strength, mark } = [...this.answers.values()].at(-1).request;
+    this.settings = { ...this.settings, model, strength, mark };
   }
 
   /** Name the download after the photograph and the format that it really has. */

@@ -249,6 +249,10 @@ class _Servicer(rehue_pb2_grpc.ColorizerServicer):
         }
         if request.model:
             options["model"] = request.model
+        for name in ("metadata", "depth", "profile", "mark"):
+            if number := getattr(request, name):
+                word = getattr(rehue_pb2, name.title()).Name(number)
+                options[name] = word.removeprefix(f"{name.upper()}_").lower()
         if request.HasField("quality"):
             options["quality"] = str(request.quality)
         received = Request(
