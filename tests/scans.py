@@ -100,7 +100,7 @@ def _list_jpegs() -> list[Scan]:
     jpeg = save(GRAY, "JPEG", quality=97)
     power = build_gray_profile(lambda value: value**3.0)
     second = Image.new("RGB", (20, 20))
-    options = {"format": "JPEG", "tolerance": 1.0}
+    options: dict[str, Any] = {"format": "JPEG", "tolerance": 1.0}
     return [
         Scan("gray.jpg", jpeg, **options),
         Scan("no-end.jpg", jpeg[:-2], **options),
@@ -135,7 +135,7 @@ def _list_pngs() -> list[Scan]:
     hole = np.full_like(GRAY, 255)
     hole[20:40, 20:40] = 0
     frames = [Image.fromarray(255 - GRAY)]
-    png = {"format": "PNG"}
+    png: dict[str, Any] = {"format": "PNG"}
     return [
         Scan("deep.png", save(Image.fromarray(DEEP), "PNG"), bits=16, **png),
         Scan("power.png", add_png_chunk(
@@ -155,8 +155,8 @@ def _list_tiffs() -> list[Scan]:
         Image.fromarray(np.rint(SEEN * 2.55).astype(np.uint8)),
         *[Image.new("L", (96, 60), 128)] * 2,
     ]
-    deep = {"bits": 16}
-    planes = {"photometric": "rgb", "planarconfig": "separate"}
+    deep: dict[str, Any] = {"bits": 16}
+    planes: dict[str, Any] = {"photometric": "rgb", "planarconfig": "separate"}
     twelve, largest = (DEEP >> 4), [(281, 3, 1, 4095, True)]
     return [
         Scan("deep.tif", write_tiff(DEEP), **deep),
