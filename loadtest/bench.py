@@ -11,8 +11,8 @@ model    images per second at saturating load, and the latency of one photograph
            http    512 x 512 JPEG in and out through HTTP, HAProxy, Ray Serve and Triton
            grpc    the same through gRPC
 chain    decode to encode compared with scikit-image, on one thread; then the whole system
-         with a model that answers at once: CPU of all server processes, by stage and by
-         process; and the tensors alone, to Triton and back, in messages and in shared memory
+         with a model that answers at once: CPU of all server processes, and by stage; and
+         the tensors alone, to Triton and back, in messages and in shared memory
 batching in Rehue, in Ray's @serve.batch, in Triton
 archives jobs of `rehue batch`, on local folders and S3: photographs per second over the bare
          model's, CPU beside the server's, on 1, 2 and 4 Tritons, and live requests beside one
@@ -20,6 +20,7 @@ large    memory and CPU time of photographs of 50 and 200 megapixels, without th
 edits    a click and candidates beside a first colorization, one at a time
 scaling  1, 2 and 4 Tritons whose model takes a fixed time and no CPU; and the cores that
          the chain needs for GPUs of several speeds (with chain)
+versions CPU and memory by process; beside other commits and settings with `--beside`
 
 The load generator shares the cores with the servers. Results are written to results/.
 """
@@ -40,7 +41,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from loadtest import archives, batching, breakdown, chain, editing, large, scaling
+from loadtest import archives, batching, breakdown, chain, editing, large, scaling, versions
 from loadtest.report import describe_machine
 from loadtest.samples import ROOT, create_photograph
 from loadtest.saturation import Send, open_sender, saturate
@@ -52,7 +53,7 @@ from rehue_serve.triton import TritonClient
 MAX_BATCH = 8
 CONCURRENCY = 32  # photographs in flight: enough to keep every stage busy
 SINGLE_CALLS = 40  # one at a time, for latency
-PARTS = ("model", "chain", "large", "batching", "archives", "edits", "scaling")
+PARTS = ("model", "chain", "large", "batching", "archives", "edits", "scaling", "versions")
 
 Rows = dict[str, dict[str, float]]
 
@@ -64,6 +65,13 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=20.0, help="of one measurement")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--models", nargs="+", default=["seed", "rehue"])
+    parser.add_argument(
+        "--beside",
+        nargs="+",
+        default=[],
+        metavar="VERSION",
+        help="for the part versions: work trees of other commits, settings as VARIABLE=VALUE",
+    )
     arguments = parser.parse_args()
     seconds, rounds = arguments.seconds, arguments.rounds
     tables: dict[str, Rows] = {}
@@ -81,7 +89,6 @@ def main() -> int:
         tables["Everything but the network"] = served
         tables["Cores of the chain for one GPU"] = scaling.compute_cores_for_gpus(served)
         tables["Stages, CPU ms on one thread"] = breakdown.measure_stages()
-        tables["Processes, CPU ms a photograph"] = breakdown.measure_processes(seconds)
         tables["Tensors to Triton and back"] = chain.measure_tensor_transport(seconds)
     if "large" in arguments.only:
         tables["Large photographs"] = large.measure_large()
@@ -96,6 +103,8 @@ def main() -> int:
     if "scaling" in arguments.only:
         title = f"Stand-ins of {scaling.MAX_BATCH / scaling.BATCH_SECONDS:.0f} images/s each"
         tables[title] = scaling.measure_scaling(seconds, rounds)
+    if "versions" in arguments.only:
+        tables |= versions.compare_versions(arguments.beside, seconds, rounds)
     write_tables(tables, "-".join(arguments.only))
     return 0
 

@@ -92,7 +92,7 @@ async def serve_grpc_at_port(service: Service) -> AsyncIterator[int]:
     """Serve with the class of Ray's gRPC server, and its way of reading streams."""
     rpc_server.configure_server(service)
     server = gRPCGenericServer(_make_handlers(service))
-    rpc.add_colorizer(Mock(), server)
+    rpc_server.add_colorizer(Mock(), server)
     grpc.aio.Server.add_generic_rpc_handlers(server, (HEALTH,))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

@@ -1,26 +1,32 @@
-"""The Ray Serve application: one deployment that serves HTTP and gRPC."""
+"""The Ray Serve application: one deployment that serves HTTP and gRPC.
+
+`rehue serve` and Ray's own processes import this module too. So it imports codecs, Numba and
+the rest of the service in a replica alone: they take 80 MiB.
+"""
 
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
-from fastapi import FastAPI
-from grpc_health.v1 import health_pb2
 from ray import serve
 from ray.serve import Application
 from ray.serve.config import BackpressureConfig, gRPCOptions
-from ray.serve.grpc_util import RayServegRPCContext, gRPCInputStream
 from ray.serve.schema import LoggingConfig
 
-from rehue_client.v1 import rehue_pb2
-from rehue_serve import http, logs, rpc, rpc_chunks, rpc_server, settings, tracing
-from rehue_serve.service import Service
+from rehue_serve import settings
 from rehue_serve.settings import Settings
-from rehue_serve.triton import build_triton_client
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from grpc_health.v1 import health_pb2
+    from ray.serve.grpc_util import RayServegRPCContext, gRPCInputStream
+
+    from rehue_client.v1 import rehue_pb2
 
 NAME = "rehue"
 
 # Services of Ray's gRPC servers. grpc.health.v1 is answered by the application, not by Ray.
 SERVICERS = (
-    "rehue_serve.rpc.add_colorizer",
+    "rehue_serve.rpc_server.add_colorizer",
     "grpc_health.v1.health_pb2_grpc.add_HealthServicer_to_server",
 )
 
@@ -31,60 +37,65 @@ class Colorizer:
     """One process that colorizes photographs. Its methods are named after the RPCs."""
 
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Ray awaits it
+        from rehue_serve import http, logs, rpc, rpc_chunks, rpc_server, tracing
+        from rehue_serve.service import Service
+        from rehue_serve.triton import build_triton_client
+
+        self._http, self._rpc, self._rpc_chunks = http, rpc, rpc_chunks
         logs.configure_logging(settings)
         tracing.configure_tracing(settings)
         self._service = Service(settings, build_triton_client(settings))
         rpc_server.configure_server(self._service)
         await self._service.start()
 
-    def __serve_build_asgi_app__(self) -> FastAPI:
-        return http.build_http_app(self._service)
+    def __serve_build_asgi_app__(self) -> "FastAPI":
+        return self._http.build_http_app(self._service)
 
     async def drain(self) -> None:
         """Called on every replica when the server is told to stop."""
         await self._service.drain()
 
     async def Colorize(
-        self, request: rehue_pb2.ColorizeRequest, grpc_context: RayServegRPCContext
-    ) -> rehue_pb2.ColorizeResponse:
-        return await rpc.colorize(self._service, request, grpc_context)
+        self, request: "rehue_pb2.ColorizeRequest", grpc_context: "RayServegRPCContext"
+    ) -> "rehue_pb2.ColorizeResponse":
+        return await self._rpc.colorize(self._service, request, grpc_context)
 
     async def Candidates(
-        self, request: rehue_pb2.CandidatesRequest, grpc_context: RayServegRPCContext
-    ) -> rehue_pb2.CandidatesResponse:
-        return await rpc.propose(self._service, request, grpc_context)
+        self, request: "rehue_pb2.CandidatesRequest", grpc_context: "RayServegRPCContext"
+    ) -> "rehue_pb2.CandidatesResponse":
+        return await self._rpc.propose(self._service, request, grpc_context)
 
     async def ListModels(
-        self, request: rehue_pb2.ListModelsRequest, grpc_context: RayServegRPCContext
-    ) -> rehue_pb2.ListModelsResponse:
-        return await rpc.list_models(self._service, request, grpc_context)
+        self, request: "rehue_pb2.ListModelsRequest", grpc_context: "RayServegRPCContext"
+    ) -> "rehue_pb2.ListModelsResponse":
+        return await self._rpc.list_models(self._service, request, grpc_context)
 
     async def ColorizeStream(
         self,
-        requests: gRPCInputStream[rehue_pb2.ColorizeRequest],
-        grpc_context: RayServegRPCContext,
-    ) -> AsyncIterator[rehue_pb2.ColorizeResponse]:
-        async for answer in rpc.colorize_stream(self._service, requests, grpc_context):
+        requests: "gRPCInputStream[rehue_pb2.ColorizeRequest]",
+        grpc_context: "RayServegRPCContext",
+    ) -> "AsyncIterator[rehue_pb2.ColorizeResponse]":
+        async for answer in self._rpc.colorize_stream(self._service, requests, grpc_context):
             yield answer
 
     async def ColorizeChunks(
         self,
-        requests: gRPCInputStream[rehue_pb2.ColorizeRequest],
-        grpc_context: RayServegRPCContext,
-    ) -> AsyncIterator[rehue_pb2.ColorizeResponse]:
-        async for chunk in rpc_chunks.colorize_chunks(self._service, requests, grpc_context):
+        requests: "gRPCInputStream[rehue_pb2.ColorizeRequest]",
+        grpc_context: "RayServegRPCContext",
+    ) -> "AsyncIterator[rehue_pb2.ColorizeResponse]":
+        async for chunk in self._rpc_chunks.colorize_chunks(self._service, requests, grpc_context):
             yield chunk
 
     async def Check(
-        self, request: health_pb2.HealthCheckRequest, grpc_context: RayServegRPCContext
-    ) -> health_pb2.HealthCheckResponse:
-        return rpc.check_health(self._service, request, grpc_context)
+        self, request: "health_pb2.HealthCheckRequest", grpc_context: "RayServegRPCContext"
+    ) -> "health_pb2.HealthCheckResponse":
+        return self._rpc.check_health(self._service, request, grpc_context)
 
     async def Watch(
-        self, request: health_pb2.HealthCheckRequest, grpc_context: RayServegRPCContext
-    ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
+        self, request: "health_pb2.HealthCheckRequest", grpc_context: "RayServegRPCContext"
+    ) -> "AsyncIterator[health_pb2.HealthCheckResponse]":
         del grpc_context  # Ray passes it by name
-        async for answer in rpc.watch_health(self._service, request):
+        async for answer in self._rpc.watch_health(self._service, request):
             yield answer
 
 

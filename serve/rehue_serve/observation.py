@@ -5,16 +5,18 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry.trace import Span, StatusCode, format_trace_id
 from starlette.requests import ClientDisconnect
 
 from rehue_serve import logs, metrics, tracing
-from rehue_serve.candidates import Candidates
 from rehue_serve.errors import Internal, RehueError
-from rehue_serve.pipeline import Colorized
 from rehue_serve.statuses import HTTP_STATUS
+
+if TYPE_CHECKING:
+    from rehue_serve.candidates import Candidates
+    from rehue_serve.pipeline import Colorized
 
 log = logging.getLogger(__name__)
 

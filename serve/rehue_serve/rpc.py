@@ -26,11 +26,9 @@ from rehue_serve.observation import RequestRecord, observe_request
 from rehue_serve.pipeline import Colorized
 from rehue_serve.rpc_edits import build_candidates_message, parse_edits
 from rehue_serve.rpc_errors import build_rpc_status
-from rehue_serve.rpc_server import MALFORMED, add_colorizer
+from rehue_serve.rpc_server import MALFORMED
 from rehue_serve.service import Service
 from rehue_serve.statuses import GRPC_STATUS
-
-__all__ = ["add_colorizer"]  # by this name Ray finds it
 
 A = TypeVar("A", Colorized, Candidates)
 
@@ -296,6 +294,7 @@ def _get_health(service: Service) -> int:
 
 
 def set_error(context: RayServegRPCContext, error: RehueError, request_id: str) -> None:
+    """Set an error, with its details, as the status of a call."""
     context.set_code(GRPC_STATUS[type(error)])
     context.set_details(error.detail)
     status = build_rpc_status(error, request_id).SerializeToString()
@@ -314,6 +313,7 @@ def _collect_metadata(context: RayServegRPCContext) -> dict[str, str]:
 
 
 def get_metadata(context: RayServegRPCContext, name: str) -> str | None:
+    """Return a call's metadata of this name."""
     for key, value in context.invocation_metadata():
         if key == name:
             return str(value)
@@ -321,6 +321,7 @@ def get_metadata(context: RayServegRPCContext, name: str) -> str | None:
 
 
 def get_request_id(context: RayServegRPCContext) -> str:
+    """Return the id that Ray gave the call."""
     # Ray gives every request an id and returns it as trailing metadata.
     ids = (value for key, value in context.trailing_metadata() if key == "request_id")
     return next(ids, "")

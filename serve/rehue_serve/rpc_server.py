@@ -1,10 +1,13 @@
-"""The gRPC server of a replica: the limits on calls and messages before Ray handles them."""
+"""The gRPC server of a replica: the limits on calls and messages before Ray handles them.
+
+Ray's proxies import this module too, for `add_colorizer`.
+"""
 
 import asyncio
 import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -14,8 +17,10 @@ from rehue_client.v1 import rehue_pb2
 from rehue_serve.errors import ImageTooLarge, InvalidParameter, RehueError
 from rehue_serve.observation import observe_request
 from rehue_serve.rpc_errors import abort_call
-from rehue_serve.service import Service
 from rehue_serve.settings import Settings
+
+if TYPE_CHECKING:
+    from rehue_serve.service import Service
 
 LARGEST_IN_ONE_MESSAGE = 32 * 2**20  # bytes of a photograph; larger ones are sent in chunks
 MESSAGE_OVERHEAD = 64 * 1024  # bytes that a message may have besides the photograph
@@ -26,10 +31,10 @@ MALFORMED = -1  # format, or size, of the request that stands for bytes that can
 Unary = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
 Stream = Callable[[AsyncIterator[Any], grpc.aio.ServicerContext[Any, Any]], AsyncIterator[Any]]
 
-_service: Service | None = None  # of this process, where it is a replica
+_service: "Service | None" = None  # of this process, where it is a replica
 
 
-def configure_server(service: Service) -> None:
+def configure_server(service: "Service") -> None:
     """Set the limits of this process's gRPC server. Call it before Ray starts the server.
 
     Ray's own setting, RAY_SERVE_GRPC_MAX_MESSAGE_SIZE, limits answers too, and those may be
@@ -124,7 +129,7 @@ class _LimitedHandlers(grpc.GenericRpcHandler):
         )
 
 
-def _limit_unary(service: Service, call: Unary) -> Stream:
+def _limit_unary(service: "Service", call: Unary) -> Stream:
     async def receive_and_call(
         messages: Any, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[Any]:
@@ -142,7 +147,7 @@ def _limit_unary(service: Service, call: Unary) -> Stream:
 
 
 async def _receive_request(
-    service: Service, messages: Any, context: grpc.aio.ServicerContext[Any, Any], request_id: str
+    service: "Service", messages: Any, context: grpc.aio.ServicerContext[Any, Any], request_id: str
 ) -> Any:
     """Check the key and receive the message; a failure counts as a request."""
     metadata = {str(key): str(value) for key, value in context.invocation_metadata() or ()}
@@ -170,7 +175,7 @@ def _check_message_length(length: str, settings: Settings) -> None:
         )
 
 
-def _limit_stream(service: Service, call: Stream, window_size: int) -> Stream:
+def _limit_stream(service: "Service", call: Stream, window_size: int) -> Stream:
     async def call_with_limits(
         messages: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[Any]:
@@ -193,7 +198,7 @@ def _limit_stream(service: Service, call: Stream, window_size: int) -> Stream:
 
 
 async def _receive_stream(
-    service: Service,
+    service: "Service",
     messages: AsyncIterator[Any],
     window: asyncio.Semaphore,
     failures: list[RehueError],

@@ -49,6 +49,15 @@ def test_nobody_else_gives_its_ray_work(server: Server) -> None:
     assert nodes(raylet.environ()["RAY_AUTH_TOKEN"])
 
 
+def test_ray_runs_only_what_is_used(server: Server) -> None:
+    """Its monitors and the server of the dashboard would take 170 MiB."""
+    processes = psutil.Process(server.process.pid).children(recursive=True)
+    lines = [" ".join(process.cmdline()) for process in processes]
+    assert any("raylet" in line for line in lines)
+    for name in ("monitor.py", "log_monitor.py", "dashboard/dashboard.py"):
+        assert not [line for line in lines if name in line]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_stop_leaves_nothing(
     tmp_path: Path, triton: EmbeddedTriton, photo: bytes, number: int
