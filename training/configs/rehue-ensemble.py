@@ -18,6 +18,7 @@ from pathlib import Path
 from rehue_training.learn.config import Ensemble, EnsembleMember
 
 CONFIGS = Path("training/configs")
+SERVED = Path("model_repository/rehue/1/model.onnx")
 
 config = Ensemble(
     name="rehue-ensemble",
@@ -25,16 +26,18 @@ config = Ensemble(
     members=(
         EnsembleMember(
             experiment=CONFIGS / "rehue.py",
-            weights=Path("model_repository/rehue/1/model.onnx"),
+            weights=SERVED,
             sides=(256,),
             weight=2.0,
         ),
         EnsembleMember(
-            experiment=CONFIGS / "coarse-lite2-long.py", sides=(128,), weight=2.0, scope="lite2/"
+            experiment=CONFIGS / "coarse-lite2-all.py", sides=(128,), weight=3.0, scope="lite2/"
         ),
-        EnsembleMember(experiment=CONFIGS / "coarse-lite1.py", sides=(128,), scope="lite1/"),
+        EnsembleMember(
+            experiment=CONFIGS / "coarse-lite1.py", weights=SERVED, sides=(128,), scope="lite1/"
+        ),
     ),
-    gain=1.8,
+    gain=1.84,
     pale=0.3,
     bend=15.0,
 )
