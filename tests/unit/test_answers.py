@@ -9,12 +9,13 @@ import tifffile
 from icc import ADOBE_RGB, build_gray_profile
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
+from skimage.color import rgb2lab
 
 from rehue_core import lab
 from rehue_serve import images
 from rehue_serve.composition import ComposedPicture
 from rehue_serve.encoding.mark import draw_mark
-from rehue_serve.encoding.profiles import convert_to_profile, is_output_profile
+from rehue_serve.encoding.profiles import _adapt_to_d50, convert_to_profile, is_output_profile
 from rehue_serve.metadata.exif import update_exif
 
 LIMITS = {"max_bytes": 50_000_000, "max_pixels": 50_000_000}
@@ -48,6 +49,15 @@ def test_a_wide_profile_shows_the_same_colours_and_the_photographs_own_lightness
     assert np.abs(found - srgb).max() <= 2  # 1 of rounding in each
     # Taken for sRGB it would be something else.
     assert np.abs(measure_lab(convert(np.uint8), SRGB) - srgb).mean() > 0.5
+
+
+def test_strong_colours_are_adapted_to_the_profiles_white() -> None:
+    """Without the adaptation red's b would be 67 instead of 70, blue's a 79 instead of 68."""
+    primaries = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]]], np.uint8)
+    at_d65 = rgb2lab(primaries).astype(np.float32)
+    found = _adapt_to_d50(at_d65[..., 0], at_d65[..., 1:])
+    expected = measure_lab(primaries, SRGB)
+    assert np.abs(found[..., 1:] - expected[..., 1:]).max() < 1
 
 
 def test_sixteen_bits_of_a_wide_profile_are_finer() -> None:
