@@ -149,7 +149,7 @@ def store(s3: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyStore]:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
         # Fewer and shorter attempts than by default, which are for real stores.
         monkeypatch.setattr("rehue_serve.batch.s3.READ_TIMEOUT", timedelta(seconds=1))
-        monkeypatch.setattr("rehue_serve.batch.s3.MOST_RETRIES", 1)
+        monkeypatch.setattr("rehue_serve.batch.s3.MOST_RETRIES", 3)
         files = open_store("s3")
         import s3fs
 
