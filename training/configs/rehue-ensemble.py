@@ -3,11 +3,11 @@
 Source: ours.
 Hardware: none; `rehue export` makes it of trained weights.
 Duration: seconds.
-Score: test, 256 pixels: CIEDE2000 10.64 (gray 12.10, 12.1 % below), colourfulness 0.707 of the
-    truth's, better than gray on 66.4 %, LPIPS 0.187 (gray 0.235). test-2: 8.41 (gray 10.60,
-    20.6 % below), 0.715, 69.3 %, LPIPS 0.137 (gray 0.191).
+Score: test, 256 pixels: CIEDE2000 10.64 (gray 12.10, 12.1 % below), colourfulness 0.699 of the
+    truth's, better than gray on 67.6 %, LPIPS 0.189 (gray 0.235). test-2: 8.35 (gray 10.60,
+    21.2 % below), 0.737, 70.6 %, LPIPS 0.136 (gray 0.191).
 Command: rehue export training/configs/rehue-ensemble.py --force
-    (the first network's weights are read from the exported file itself)
+    (the weights of the first and the last network are read from the exported file itself)
 
 What is new: networks that were trained apart, on different photographs, err apart. The first one
 knows where things end, the coarse ones what they are.
