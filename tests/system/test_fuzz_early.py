@@ -118,7 +118,8 @@ def test_early_answers_of_the_system_harm_nobody(server: Server, photo: bytes, c
     seen = upload_many(server.ports["http"], paths, count, check)
     refused = {"HTTP/1.1 413", "HTTP/1.1 404", "HTTP/1.1 405", "HTTP/1.1 422"}
     assert refused <= set(seen)
-    assert not [kind for kind in seen if kind.split()[1].startswith("5")]
+    # Some have no status within a second: their sender hung up, or their body goes on.
+    assert not [kind for kind in seen if kind.partition(" ")[2].startswith("5")]
     found = psutil.Process(server.pid).children(recursive=True)
     haproxies = [child for child in found if child.name() == "haproxy"]
     # After a reload the process before may still end its connections.
