@@ -29,6 +29,7 @@ set -e
 root=$1; shift
 mount --make-rprivate /
 mount --bind "$root" "$root"
+for file in hosts resolv.conf; do mount --bind "/etc/$file" "$root/etc/$file"; done # as the kubelet
 mount --rbind /dev "$root/dev"
 mount -t tmpfs -o size=512m tmpfs "$root/dev/shm"
 mount -t tmpfs -o size=1g,mode=1777 tmpfs "$root/tmp"
@@ -70,6 +71,7 @@ def ports(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict
             "REHUE_HTTP_PORT": str(http),
             "REHUE_GRPC_PORT": str(grpc),
             "REHUE_METRICS_PORT": str(metrics),
+            "RAY_agent_register_timeout_ms": "120000",  # not 30 s: this machine may be busy
         }
         container = subprocess.Popen(
             ["unshare", "--mount", "--pid", "--ipc", "--uts", "--fork",
@@ -97,6 +99,13 @@ def _is_ready(url: str) -> bool:
         return httpx.get(url, timeout=5).is_success
     except httpx.HTTPError:
         return False
+
+
+def test_it_names_no_index_of_the_machine_that_built_it(root: Path) -> None:
+    folders = (root / "etc", root / "opt", root / "root", root / "home")
+    found = [path for folder in folders for path in folder.rglob("*")]
+    assert not [path for path in found if path.name in ("pip.conf", "uv.toml", "uv.lock")]
+    assert (root / "etc" / "resolv.conf").read_bytes() == b""
 
 
 def test_probes_are_answered_and_a_photograph_is_colorized(ports: dict[str, int]) -> None:
