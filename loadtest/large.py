@@ -2,6 +2,7 @@
 
     python -m loadtest.large FILE FORMAT FILE FORMAT   # a line of JSON for each photograph
 
+FORMAT is that of the answer, with other parameters after it: ``jpeg,profile=keep,mark=visible``.
 Everything but the network runs, from the file to the encoded answer.
 """
 
@@ -104,7 +105,7 @@ def measure_in_processes(files: Iterable[tuple[Path, str]]) -> list[dict[str, fl
     """Colorize files, each in a new process; return their peak memory and estimates, in bytes.
 
     Args:
-        files: paths, and the formats of the answers.
+        files: paths, and the formats of the answers with other parameters after them.
     """
     words = [str(word) for file in files for word in file]
     done = subprocess.run(
@@ -127,25 +128,27 @@ class _Network:
         return OUTPUT, "1"
 
 
-async def colorize_file(read: Callable[[], bytes], format: str) -> dict[str, float]:
+async def colorize_file(read: Callable[[], bytes], format: str, **choices: str) -> dict[str, float]:
     """Colorize a file, given by what reads it, as the server does, but for the network."""
+    parameters = Parameters(format=format, **choices)  # type: ignore[arg-type]
     pipeline = _create_pipeline()
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     before = read_memory("VmRSS")
     reset_peak_memory()
     started = time.process_time()
-    answer = await pipeline.colorize(read(), Parameters(format=format), 1e9)
+    answer = await pipeline.colorize(read(), parameters, 1e9)
     seconds, peak = time.process_time() - started, read_memory("VmHWM") - before
     pipeline.close()
     photograph = images.open_image(read(), max_bytes=1 << 40, max_pixels=1 << 40)
     pixels, header = photograph.header.pixels, photograph.header
     format = answer.media_type.removeprefix("image/")
     samples = 4 if header.has_alpha and images.can_hold_alpha(format) else 3
+    depth = images.choose_depth(header, format, parameters.depth)
     return {
         "pixels": pixels,
-        "decoded": pixels * samples * np.dtype(images.choose_depth(header, format)).itemsize,
-        "estimate": images.estimate_memory(photograph, format),
+        "decoded": pixels * samples * np.dtype(depth).itemsize,
+        "estimate": images.estimate_memory(photograph, format, parameters.depth),
         "peak": peak,
         "answer": len(answer.data),
         "seconds": seconds,
@@ -170,8 +173,10 @@ def main() -> None:
             sys.exit(process.exitcode)
 
 
-def _print_figures(path: Path, format: str) -> None:
-    print(json.dumps(asyncio.run(colorize_file(path.read_bytes, format))), flush=True)
+def _print_figures(path: Path, words: str) -> None:
+    format, *others = words.split(",")
+    choices = dict(word.split("=") for word in others)
+    print(json.dumps(asyncio.run(colorize_file(path.read_bytes, format, **choices))), flush=True)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,12 @@ def create_tiny_config(**changes: object) -> Config:
     return Config(**{**values, **changes})
 
 
+def read_rate_shares(model: keras.Model) -> dict[str, float]:
+    """The share of the learning rate that each trainable variable has, by its path."""
+    paths = [variable.path for variable in model.trainable_variables]
+    return dict(zip(paths, model.optimizer.shares, strict=True))
+
+
 def create_small_network() -> keras.Model:
     """A network with the default's kinds of layers, quick to trace."""
     return keras.Sequential(

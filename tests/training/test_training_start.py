@@ -5,7 +5,7 @@ import numpy as np
 import onnx
 import pytest
 from paths import ROOT
-from tiny_training import CONFIGS, create_tiny_config
+from tiny_training import CONFIGS, create_tiny_config, read_rate_shares
 
 from rehue_training.learn import config, export, run
 from rehue_training.learn.config import Stage
@@ -44,13 +44,7 @@ def test_frozen_blocks_and_the_encoders_share_of_the_rate() -> None:
     learns = {layer.name for layer in model.layers if layer.trainable_variables}
     assert {"stem", "block0_project", "block4_project"}.isdisjoint(learns)
     assert {"block5_project", "block15_project", "decode32_2", "colours"} <= learns
-    shares = dict(
-        zip(
-            (variable.path for variable in model.trainable_variables),
-            model.optimizer.shares,
-            strict=True,
-        )
-    )
+    shares = read_rate_shares(model)
     assert shares["block5_project/kernel"] == 0.3
     assert shares["colours/kernel"] == 1.0
 

@@ -10,7 +10,7 @@ import pytest
 from paths import MODELS, ROOT
 from photo_trees import write_kaggle_tree, write_pieces
 from pydantic import ValidationError
-from tiny_training import create_small_network, create_tiny_config
+from tiny_training import create_small_network, create_tiny_config, read_rate_shares
 
 from rehue_training.data import dataset
 from rehue_training.errors import InputError
@@ -59,13 +59,7 @@ def test_two_scales_train_as_one_network(folder: Path, tmp_path: Path) -> None:
         looks=2, stages=(Stage(steps=1, size=64, batch=2),), validate_on=1
     )
     model = run.build_model(experiment)
-    shares = dict(
-        zip(
-            (variable.path for variable in model.trainable_variables),
-            model.optimizer.shares,
-            strict=True,
-        )
-    )
+    shares = read_rate_shares(model)
     assert shares["block5_project/kernel"] == 0.3
     assert shares["colours/kernel"] == 1.0
     served = ROOT / "model_repository" / "rehue" / "1" / "model.onnx"

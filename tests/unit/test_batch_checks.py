@@ -121,6 +121,11 @@ def test_parameters_are_those_of_the_api() -> None:
     ).model_dump()  # fmt: skip
     assert options.source.format == "png"
     assert ColorizeParameters(**options.parameters).build_parameters().quality == 80
+    words = ("--depth", "8", "--profile", "keep", "--mark", "visible", "--metadata", "none")
+    chosen = ColorizeParameters(**build_options(*words).parameters)
+    assert (chosen.depth, chosen.profile, chosen.mark, chosen.metadata) == words[1::2]
+    with pytest.raises(InvalidParameter, match="depth"):
+        build_options("--depth", "9")
     with pytest.raises(InvalidParameter, match="did you mean quality"):
         build_options("--parameter", "qality=80")
     with pytest.raises(SystemExit):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from bad_images import BAD_IMAGES, encode_image
+from icc import ADOBE_RGB
 from numpy.typing import NDArray
 from paths import PHOTOS, ROOT
 from PIL import Image, ImageOps
@@ -145,6 +146,8 @@ NOISE = (
     ("I;16", "PNG", "png"),
 )
 SCANS = (("deep.tif", "tiff"), ("deep.tif", "png"), ("colour.jpg", "jpeg"))
+# Its answer is encoded from RGB, not from the planes of YCbCr.
+AS_RGB = ("profiled.jpg", "jpeg,profile=keep,mark=visible")
 NOISE_SIDE = 2100
 
 
@@ -183,8 +186,11 @@ def scan_figures(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, dict[str
     directory = tmp_path_factory.mktemp("scans")
     for file in {file for file, _ in SCANS}:
         write_scan(directory / file, 20)
-    found = measure_in_processes((directory / file, format) for file, format in SCANS)
-    return dict(zip(SCANS, found, strict=True))
+    with Image.open(directory / "colour.jpg") as scan:
+        scan.save(directory / AS_RGB[0], quality=92, icc_profile=ADOBE_RGB)
+    rows = (*SCANS, AS_RGB)
+    found = measure_in_processes((directory / file, format) for file, format in rows)
+    return dict(zip(rows, found, strict=True))
 
 
 @pytest.mark.parametrize("row", SCANS, ids="-".join)
@@ -194,3 +200,10 @@ def test_a_large_scan_needs_less_than_three_pictures(
     found = scan_figures[row]
     assert found["peak"] < 3 * found["decoded"]
     assert found["peak"] < found["estimate"]
+
+
+def test_another_profile_and_a_mark_need_less_too(
+    scan_figures: dict[Any, dict[str, float]],
+) -> None:
+    found = scan_figures[AS_RGB]
+    assert found["peak"] < 3 * found["decoded"]

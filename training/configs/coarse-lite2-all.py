@@ -17,34 +17,13 @@ more rooms and landscapes), two more blocks that learn. A member of ensembles, n
 
 from pathlib import Path
 
-from rehue_training.learn.config import Config, Stage
-from rehue_training.learn.losses import ColorLoss
+from rehue_training.learn.config import Stage, read_config
 
-config = Config(
+BASE = read_config(Path(__file__).with_name("coarse-lite2-long.py"))
+config = BASE.with_changes(
     name="coarse-lite2-all",
-    model="rehue-coarse",
-    encoder="lite2",
-    start=Path("model_repository/rehue/1/model.onnx"),
-    start_scope="lite2/",
     stages=(Stage(steps=4500, size=128, batch=64, crop=(0.65, 1.0), whole=0.75),),
-    loss=ColorLoss(distance="perceived", chroma=2.0, coarse=0.5, vividness=0.2),
-    precision="mixed_bfloat16",
-    learning_rate=6e-4,
     decay=0.7,
-    encoder_rate=0.4,
     frozen_blocks=5,
-    weight_decay=0.02,
-    clip=1.0,
-    warmup=100,
-    ema=0.998,
-    film=0.35,
-    scans=0.35,
-    balance=0.5,
-    validation=0.02,
-    held_out=("deepphoto", "smartcrop", "sunhays", "places"),
-    validate_on=768,
-    validate_every=250,
-    checkpoint_every=50,
     seed=2,
-    side=128,
 )

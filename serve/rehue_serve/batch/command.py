@@ -52,6 +52,9 @@ def _add_picture_options(parser: argparse.ArgumentParser) -> None:
         help="jpeg, png, webp or tiff (default: that of the file name)")  # fmt: skip
     add("--quality", metavar="1..100", help="of JPEG and WebP")
     add("--metadata", default="keep", help="keep or none: EXIF, IPTC, XMP (default: keep)")
+    add("--depth", help="8: no more bits a sample, whatever the photograph has (default: auto)")
+    add("--profile", help="keep: colours in the photograph's own RGB profile (default: srgb)")
+    add("--mark", help="visible: a small mark in the corner (default: none)")
     add("--parameter", action="append", default=[], metavar="NAME=VALUE", type=_parse_parameter,
         help="any other parameter of /v1/colorize")  # fmt: skip
 
@@ -150,7 +153,7 @@ def _build_options(arguments: argparse.Namespace) -> "Options":
     loaded = settings.load_settings()
     given = {
         name: value
-        for name in ("model", "format", "quality", "metadata")
+        for name in ("model", "format", "quality", "metadata", "depth", "profile", "mark")
         if (value := getattr(arguments, name))
     }
     given |= _read_edit_parameters(arguments, loaded) | dict(arguments.parameter)

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -33,17 +34,14 @@ class TargetLock:
     problem = ""
 
 
-@contextlib.contextmanager
-def hold_target(target: str) -> Iterator[TargetLock]:
+def hold_target(target: str) -> AbstractContextManager[TargetLock]:
     """Claim a target for one job, and remove what a killed one left unfinished.
 
-    Raises:
+    Raises, when it is entered:
         BatchFailed: another job has it.
         OSError: the store does not answer.
     """
-    hold = _hold_folder(target) if is_local(target) else _hold_prefix(target)
-    with hold as lock:
-        yield lock
+    return _hold_folder(target) if is_local(target) else _hold_prefix(target)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The visible mark: a small plate in the lower right corner that says who chose the colours."""
+"""The visible mark: a small plate in the lower right corner that says "AI colour"."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 WORDS = ("AI colour", "AI")  # the longest that fits
 SHARE = 0.03  # of the picture's shorter side: the size of the letters
 SMALLEST = 11.0  # pixels; smaller letters cannot be read
-_PLATE, _LETTERS = 0.55, 1.0  # opacity of the dark plate and of the white letters
+_PLATE = 0.55  # opacity of the dark plate; the letters are white
 _SMOOTH = 4  # the plate is drawn so many times larger, for smooth corners
 
 
@@ -78,6 +78,6 @@ def _draw(words: str, size: float) -> tuple[NDArray[np.float32], NDArray[np.floa
     plate = np.asarray(large.reduce(_SMOOTH), np.float32) / 255 * _PLATE
     drawn = Image.new("L", (width, height))
     ImageDraw.Draw(drawn).text((across - left, down - top), words, fill=255, font=font)
-    letters = np.asarray(drawn, np.float32) / 255 * _LETTERS
+    letters = np.asarray(drawn, np.float32) / 255
     opacity = letters + plate * (1 - letters)
     return opacity, letters / np.maximum(opacity, 1e-6)
