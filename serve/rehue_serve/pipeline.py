@@ -301,7 +301,13 @@ def _encode(
         height, width = pictures[0].shape[:2]
         edits = parameters.edits and parameters.edits.compute_digest(parameters.strength)
         metadata = complete_metadata(
-            photograph.metadata, width, height, model, edits or "", photograph.profile
+            photograph.metadata,
+            width,
+            height,
+            model,
+            edits or "",
+            photograph.profile,
+            format=format,
         )
         data = images.encode_pictures(pictures, format, parameters.quality, metadata)
     # A large picture is composed while it is encoded.

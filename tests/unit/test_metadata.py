@@ -186,6 +186,17 @@ def test_broken_exif_never_costs_the_picture(cut: int) -> None:
     answer(out.getvalue(), "jpeg")
 
 
+def test_a_packet_without_room_in_a_jpeg_leaves_the_mark() -> None:
+    caption = b"a" * 66_000
+    own = Metadata(xmp=XMP.replace(b"Market", caption))
+    picture = np.zeros((8, 8, 3), np.uint8)
+    for format, is_kept in (("jpeg", False), ("png", True)):
+        metadata = complete_metadata(own, 8, 8, "rehue/1", format=format)
+        answer = images.encode_pictures([picture], format, 92, metadata)
+        assert SOURCE_TYPE.encode() in answer
+        assert (caption in answer) is is_kept
+
+
 @pytest.mark.parametrize(
     "packet",
     [

@@ -13,6 +13,7 @@ from rehue_serve.encoding.png import build_chunk
 
 _LARGEST_SEGMENT = 65533  # bytes of a JPEG segment, without its length
 _XMP_SEGMENT = b"http://ns.adobe.com/xap/1.0/\0"
+LARGEST_JPEG_PACKET = _LARGEST_SEGMENT - len(_XMP_SEGMENT)  # bytes of XMP
 _PHOTOSHOP_SEGMENT = b"Photoshop 3.0\0"
 _ICC_SEGMENT = b"ICC_PROFILE\0"
 _VP8X_FLAGS = {b"ICCP": 0x20, b"EXIF": 0x08, b"XMP ": 0x04}

@@ -66,7 +66,9 @@ def build_packet(software: str, model: str, edits: str = "") -> bytes:
     return _serialize(root)
 
 
-def update_packet(packet: bytes, software: str, model: str, edits: str = "") -> bytes:
+def update_packet(
+    packet: bytes, software: str, model: str, edits: str = "", largest: int = LARGEST_PACKET
+) -> bytes:
     """Put the mark into a photograph's packet and drop what is no longer true.
 
     A packet that is broken, too large or declares entities is replaced by one of the mark alone.
@@ -76,6 +78,7 @@ def update_packet(packet: bytes, software: str, model: str, edits: str = "") -> 
         software: name and version of this program.
         model: name and version of the network.
         edits: digest of the person's choices; empty: there are none.
+        largest: bytes that the answer's file has room for.
     """
     packet = packet.strip(b"\0 \r\n\t")
     if not packet or len(packet) > LARGEST_PACKET:
@@ -92,7 +95,9 @@ def update_packet(packet: bytes, software: str, model: str, edits: str = "") -> 
     if root.find(f".//{{{RDF}}}RDF") is None and root.tag != f"{{{RDF}}}RDF":
         return build_packet(software, model, edits)
     _add_mark(root, software, model, edits)
-    return _serialize(root)
+    updated = _serialize(root)
+    # Without the photograph's own the mark has room anywhere.
+    return updated if len(updated) <= largest else build_packet(software, model, edits)
 
 
 def _add_mark(root: ElementTree.Element, software: str, model: str, edits: str) -> None:
