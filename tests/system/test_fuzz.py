@@ -6,6 +6,7 @@ Seeds are fixed, so a failure is found again by its number.
 import contextlib
 import random
 import socket
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,12 +118,23 @@ def count(long: bool) -> int:
     return 10_000 if long else 300
 
 
+def wait_for_one_haproxy(server: psutil.Process) -> list[psutil.Process]:
+    """Return the server's processes when the HAProxy of before its last reload has ended."""
+    deadline = time.monotonic() + 90  # it may finish its connections for a minute
+    while True:
+        found = server.children(recursive=True)
+        if sum(process.name() == "haproxy" for process in found) == 1:
+            return found
+        assert time.monotonic() < deadline, "HAProxy was reloaded and its last process goes on"
+        time.sleep(0.2)
+
+
 @pytest.fixture
 def whole(server: Server) -> Iterator[None]:
     """The same processes run after a test as before, no larger, and photographs go through."""
     photo = (PHOTOS / "skimage_coffee.jpg").read_bytes()
     httpx.post(f"{server.http_url}/v1/colorize", content=photo, timeout=60)
-    before = psutil.Process(server.process.pid).children(recursive=True)
+    before = wait_for_one_haproxy(psutil.Process(server.process.pid))
     memory = {process: process.memory_info().rss for process in before}
     yield
     assert all(process.is_running() for process in before)
