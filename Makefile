@@ -120,7 +120,6 @@ docs: $(STAMP)-dev ## build the documentation site into results/site
 
 stubs: $(STAMP)-dev ## generate the gRPC stubs from the proto
 	cd clients && ../$(BIN)/python -m grpc_tools.protoc -I. \
-	  -I$$(../$(BIN)/python -c "import google.rpc; print(list(google.rpc.__path__)[0] + '/../..')") \
 	  --python_out=. --pyi_out=. --grpc_python_out=. rehue_client/v1/rehue.proto
 
 clean: ## remove what the commands made

@@ -28,6 +28,7 @@ NAME = "rehue"
 SERVICERS = (
     "rehue_serve.rpc_server.add_colorizer",
     "grpc_health.v1.health_pb2_grpc.add_HealthServicer_to_server",
+    "rehue_serve.rpc_reflection.add_reflection",
 )
 
 

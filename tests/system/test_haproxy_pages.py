@@ -88,6 +88,21 @@ def test_requests_that_the_application_never_sees_get_a_problem(
     assert str(haproxy.MAX_HEAD // 1000) in problem["detail"] or status == 400
 
 
+@pytest.mark.xfail(strict=True, reason="HAProxy has no error files for these before version 3.3")
+@pytest.mark.parametrize(
+    "request_bytes",
+    [b"nothing of HTTP\r\n\r\n", b"GET / HTTP/1.1\r\nX: %s\r\n\r\n" % (b"x" * 40_000)],
+    ids=["bytes", "headers"],
+)
+def test_what_haproxy_cannot_parse_gets_a_problem(proxied: Proxied, request_bytes: bytes) -> None:
+    """When this passes, `docs/faults.md` has a limitation less."""
+    with socket.create_connection(("127.0.0.1", proxied.port), timeout=10) as connection:
+        connection.sendall(request_bytes)
+        answer = HTTPResponse(connection)
+        answer.begin()
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
 def test_hundreds_of_headers_pass(proxied: Proxied) -> None:
     headers = {f"x-{number}": "y" for number in range(500)}
     assert httpx.get(f"http://127.0.0.1:{proxied.port}/v1", headers=headers).text == "/v1 "

@@ -12,9 +12,11 @@ import httpx
 import numpy as np
 import pytest
 from bad_images import BAD_IMAGES, encode_image
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (  # type: ignore[import-untyped]
+from grpc_reflection.v1alpha import reflection_pb2
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 from numpy.typing import NDArray
@@ -261,3 +263,24 @@ def test_health_and_reflection(channel: grpc.Channel) -> None:
     assert health.Check(request).status == health_pb2.HealthCheckResponse.SERVING
     assert next(health.Watch(request)).status == health_pb2.HealthCheckResponse.SERVING
     assert "rehue.v1.Colorizer" in ProtoReflectionDescriptorDatabase(channel).get_services()
+
+
+def test_reflection_version_1(channel: grpc.Channel) -> None:
+    """The messages are those of v1alpha, for which alone there are stubs."""
+    name = "grpc.reflection.v1.ServerReflection"
+    call = channel.stream_stream(
+        f"/{name}/ServerReflectionInfo",
+        reflection_pb2.ServerReflectionRequest.SerializeToString,
+        reflection_pb2.ServerReflectionResponse.FromString,
+    )
+    requests = [
+        reflection_pb2.ServerReflectionRequest(list_services=""),
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol="rehue.v1.Colorizer"),
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol=name),
+    ]
+    listed, ours, own = call(iter(requests), timeout=30)
+    names = {service.name for service in listed.list_services_response.service}
+    assert {"rehue.v1.Colorizer", "grpc.health.v1.Health", name} <= names
+    assert rehue_pb2.DESCRIPTOR.serialized_pb in ours.file_descriptor_response.file_descriptor_proto
+    (file,) = own.file_descriptor_response.file_descriptor_proto
+    assert FileDescriptorProto.FromString(file).package == "grpc.reflection.v1"
