@@ -109,6 +109,9 @@ lock: $(STAMP)-dev ## choose versions again and lock them with hashes
 	  --python-version 3.12 --python-platform x86_64-manylinux_2_28 --generate-hashes \
 	  --no-emit-index-url --no-header --no-annotate --quiet \
 	  --output-file k8s/triton/requirements.lock
+	@$(BIN)/uv pip compile requirements/c2pa.in --no-deps --constraint requirements/dev.lock \
+	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate \
+	  --quiet --output-file requirements/c2pa.lock
 	@for tool in checkov helm; do \
 	  $(BIN)/uv pip compile requirements/$$tool.in --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-header --no-annotate --quiet \

@@ -23,6 +23,7 @@ from rehue_serve.decoding.pillow import (
     open_with_pillow,
     read_orientation,
 )
+from rehue_serve.decoding.tiff_manifest import unlink_manifest
 from rehue_serve.decoding.webp import decode_webp
 from rehue_serve.encoding.lossy import encode_jpeg, encode_webp
 from rehue_serve.encoding.png import encode_png
@@ -92,6 +93,7 @@ class Photograph:
     pages: tuple[tiff.Page, ...] = ()  # of TIFF
     metadata: Metadata = field(default_factory=Metadata)  # that the answer keeps
     profile: bytes = b""  # ICC profile of the answer's RGB; empty: sRGB
+    manifest: Any = None  # of the answer's signature, see `rehue_serve.metadata.credentials`
 
     def free(self) -> None:
         """Free the file; its pixels cannot be read afterwards."""
@@ -151,6 +153,7 @@ def open_image(data: bytes, *, max_bytes: int, max_pixels: int) -> Photograph:
 
 
 def _open_tiff(data: bytes) -> Photograph:
+    data = unlink_manifest(data)
     pages = tiff.read_pages(data)
     largest = max(pages, key=lambda page: page.pixels)
     header = Header(

@@ -29,6 +29,7 @@ from rehue_serve.errors import InvalidParameter
 from rehue_serve.kept import KeptAnswers
 from rehue_serve.memory import MemoryBudget
 from rehue_serve.metadata.answer import complete_metadata, read_metadata_of
+from rehue_serve.metadata.credentials import Signer, can_hold_credentials
 from rehue_serve.reference import read_palette
 from rehue_serve.settings import Settings
 from rehue_serve.triton import TritonClient
@@ -62,6 +63,7 @@ class Pipeline:
         self._admission = admission
         self._memory = MemoryBudget(settings.work_memory)
         self._kept = KeptAnswers(settings.edit_memory)
+        self._signer = _create_signer(settings)
         _warm_up()
         self._pool = ThreadPoolExecutor(settings.work_threads, thread_name_prefix="picture")
 
@@ -101,7 +103,7 @@ class Pipeline:
                 del compose  # it holds the lightness, which is freed in `_encode`
             model = f"{spec.name}/{version}"
             encoded = await self._run_in_thread(
-                lambda: _encode(photograph, pages, format, parameters, model, timings)
+                lambda: _encode(photograph, pages, format, parameters, model, self._signer, timings)
             )
         metrics.record_stage_times(timings)
         seconds = time.monotonic() - started
@@ -202,6 +204,9 @@ class Pipeline:
         def decode() -> "_Decoded":
             if page == 0:
                 _read_kept(photograph, parameters)
+                if self._signer and can_hold_credentials(format, photograph.header.pages):
+                    kept = photograph.data if parameters.metadata == "keep" else b""
+                    photograph.manifest = self._signer.begin_manifest(kept)
             decoded = _decode_and_prepare(photograph, page, keep_alpha, spec, timings)
             if page == photograph.header.pages - 1:
                 photograph.free()
@@ -232,6 +237,12 @@ class Pipeline:
     async def _run_in_thread(self, work: Callable[[], T]) -> T:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, tracing.bind_current_span(work))
+
+
+def _create_signer(settings: Settings) -> Signer | None:
+    if settings.c2pa_certificates is None or settings.c2pa_key is None:
+        return None
+    return Signer(settings.c2pa_certificates, settings.c2pa_key)
 
 
 def _warm_up() -> None:
@@ -293,6 +304,7 @@ def _encode(
     format: str,
     parameters: Parameters,
     model: str,
+    signer: Signer | None,
     timings: dict[str, float],
 ) -> bytes:
     # Each page's lightness is freed as soon as its picture is composed.
@@ -310,8 +322,12 @@ def _encode(
             format=format,
         )
         data = images.encode_pictures(pictures, format, parameters.quality, metadata)
-    # A large picture is composed while it is encoded.
-    composed = 1000 * sum(p.seconds for p in pictures if isinstance(p, ComposedPicture))
+        # A large picture is composed while it is encoded.
+        composed = 1000 * sum(p.seconds for p in pictures if isinstance(p, ComposedPicture))
+        if signer and photograph.manifest:
+            pictures.clear()  # their memory is used for another copy of the file
+            media_type = images.MEDIA_TYPES[format]
+            data = signer.sign(photograph.manifest, data, media_type, model, edits or "")
     timings["color"] += composed
     timings["encode"] -= composed
     return data

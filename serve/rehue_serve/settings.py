@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from rehue_serve.keys import read_keys
@@ -139,6 +139,18 @@ class Settings(BaseSettings):
         description="Photographs in flight in one replica with the same API key; more are refused. "
         "0: three quarters of `REHUE_MAX_REQUESTS`, so that no key can take every place.",
     )
+    c2pa_certificates: Path | None = Field(
+        None,
+        description="PEM file with the certificates that pictures are signed with (C2PA), the "
+        "signer's own first; read at the start; needs the extra `c2pa`. Empty: pictures are not "
+        "signed.",
+    )
+    c2pa_key: Path | None = Field(
+        None,
+        validate_default=True,
+        description="PEM file with the private key of the first of those certificates, without a "
+        "password.",
+    )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="Origins, `https://host`, separated by commas, whose pages may use the API; "
@@ -176,7 +188,7 @@ class Settings(BaseSettings):
                 raise ValueError(f"{url!r} is not host:port or dns:host:port")
         return value
 
-    @field_validator("api_keys_file", "log_file", mode="before")
+    @field_validator("api_keys_file", "c2pa_certificates", "c2pa_key", "log_file", mode="before")
     @classmethod
     def _treat_empty_as_unset(cls, value: object) -> object:
         return None if value == "" else value
@@ -188,6 +200,18 @@ class Settings(BaseSettings):
             raise ValueError(f"{value} is not a file")
         if value is not None and not read_keys(value):
             raise ValueError(f"{value} has no keys")
+        return value
+
+    @field_validator("c2pa_key")
+    @classmethod
+    def _check_signing(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        certificates = info.data.get("c2pa_certificates")
+        if (value is None) != (certificates is None):
+            raise ValueError("REHUE_C2PA_CERTIFICATES and REHUE_C2PA_KEY need each other")
+        if value is not None and certificates is not None:
+            from rehue_serve.metadata.credentials import Signer  # with what signs, where it does
+
+            Signer(certificates, value)
         return value
 
     @property
