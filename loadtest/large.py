@@ -148,7 +148,9 @@ async def colorize_file(read: Callable[[], bytes], format: str, **choices: str) 
     return {
         "pixels": pixels,
         "decoded": pixels * samples * np.dtype(depth).itemsize,
-        "estimate": images.estimate_memory(photograph, format, parameters.depth),
+        "estimate": images.estimate_memory(
+            photograph, format, parameters.depth, signed=b"c2pa\0" in answer.data
+        ),
         "peak": peak,
         "answer": len(answer.data),
         "seconds": seconds,

@@ -8,6 +8,8 @@ from rehue_core import lab
 from rehue_core.candidates import choose_candidates
 from rehue_core.edits import Edits, apply_edits
 from rehue_serve.images import encode_pictures
+from rehue_serve.metadata.answer import complete_metadata
+from rehue_serve.metadata.containers import Metadata
 
 QUALITY = 85  # of the JPEGs
 
@@ -37,9 +39,15 @@ class Candidates:
 
 
 def compose_candidates(
-    lightness: lab.Lightness, ab: lab.Float32, *, strength: float, edits: Edits, size: int
+    lightness: lab.Lightness,
+    ab: lab.Float32,
+    *,
+    strength: float,
+    edits: Edits,
+    size: int,
+    model: str,
 ) -> list[Candidate]:
-    """Choose versions that differ visibly, and compose and encode each.
+    """Choose versions that differ visibly, and compose, mark and encode each.
 
     Args:
         lightness: HW of the photograph; see `rehue_core.lab.Lightness`.
@@ -47,6 +55,7 @@ def compose_candidates(
         strength: of the chroma, 0 to 2, as asked for.
         edits: as asked for.
         size: pixels on the long side of the pictures, which are not enlarged.
+        model: name and version of the network.
     """
     scale = min(1.0, size / max(lightness.shape))
     height, width = (max(1, round(side * scale)) for side in lightness.shape)
@@ -54,6 +63,8 @@ def compose_candidates(
     found = []
     for version in choose_candidates(ab, small, strength, edits):
         field = apply_edits(ab * np.float32(version.strength), small, version.edits)
-        data = encode_pictures([lab.convert_to_rgb(small, field)], "jpeg", QUALITY)
+        digest = version.edits.compute_digest(version.strength) if version.edits else ""
+        mark = complete_metadata(Metadata(), width, height, model, digest)
+        data = encode_pictures([lab.convert_to_rgb(small, field)], "jpeg", QUALITY, mark)
         found.append(Candidate(version.name, version.strength, version.edits, data))
     return found

@@ -63,10 +63,12 @@ _JPEG_DECODER_BYTES = {"L": 4, "CMYK": 11}
 _LEAST_DECODER_BYTES = 7
 _TIFF_DECODER_BYTES = 4  # and the strips
 # Encoding, with the lightness or the composed picture; and what alpha adds to it.
-_ENCODER_BYTES = {"jpeg": 8, "webp": 14, "png": 7, "tiff": 7}
+_ENCODER_BYTES = {"jpeg": 8, "webp": 14, "png": 9, "tiff": 7}
 _ALPHA_BYTES = {"jpeg": 0, "webp": 13, "png": 2, "tiff": 2}
-_DEEP_ENCODER_BYTES = {"png": 10, "tiff": 10}
+_DEEP_ENCODER_BYTES = {"png": 13, "tiff": 13}
 _DEEP_ALPHA_BYTES = 4
+# Signing, over the decoded answer: C2PA's library copies the file. JPEG and WebP are small by then.
+_SIGNING_COPIES = {"png": 5.8, "tiff": 3.8}
 
 
 @dataclass(frozen=True)
@@ -100,19 +102,26 @@ class Photograph:
         self.data, self.image = b"", None
 
 
-def estimate_memory(photograph: Photograph, format: str, depth: str = "auto") -> int:
+def estimate_memory(
+    photograph: Photograph, format: str, depth: str = "auto", *, signed: bool = False
+) -> int:
     """Estimate the peak memory of decoding a photograph and encoding the answer, in bytes.
 
     Args:
         photograph: as `open_image` returns it.
         format: of the answer, a key of MEDIA_TYPES.
         depth: see `choose_depth`.
+        signed: whether the answer is.
     """
     header = photograph.header
-    encoder = _ENCODER_BYTES[format] + header.has_alpha * _ALPHA_BYTES[format]
-    if choose_depth(header, format, depth) == np.uint16:
+    encoder: float = _ENCODER_BYTES[format] + header.has_alpha * _ALPHA_BYTES[format]
+    is_deep = choose_depth(header, format, depth) == np.uint16
+    if is_deep:
         encoder = _DEEP_ENCODER_BYTES[format] + header.has_alpha * _DEEP_ALPHA_BYTES
-    return max(_estimate_decoder(photograph), header.pixels * encoder)
+    if signed:
+        decoded = (3 + header.has_alpha) * (1 + is_deep)
+        encoder = max(encoder, decoded * _SIGNING_COPIES.get(format, 0))
+    return max(_estimate_decoder(photograph), round(header.pixels * encoder))
 
 
 def _estimate_decoder(photograph: Photograph) -> int:

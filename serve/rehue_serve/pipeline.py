@@ -29,7 +29,11 @@ from rehue_serve.errors import InvalidParameter
 from rehue_serve.kept import KeptAnswers
 from rehue_serve.memory import MemoryBudget
 from rehue_serve.metadata.answer import complete_metadata, read_metadata_of
-from rehue_serve.metadata.credentials import Signer, can_hold_credentials
+from rehue_serve.metadata.credentials import (
+    Signer,
+    can_hold_credentials,
+    create_signer,
+)
 from rehue_serve.reference import read_palette
 from rehue_serve.settings import Settings
 from rehue_serve.triton import TritonClient
@@ -63,7 +67,7 @@ class Pipeline:
         self._admission = admission
         self._memory = MemoryBudget(settings.work_memory)
         self._kept = KeptAnswers(settings.edit_memory)
-        self._signer = _create_signer(settings)
+        self._signer = create_signer(settings.c2pa_certificates, settings.c2pa_key)
         _warm_up()
         self._pool = ThreadPoolExecutor(settings.work_threads, thread_name_prefix="picture")
 
@@ -92,7 +96,9 @@ class Pipeline:
         timings = dict.fromkeys(STAGES, 0.0)
         del data  # freed once the last page is decoded
         async with self._memory.reserve(
-            images.estimate_memory(photograph, format, parameters.depth)
+            images.estimate_memory(
+                photograph, format, parameters.depth, signed=self._signer is not None
+            )
         ):
             pages = []
             for page in range(header.pages):
@@ -136,6 +142,7 @@ class Pipeline:
                     lambda: compose_candidates(
                         lightness, ab * np.float32(spec.ab_scale),
                         strength=parameters.strength, edits=parameters.edits, size=parameters.size,
+                        model=f"{spec.name}/{version}",
                     )
                 )  # fmt: skip
         metrics.record_stage_times(timings)
@@ -237,12 +244,6 @@ class Pipeline:
     async def _run_in_thread(self, work: Callable[[], T]) -> T:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, tracing.bind_current_span(work))
-
-
-def _create_signer(settings: Settings) -> Signer | None:
-    if settings.c2pa_certificates is None or settings.c2pa_key is None:
-        return None
-    return Signer(settings.c2pa_certificates, settings.c2pa_key)
 
 
 def _warm_up() -> None:

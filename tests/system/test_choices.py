@@ -20,6 +20,7 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 
 from rehue_client import Edits, Hint
 from rehue_client.v1 import rehue_pb2
+from rehue_serve.metadata.xmp import SOURCE_TYPE
 from rehue_serve.service import Service
 
 HINTS: list[dict[str, Any]] = [
@@ -169,6 +170,7 @@ async def test_candidates_are_answered_over_both_protocols(
         message = await stub.Candidates(request)
     assert [version.name for version in message.candidates] == [v["name"] for v in found]
     pictures = [decode(version.image) for version in message.candidates]
+    assert all(SOURCE_TYPE.encode() in version.image for version in message.candidates)
     assert all(max(picture.shape) == 128 for picture in pictures)
     assert message.candidates[1].edits.warmth == 0.35
 

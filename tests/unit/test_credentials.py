@@ -2,6 +2,8 @@
 
 import io
 import json
+import re
+import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +16,7 @@ import pytest
 import tifffile
 from certificates import NAME, Credentials, write_credentials
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from paths import ROOT
 from PIL import Image
 
 from rehue_serve import images
@@ -192,3 +195,13 @@ def test_a_server_that_cannot_sign_does_not_start(
     assert "not valid at time of signing" in found
     assert "\n" not in found
     assert "PRIVATE" not in found
+
+
+def test_the_page_makes_certificates_that_sign(tmp_path: Path, photo: bytes) -> None:
+    page = (ROOT / "docs" / "how-to" / "sign.md").read_text()
+    (commands,) = re.findall(r"```sh\n(openssl .*?)```", page, re.DOTALL)
+    subprocess.run(["sh", "-ec", commands], cwd=tmp_path, check=True, capture_output=True)
+    signer = Signer(tmp_path / "chain.pem", tmp_path / "key.pem")
+    signed = sign(signer, encode(photo, "jpeg"), "jpeg")
+    root = (tmp_path / "root.pem").read_text()
+    assert verify(signed, "jpeg", root).get_validation_state() == "Trusted"

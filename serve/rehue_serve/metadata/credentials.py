@@ -118,6 +118,11 @@ class Signer:
         return out.getvalue()
 
 
+def create_signer(certificates: Path | None, key: Path | None) -> Signer | None:
+    """Create the signer that the settings name; None if they name none."""
+    return Signer(certificates, key) if certificates and key else None
+
+
 def _describe(action: str, **parameters: str) -> dict[str, Any]:
     agent = {"name": "Rehue", "version": version("rehue")}
     return {
