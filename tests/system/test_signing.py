@@ -87,5 +87,5 @@ def test_a_tiff_of_several_pages_is_answered_unsigned(signing: Server) -> None:
     with Client(signing.grpc_url) as client:
         answer = client.colorize(out.getvalue()).data
     with Image.open(io.BytesIO(answer)) as picture:
-        assert picture.n_frames == 2
+        assert getattr(picture, "n_frames", 1) == 2
     assert b"c2pa\0" not in answer
