@@ -12,7 +12,12 @@ from rehue_client.client import Client
 from rehue_client.edit_options import add_edit_options, read_edits
 from rehue_client.errors import RehueError
 from rehue_client.picture import Candidate, get_suffix_format
-from rehue_client.server_options import add_server_options, create_client, report_error
+from rehue_client.server_options import (
+    add_server_options,
+    check_ready,
+    create_client,
+    report_error,
+)
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -47,6 +52,7 @@ def run_candidates(namespace: argparse.Namespace) -> int:
     try:
         edits, strength = read_edits(namespace)
         with create_client(Client, namespace) as client:
+            check_ready(client, namespace)
             found = client.candidates(
                 namespace.photo, model=namespace.model, strength=strength, edits=edits,
                 size=namespace.size,

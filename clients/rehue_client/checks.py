@@ -68,7 +68,7 @@ def describe_error(error: RehueError) -> str:
     options = {
         Unauthenticated: "see --api-key-file and REHUE_API_KEY",
         UnknownModel: "see --model and `rehue models`",
-        InvalidParameter: "see `rehue colorize --help`",
+        InvalidParameter: "see --help",
         NotServing: "see --server",
     }
     hint = options.get(type(error))

@@ -23,6 +23,7 @@ from rehue_client.report import Report, describe_left_out
 from rehue_client.server_options import (
     add_server_options,
     create_client,
+    describe_not_ready,
     get_servers,
     report_error,
 )
@@ -75,8 +76,8 @@ def add_colorize_command(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true",
         help="print a JSON object for each photograph to standard output")  # fmt: skip
     add("--watch", action="store_true",
-        help="PATH is a hot folder: colorize what arrives in it, until stopped; sources are "
-        "moved to its folders done and failed")  # fmt: skip
+        help="PATH is a hot folder: colorize what arrives in it and rests for five seconds, until "
+        "stopped; sources are moved to its folders done and failed")  # fmt: skip
     add("--quiet", action="store_true", help="print failures only")
     add_edit_options(parser)
     parser.set_defaults(run=run_colorize)
@@ -166,10 +167,7 @@ def _create_search(namespace: argparse.Namespace, out: Path) -> Search:
 
 async def _check_ready(client: AsyncClient, servers: list[str]) -> None:
     if not await client.ready():
-        raise ValueError(
-            f"no server is ready at {', '.join(servers)}: "
-            "start one with `rehue serve`, or name one with --server"
-        )
+        raise ValueError(describe_not_ready(servers))
 
 
 async def _run_batch(batch: Batch, client: AsyncClient, search: Search, servers: list[str]) -> int:

@@ -15,7 +15,12 @@ from rehue_client.client import Client
 from rehue_client.colorize_command import add_colorize_command
 from rehue_client.compare_command import add_compare_command
 from rehue_client.errors import RehueError
-from rehue_client.server_options import add_server_options, create_client, report_error
+from rehue_client.server_options import (
+    add_server_options,
+    check_ready,
+    create_client,
+    report_error,
+)
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -108,6 +113,7 @@ def _report_missing_extra(extra: str, error: ModuleNotFoundError) -> int:
 def _run_models(namespace: argparse.Namespace) -> int:
     try:
         with create_client(Client, namespace) as client:
+            check_ready(client, namespace)
             for model in client.models():
                 default = "  default" if model.default else ""
                 print(f"{model.name:12} {model.version:4} {model.state}{default}")

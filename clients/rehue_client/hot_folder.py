@@ -1,6 +1,7 @@
 """A hot folder: its photographs are colorized as they arrive, and then moved aside."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -10,7 +11,8 @@ from rehue_client.batch import Batch
 from rehue_client.outputs import Job, Search
 
 DONE, FAILED = "done", "failed"  # folders in the hot folder, for sources that were colorized or not
-INTERVAL = 1.0  # seconds between looks; a file that did not change meanwhile is complete
+INTERVAL = 1.0  # seconds between looks
+SETTLED = 5.0  # seconds without a change after which a file is complete; scanners pause
 
 
 class HotFolder:
@@ -27,29 +29,43 @@ class HotFolder:
             raise ValueError("--watch needs an output folder other than the one it watches")
         self.folder = folder
         self._search = search
-        self._sizes: dict[Path, tuple[int, int]] = {}
+        # When each file was first seen as it is, in seconds of the monotonic clock.
+        self._seen: dict[tuple[Path, int, int], float] = {}
 
     def list_complete(self) -> list[Job]:
-        """Return the jobs whose files have not changed since the last call."""
-        before, self._sizes, complete = self._sizes, {}, []
+        """Return the jobs whose files have not changed for `SETTLED` seconds."""
+        before, self._seen, complete, now = self._seen, {}, [], time.monotonic()
         for job in self._search().list_jobs([self.folder]):
             if job.source.relative_to(self.folder).parts[0] in (DONE, FAILED):
                 continue
-            try:
-                status = job.source.stat()
-            except FileNotFoundError:
+            version = _read_version(job.source)
+            if version is None:
                 continue  # a program that wrote it has renamed it
-            self._sizes[job.source] = (status.st_size, status.st_mtime_ns)
-            if before.get(job.source) == self._sizes[job.source]:
+            self._seen[version] = before.get(version, now)
+            if now - self._seen[version] >= SETTLED:
                 complete.append(job)
         return complete
 
     def move_aside(self, sources: Iterable[Path], name: str) -> None:
-        """Move sources to the folder ``done`` or ``failed``, with their subfolders."""
+        """Move sources to the folder ``done`` or ``failed``, with their subfolders.
+
+        One that has changed since it was listed stays, and is colorized again.
+        """
         for source in sources:
+            if _read_version(source) not in self._seen:
+                continue
             target = self.folder / name / source.relative_to(self.folder)
             target.parent.mkdir(parents=True, exist_ok=True)
             source.rename(_find_free_name(target))
+
+
+def _read_version(path: Path) -> tuple[Path, int, int] | None:
+    """Return what changes when a file does, or None if it is not there."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return path, status.st_size, status.st_mtime_ns
 
 
 def _find_free_name(path: Path) -> Path:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rehue_client.picture import READ_SUFFIXES, get_suffix_format
+from rehue_client.picture import READ_SUFFIXES, SUFFIX_FORMATS, get_suffix_format
 
 OUTPUT_SUFFIXES = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "tiff": ".tif"}
 
@@ -61,7 +61,8 @@ class Search:
 
         Raises:
             ValueError: the output is one file, and either there are several
-                photographs, or its suffix disagrees with ``format``.
+                photographs, or its suffix disagrees with ``format``; or the output
+                folder would have the name of an image file.
         """
         is_single = len(paths) == 1 and not paths[0].is_dir()
         if self.out == STDOUT or (is_single and _is_file_name(self.out)):
@@ -71,6 +72,11 @@ class Search:
             return list(_resolve_conflicts([self._create_single_job(paths[0])]))
         if STDIN in paths:
             raise ValueError("standard input needs a file name or - as the output")
+        if _is_file_name(self.out):
+            raise ValueError(
+                f"{self.out} is the name of one file; several photographs, or a folder, "
+                "need a folder as the output"
+            )
         jobs = (job for path in paths for job in self._search(path))
         return list(_resolve_conflicts(jobs))
 
@@ -149,7 +155,8 @@ def _is_file_name(out: Path) -> bool:
 
 def _check_written(out: Path) -> None:
     if out.suffix.lower() in READ_SUFFIXES:
-        raise ValueError(f"the suffix of {out} stands for a format that is not written")
+        written = ", ".join(sorted(SUFFIX_FORMATS))
+        raise ValueError(f"the format of {out} is read, but not written; written are {written}")
 
 
 def _resolve_conflicts(jobs: Iterable[Job]) -> Iterator[Job]:

@@ -59,7 +59,7 @@ class Report:
         self.colorized_sources.append(job.source)
         self._print_json(
             job, "colorized",
-            model=picture.model, request_id=picture.request_id, ms=picture.timings.total,
+            model=picture.model, request_id=picture.request_id, ms=round(picture.timings.total, 2),
         )  # fmt: skip
 
     def add_skipped(self, job: Job) -> None:
@@ -132,7 +132,7 @@ class Report:
     def _print_failures(self) -> None:
         for path, message in self.failed:
             print(f"failed: {path}: {message}", file=sys.stderr)
-        if self.stopped:
+        if self.stopped and self._total > self._count_finished():
             print(f"stopped: {self.stopped}", file=sys.stderr)
 
     def _count_finished(self) -> int:

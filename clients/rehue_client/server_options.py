@@ -1,11 +1,13 @@
 """Options of the commands that call a server."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rehue_client.client import Client
 from rehue_client.retries import Retries
 from rehue_client.session import DEFAULT_TIMEOUT
 from rehue_client.target import DEFAULT_TARGET, Tls, read_targets_from_environment
@@ -56,12 +58,37 @@ def create_client(kind: Callable[..., C], namespace: argparse.Namespace, **optio
     )
 
 
+def describe_not_ready(servers: list[str]) -> str:
+    """Return a sentence for servers of which none is ready."""
+    return (
+        f"no server is ready at {', '.join(servers)}: "
+        "start one with `rehue serve`, or name one with --server"
+    )
+
+
+def check_ready(client: Client, namespace: argparse.Namespace) -> None:
+    """Check that a server is ready, instead of waiting for one until the timeout.
+
+    Raises:
+        ValueError: none is.
+    """
+    if not client.ready():
+        raise ValueError(describe_not_ready(get_servers(namespace)))
+
+
 def report_error(reason: object) -> int:
     """Print an error and return the exit code for it."""
-    # Without the number that OSError puts before its text.
-    text = reason.strerror if isinstance(reason, OSError) and not reason.filename else None
-    print(f"rehue: {text or reason}", file=sys.stderr)
+    print(f"rehue: {_describe_os_error(reason)}", file=sys.stderr)
     return 2
+
+
+def _describe_os_error(reason: object) -> object:
+    """Return the text of an OSError without its number, and any other reason as it is."""
+    if not isinstance(reason, OSError) or reason.strerror is None:
+        return reason
+    if reason.filename is None:
+        return reason.strerror
+    return f"{os.fsdecode(reason.filename)}: {reason.strerror}"
 
 
 def _parse_timeout(text: str) -> float:

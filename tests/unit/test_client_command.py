@@ -180,7 +180,7 @@ def test_missing_server_is_reported_at_once(
     ("arguments", "message"),
     [
         (["--server", "ftp://x"], "'ftp://x' is not a server address"),
-        (["--api-key-file", "/nowhere"], "No such file"),
+        (["--api-key-file", "/nowhere"], "rehue: /nowhere: No such file"),
     ],
 )
 def test_invalid_options_are_reported(
@@ -200,6 +200,28 @@ def test_models_are_listed(scripted: ScriptedServer, capsys: pytest.CaptureFixtu
     for url in (scripted.http_url, scripted.grpc_url):
         assert command.main(["models", "--server", url]) == 0
         assert capsys.readouterr().out.split() == ["rehue", "1", "READY", "default"]
+
+
+@pytest.mark.parametrize("arguments", [["models"], ["candidates", str(COFFEE), "-o", "versions"]])
+def test_server_that_is_down_is_not_waited_for(
+    capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    start = time.monotonic()
+    assert command.main([*arguments, "--server", "http://127.0.0.1:9"]) == 2
+    assert "no server is ready at http://127.0.0.1:9: start one" in capsys.readouterr().err
+    assert time.monotonic() - start < 10
+
+
+def test_folder_is_not_written_to_a_file_name(
+    scripted: ScriptedServer, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "colour.jpg"
+    assert run_colorize(scripted, photos, "-o", out) == 2
+    assert "colour.jpg is the name of one file" in capsys.readouterr().err
+    assert not out.exists()
+    out.mkdir()  # whoever has such a folder may use it
+    assert run_colorize(scripted, photos / "bad.png", photos, "-o", out) == 1
+    assert list_outputs(out)
 
 
 def test_ctrl_c_exits_with_130_and_resume_continues(

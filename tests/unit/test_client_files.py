@@ -58,7 +58,7 @@ def test_formats_that_are_only_read_get_the_suffix_of_the_answer(
     assert run_colorize(scripted, tmp_path, "-o", tmp_path / "out") == 0
     assert list_outputs(tmp_path / "out") == ["a.heic.jpg", "a.jpg", "b.png"]
     assert run_colorize(scripted, tmp_path / "a.jpg", "-o", tmp_path / "x.heic") == 2
-    assert "x.heic stands for a format that is not written" in capsys.readouterr().err
+    assert "x.heic is read, but not written; written are .jfif," in capsys.readouterr().err
 
 
 def test_equal_names_with_different_suffixes_get_names_of_their_own(
