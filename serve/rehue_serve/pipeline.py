@@ -320,7 +320,6 @@ def _encode(
             model,
             edits or "",
             photograph.profile,
-            format=format,
         )
         data = images.encode_pictures(pictures, format, parameters.quality, metadata)
         # A large picture is composed while it is encoded.

@@ -15,6 +15,7 @@ import tifffile
 from PIL import Image, ImageCms
 
 from rehue_serve import images
+from rehue_serve.decoding import jpeg
 from rehue_serve.metadata.answer import complete_metadata, read_metadata_of
 from rehue_serve.metadata.containers import Metadata
 from rehue_serve.metadata.exif import update_exif
@@ -83,6 +84,14 @@ def read_xmp(data: bytes, format: str) -> ElementTree.Element:
 def find_property(root: ElementTree.Element, name: str) -> str | None:
     found = root.find(f".//{{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}}{name}")
     return found.text if found is not None else None
+
+
+def run_exiftool(path: Path, *options: str) -> str:
+    if not shutil.which("exiftool"):
+        pytest.skip("exiftool is not installed")
+    command = ["exiftool", *options, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stdout
 
 
 @pytest.mark.parametrize("format", WRITTEN)
@@ -186,15 +195,76 @@ def test_broken_exif_never_costs_the_picture(cut: int) -> None:
     answer(out.getvalue(), "jpeg")
 
 
-def test_a_packet_without_room_in_a_jpeg_leaves_the_mark() -> None:
-    caption = b"a" * 66_000
-    own = Metadata(xmp=XMP.replace(b"Market", caption))
+LONG = "depth " * 40_000  # 240 KB, as maps of the depth in phones' files
+MANY = "".join(f'<xmp:Label{n} xmlns:xmp="a:b/">{n:090}</xmp:Label{n}>' for n in range(1000))
+
+
+def add_to_packet(attribute: str = "", elements: str = "") -> bytes:
+    packet = XMP.replace(b' tiff:Orientation="6"', f' tiff:Make="{attribute}"'.encode())
+    return packet.replace(b"<dc:title>", elements.encode() + b"<dc:title>")
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        XMP.replace(b"Market", f"Market {LONG}".encode()),
+        add_to_packet(attribute=LONG),
+        add_to_packet(elements=MANY),
+    ],
+    ids=["caption", "attribute", "many"],
+)
+def test_a_packet_over_64_kb_is_kept_in_a_jpeg(packet: bytes, tmp_path: Path) -> None:
+    metadata = complete_metadata(Metadata(xmp=packet), 8, 8, "rehue/1")
     picture = np.zeros((8, 8, 3), np.uint8)
-    for format, is_kept in (("jpeg", False), ("png", True)):
-        metadata = complete_metadata(own, 8, 8, "rehue/1", format=format)
-        answer = images.encode_pictures([picture], format, 92, metadata)
-        assert SOURCE_TYPE.encode() in answer
-        assert (caption in answer) is is_kept
+    data = images.encode_pictures([picture], "jpeg", 92, metadata)
+    segments = [content for _, content, _ in jpeg.iterate_segments(data)]
+    standard, *parts = [content for content in segments if b"ns.adobe.com/x" in content[:40]]
+    assert SOURCE_TYPE.encode() in standard
+    assert all(part.startswith(b"http://ns.adobe.com/xmp/extension/\0") for part in parts)
+    assert len(parts) == (3 if b"Label" in packet else 4)
+    # It comes back from the JPEG, and stands in one piece in a PNG.
+    again = answer(data, "png")
+    root = read_xmp(again, "png")
+    assert find_property(root, "DigitalSourceType") == SOURCE_TYPE
+    found = ElementTree.tostring(root, "unicode")
+    assert found.count("Label") == packet.count(b"Label")
+    assert found.count("depth ") == packet.count(b"depth ")
+    assert "HasExtendedXMP" not in found
+    (tmp_path / "answer.jpg").write_bytes(data)
+    assert "Market" in run_exiftool(tmp_path / "answer.jpg", "-XMP-dc:Title")
+
+
+def test_a_broken_extended_packet_never_costs_the_picture() -> None:
+    metadata = complete_metadata(Metadata(xmp=add_to_packet(LONG)), 8, 8, "rehue/1")
+    data = images.encode_pictures([np.zeros((8, 8, 3), np.uint8)], "jpeg", 92, metadata)
+    place = data.rindex(b"depth depth")
+    root = read_xmp(answer(data[:place] + b"DEPTH" + data[place + 5 :], "png"), "png")
+    assert find_property(root, "DigitalSourceType") == SOURCE_TYPE
+    assert "depth " not in ElementTree.tostring(root, "unicode")
+
+
+@pytest.mark.parametrize("format", WRITTEN)
+def test_exif_over_64_kb_is_kept(format: str, tmp_path: Path) -> None:
+    """In a JPEG in several segments, which Pillow and exiftool join."""
+    exif = build_exif(1)
+    exif.get_ifd(0x8769)[0x927C] = bytes(range(256)) * 800  # a maker note of 200 KB
+    out = io.BytesIO()
+    Image.new("RGB", (48, 32)).save(out, "PNG", exif=exif)
+    data = answer(answer(out.getvalue(), format), format)
+    found = Image.open(io.BytesIO(data)).getexif()
+    assert found[0x010E] == CAPTION
+    assert found.get_ifd(0x8769)[0x927C] == bytes(range(256)) * 800
+    path = tmp_path / f"answer.{format}"
+    path.write_bytes(data)
+    assert CAPTION in run_exiftool(path, "-ImageDescription")
+
+
+def test_iptc_over_64_kb_is_kept_in_a_jpeg() -> None:
+    resources = wrap_iptc(IPTC_RECORD) + b"8BIM\x04\x25\0\0\0\2\0\0" + bytes(131_072)
+    metadata = Metadata(iptc=resources)
+    data = images.encode_pictures([np.zeros((8, 8, 3), np.uint8)], "jpeg", 92, metadata)
+    opened = images.open_image(data, **LIMITS)
+    assert read_metadata_of(opened).iptc == resources
 
 
 @pytest.mark.parametrize(
@@ -227,19 +297,17 @@ def test_a_mark_is_not_added_twice() -> None:
     assert twice.count(b"DigitalSourceType>") == 2  # one element: its begin and its end
 
 
-@pytest.mark.skipif(not shutil.which("exiftool"), reason="exiftool is not installed")
 @pytest.mark.parametrize("format", WRITTEN)
 def test_exiftool_reads_the_same_without_a_warning(tmp_path: Path, format: str) -> None:
     path = tmp_path / f"answer.{format}"
     path.write_bytes(answer(answer(write("jpeg"), "tiff"), format))
-    done = subprocess.run(
-        ["exiftool", "-validate", "-warning", "-error", "-a", "-ImageDescription", "-Title",
-         "-DigitalSourceType", "-GPSLatitudeRef", path],
-        capture_output=True, text=True, check=True,
+    found = run_exiftool(
+        path, "-validate", "-warning", "-error", "-a", "-ImageDescription", "-Title",
+        "-DigitalSourceType", "-GPSLatitudeRef",
     )  # fmt: skip
     for words in (CAPTION, "Market", SOURCE_TYPE, "North"):
-        assert words in done.stdout
-    assert "Error" not in done.stdout
+        assert words in found
+    assert "Error" not in found
 
 
 def test_a_real_photograph_pays_a_copy_of_its_file_alone() -> None:

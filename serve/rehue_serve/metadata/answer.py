@@ -9,10 +9,10 @@ from PIL import ImageCms
 from rehue_serve.decoding.pillow import open_with_pillow
 from rehue_serve.errors import InvalidImage
 from rehue_serve.images import Photograph
-from rehue_serve.metadata.containers import LARGEST_JPEG_PACKET, Metadata
+from rehue_serve.metadata.containers import Metadata
 from rehue_serve.metadata.exif import update_exif
 from rehue_serve.metadata.reading import read_metadata
-from rehue_serve.metadata.xmp import LARGEST_PACKET, build_packet, update_packet
+from rehue_serve.metadata.xmp import build_packet, update_packet
 
 
 @cache
@@ -32,8 +32,6 @@ def complete_metadata(
     model: str,
     edits: str = "",
     profile: bytes = b"",
-    *,
-    format: str = "",
 ) -> Metadata:
     """Complete a photograph's metadata to that of the answer.
 
@@ -44,16 +42,14 @@ def complete_metadata(
         model: name and version of the network.
         edits: digest of the person's choices; empty: there are none.
         profile: ICC profile of the answer's RGB; empty: sRGB.
-        format: of the answer; a JPEG has room for 64 KB of XMP.
     """
-    largest = LARGEST_JPEG_PACKET if format == "jpeg" else LARGEST_PACKET
     if own == Metadata():
         return Metadata(xmp=build_packet(_name_software(), model, edits), profile=profile)
     return replace(
         own,
         profile=profile or own.profile,
         exif=update_exif(own.exif, width, height, is_srgb=not profile) if own.exif else b"",
-        xmp=update_packet(own.xmp, _name_software(), model, edits, largest),
+        xmp=update_packet(own.xmp, _name_software(), model, edits),
     )
 
 

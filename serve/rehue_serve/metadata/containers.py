@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rehue_serve.encoding.png import build_chunk
+from rehue_serve.metadata import extended_xmp
 
 _LARGEST_SEGMENT = 65533  # bytes of a JPEG segment, without its length
 _XMP_SEGMENT = b"http://ns.adobe.com/xap/1.0/\0"
-LARGEST_JPEG_PACKET = _LARGEST_SEGMENT - len(_XMP_SEGMENT)  # bytes of XMP
+_EXIF_SEGMENT = b"Exif\0\0"
 _PHOTOSHOP_SEGMENT = b"Photoshop 3.0\0"
 _ICC_SEGMENT = b"ICC_PROFILE\0"
 _VP8X_FLAGS = {b"ICCP": 0x20, b"EXIF": 0x08, b"XMP ": 0x04}
@@ -46,24 +47,40 @@ def embed_in_jpeg(data: Any, metadata: Metadata) -> bytes:
     if metadata.dpi and data[2:4] == b"\xff\xe0" and start >= 18:
         across, down = (min(65535, max(1, round(value))) for value in metadata.dpi)
         header = header[:13] + struct.pack(">BHH", 1, across, down) + header[18:]
-    segments = []
-    if metadata.exif:
-        segments.append((0xE1, b"Exif\0\0" + metadata.exif))
-    if metadata.xmp:
-        segments.append((0xE1, _XMP_SEGMENT + metadata.xmp))
-    if metadata.iptc:
-        segments.append((0xED, _PHOTOSHOP_SEGMENT + metadata.iptc))
+    segments = _split(0xE1, _EXIF_SEGMENT, metadata.exif)
+    segments += _split_packet(metadata.xmp)
+    segments += _split(0xED, _PHOTOSHOP_SEGMENT, metadata.iptc)
     segments += _split_profile(metadata.profile)
     inserted = [
         struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content
         for marker, content in segments
-        if len(content) <= _LARGEST_SEGMENT
     ]
     return b"".join([header, *inserted, data[start:]])
 
 
-def _split_profile(profile: bytes) -> list[tuple[int, bytes]]:
-    """Split an ICC profile into segments (ICC.1, B.4)."""
+_Segments = list[tuple[int, bytes]]  # marker, content
+
+
+def _split(marker: int, signature: bytes, block: bytes) -> _Segments:
+    """Split a block into segments that each begin with its signature, as readers join them."""
+    size = _LARGEST_SEGMENT - len(signature)
+    return [
+        (marker, signature + block[place : place + size]) for place in range(0, len(block), size)
+    ]
+
+
+def _split_packet(packet: bytes) -> _Segments:
+    if len(_XMP_SEGMENT) + len(packet) <= _LARGEST_SEGMENT:
+        return _split(0xE1, _XMP_SEGMENT, packet)
+    packet, parts = extended_xmp.split_packet(
+        packet, _LARGEST_SEGMENT - len(extended_xmp.SIGNATURE)
+    )
+    segments = [(0xE1, _XMP_SEGMENT + packet)]
+    return segments + [(0xE1, extended_xmp.SIGNATURE + part) for part in parts]
+
+
+def _split_profile(profile: bytes) -> _Segments:
+    """Split an ICC profile into segments (ICC.1, B.4), at most 255."""
     size = _LARGEST_SEGMENT - len(_ICC_SEGMENT) - 2
     parts = [profile[place : place + size] for place in range(0, len(profile), size)]
     return [

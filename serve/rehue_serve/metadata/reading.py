@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from PIL import ExifTags, Image, TiffImagePlugin
 
 from rehue_serve.decoding import jpeg
+from rehue_serve.metadata import extended_xmp
 from rehue_serve.metadata.containers import Metadata
 
 T = TypeVar("T")
@@ -28,6 +29,7 @@ DESCRIPTIVE_TAGS = {
 }  # fmt: skip
 _XMP_TAG, _IPTC_TAG, _PHOTOSHOP_TAG = 700, 33723, 34377
 _IPTC_RESOURCE = 0x0404  # of Photoshop: the IPTC record
+_TIFF_SIGNATURES = (b"II*\0", b"MM\0*")
 _LARGEST_TEXT = 1 << 16
 _TEXT_KEYS = {
     "Title", "Author", "Description", "Copyright", "Creation Time", "Software", "Disclaimer",
@@ -82,14 +84,19 @@ def _read_dpi(image: Image.Image) -> tuple[float, float] | None:
 
 def _read_jpeg_segments(data: bytes) -> tuple[bytes, bytes, bytes]:
     exif = xmp = iptc = b""
+    extended = []
     for marker, content, _ in jpeg.iterate_segments(data):
         if marker == 0xE1 and content.startswith(b"Exif\0"):
-            exif = exif or content[6:]
+            # A block over 64 KB is in several segments; a second block does not count.
+            if not exif or not content[6:].startswith(_TIFF_SIGNATURES):
+                exif += content[6:]
         elif marker == 0xE1 and content.startswith(b"http://ns.adobe.com/xap/1.0/\0"):
             xmp = xmp or content[29:]
+        elif marker == 0xE1 and content.startswith(extended_xmp.SIGNATURE):
+            extended.append(content[len(extended_xmp.SIGNATURE) :])
         elif marker == 0xED and content.startswith(b"Photoshop 3.0\0"):
             iptc += content[14:]
-    return exif, xmp, iptc
+    return exif, extended_xmp.join_packets(xmp, extended), iptc
 
 
 def _read_tiff_exif(image: Any) -> bytes:

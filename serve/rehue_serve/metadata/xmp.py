@@ -18,7 +18,10 @@ EXIF = "http://ns.adobe.com/exif/1.0/"
 
 # cv.iptc.org/newscodes/digitalsourcetype: a real photograph, changed by a trained network.
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
-LARGEST_PACKET = 1 << 20  # bytes; a larger one costs more to parse than a picture to color
+# A larger packet, or one of more elements and attributes, costs more to parse than a picture to
+# color. Phones store maps of the depth in packets of some megabytes.
+LARGEST_PACKET = 16 << 20  # bytes
+_MOST_MARKS = 200_000  # of `<` and `=`
 
 _REPLACED = {
     f"{{{IPTC_EXTENSION}}}DigitalSourceType", f"{{{IPTC_EXTENSION}}}digitalsourcetype",
@@ -63,12 +66,10 @@ def build_packet(software: str, model: str, edits: str = "") -> bytes:
     root = ElementTree.Element("{adobe:ns:meta/}xmpmeta")
     ElementTree.SubElement(root, f"{{{RDF}}}RDF")
     _add_mark(root, software, model, edits)
-    return _serialize(root)
+    return serialize_packet(root)
 
 
-def update_packet(
-    packet: bytes, software: str, model: str, edits: str = "", largest: int = LARGEST_PACKET
-) -> bytes:
+def update_packet(packet: bytes, software: str, model: str, edits: str = "") -> bytes:
     """Put the mark into a photograph's packet and drop what is no longer true.
 
     A packet that is broken, too large or declares entities is replaced by one of the mark alone.
@@ -78,30 +79,39 @@ def update_packet(
         software: name and version of this program.
         model: name and version of the network.
         edits: digest of the person's choices; empty: there are none.
-        largest: bytes that the answer's file has room for.
     """
-    packet = packet.strip(b"\0 \r\n\t")
-    if not packet or len(packet) > LARGEST_PACKET:
-        return build_packet(software, model, edits)
-    try:
-        root = defusedxml.ElementTree.fromstring(packet)
-    except (ElementTree.ParseError, defusedxml.DefusedXmlException, ValueError, LookupError):
+    root = parse_packet(packet)
+    if root is None or find_rdf(root) is None:
         return build_packet(software, model, edits)
     for description in root.iter(f"{{{RDF}}}Description"):
         for name in _REPLACED:
             description.attrib.pop(name, None)
             for child in description.findall(name):
                 description.remove(child)
-    if root.find(f".//{{{RDF}}}RDF") is None and root.tag != f"{{{RDF}}}RDF":
-        return build_packet(software, model, edits)
     _add_mark(root, software, model, edits)
-    updated = _serialize(root)
-    # Without the photograph's own the mark has room anywhere.
-    return updated if len(updated) <= largest else build_packet(software, model, edits)
+    return serialize_packet(root)
+
+
+def parse_packet(packet: bytes) -> ElementTree.Element | None:
+    """Parse a packet; None if it is empty, broken, too large or declares entities."""
+    packet = packet.strip(b"\0 \r\n\t")
+    is_small = len(packet) <= LARGEST_PACKET
+    if not packet or not is_small or packet.count(b"<") + packet.count(b"=") > _MOST_MARKS:
+        return None
+    try:
+        root: ElementTree.Element = defusedxml.ElementTree.fromstring(packet)
+    except (ElementTree.ParseError, defusedxml.DefusedXmlException, ValueError, LookupError):
+        return None
+    return root
+
+
+def find_rdf(root: ElementTree.Element) -> ElementTree.Element | None:
+    """Find the element that holds the descriptions."""
+    return root if root.tag == f"{{{RDF}}}RDF" else root.find(f".//{{{RDF}}}RDF")
 
 
 def _add_mark(root: ElementTree.Element, software: str, model: str, edits: str) -> None:
-    parent = root if root.tag == f"{{{RDF}}}RDF" else root.find(f".//{{{RDF}}}RDF")
+    parent = find_rdf(root)
     assert parent is not None
     mark = ElementTree.SubElement(parent, f"{{{RDF}}}Description", {f"{{{RDF}}}about": ""})
     ElementTree.SubElement(mark, f"{{{IPTC_EXTENSION}}}DigitalSourceType").text = SOURCE_TYPE
@@ -111,6 +121,7 @@ def _add_mark(root: ElementTree.Element, software: str, model: str, edits: str) 
         ElementTree.SubElement(mark, f"{{{REHUE}}}Edits").text = f"sha256:{edits}"
 
 
-def _serialize(root: ElementTree.Element) -> bytes:
+def serialize_packet(root: ElementTree.Element) -> bytes:
+    """Serialize a packet with its wrapper."""
     content: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=False)
     return _BEGIN + content + _END
