@@ -9,6 +9,8 @@ STAMP := .venv/.stamp
 INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python
 # What tries the alerts: the one on the PATH, or Debian's. Without either that test is skipped.
 PROMTOOL := $(if $(shell command -v promtool),,$(if $(shell command -v apt-get),$(BIN)/promtool))
+# What reads metadata beside Pillow and tifffile in tests: likewise.
+EXIFTOOL := $(if $(shell command -v exiftool),,$(if $(shell command -v apt-get),.venv/exiftool/exiftool))
 
 .DEFAULT_GOAL := help
 .PHONY: help dev demo serve test lint bench test-faults test-batch soak fuzz loadtest openloop peers capacity chart images train evaluate export plan gpu-check k8s lock docs stubs clean
@@ -24,7 +26,7 @@ demo: $(STAMP)-serve ## colorize the sample photographs through the whole system
 serve: $(STAMP)-serve ## start everything on this machine, in the foreground
 	@exec $(BIN)/rehue serve
 
-test: $(STAMP)-dev $(PROMTOOL) .venv/checkov/.stamp .venv/helm/.stamp ## run the tests: ARGS="-m unit" for those without a server
+test: $(STAMP)-dev $(PROMTOOL) $(EXIFTOOL) .venv/checkov/.stamp .venv/helm/.stamp ## run the tests: ARGS="-m unit" for those without a server
 	$(BIN)/python -m pytest --cov --cov-report= $(ARGS)
 	@echo "coverage of the packages by these tests, without their subprocesses: $$($(BIN)/coverage report --format=total) %"
 
@@ -138,11 +140,19 @@ $(BIN)/uv: requirements/uv.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
-# Unpacked, not installed: the package would start a server.
+# Unpacked, not installed: no root is needed, and Prometheus would start a server.
+define UNPACK_FROM_DEBIAN
+at=$$(mktemp -d) && apt="apt-get -qq -o APT::Sandbox::User=root -o Dir::State::Lists=$$at -o Dir::Cache=$$at" \
+  && $$apt update && (cd $$at && $$apt download $(1) && dpkg-deb -x $(1)_*.deb .) \
+  && $(2); rc=$$?; rm -rf $$at; exit $$rc
+endef
+
 $(BIN)/promtool: | $(BIN)/uv
-	@at=$$(mktemp -d) && apt="apt-get -qq -o APT::Sandbox::User=root -o Dir::State::Lists=$$at -o Dir::Cache=$$at" \
-	  && $$apt update && (cd $$at && $$apt download prometheus && dpkg-deb -x prometheus_*.deb .) \
-	  && cp $$at/usr/bin/promtool $@; rc=$$?; rm -rf $$at; exit $$rc
+	@$(call UNPACK_FROM_DEBIAN,prometheus,cp $$at/usr/bin/promtool $@)
+
+.venv/exiftool/exiftool: | $(BIN)/uv
+	@$(call UNPACK_FROM_DEBIAN,libimage-exiftool-perl,mkdir -p $(@D) \
+	  && cp -r $$at/usr/share/perl5 $(@D)/lib && cp $$at/usr/bin/exiftool $@)
 
 # Environments of their own: checkov's versions would hold back the project's, and Helm takes 75 MB.
 .venv/checkov/.stamp .venv/helm/.stamp: .venv/%/.stamp: requirements/%.lock $(BIN)/uv

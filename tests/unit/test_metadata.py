@@ -1,6 +1,7 @@
 """What a photograph says of itself stays in the answer, and the answer says that it is colored."""
 
 import io
+import os
 import shutil
 import struct
 import subprocess
@@ -12,6 +13,7 @@ import numpy as np
 import pillow_heif
 import pytest
 import tifffile
+from paths import ROOT
 from PIL import Image, ImageCms
 
 from rehue_serve import images
@@ -32,6 +34,7 @@ XMP = (
     b' tiff:Orientation="6"><dc:title><rdf:Alt><rdf:li xml:lang="x-default">Market</rdf:li>'
     b"</rdf:Alt></dc:title></rdf:Description></rdf:RDF></x:xmpmeta>"
 )
+PLACES = os.pathsep.join([os.environ["PATH"], str(ROOT / ".venv" / "exiftool")])
 WRITTEN = ["jpeg", "png", "webp", "tiff"]
 
 
@@ -87,9 +90,10 @@ def find_property(root: ElementTree.Element, name: str) -> str | None:
 
 
 def run_exiftool(path: Path, *options: str) -> str:
-    if not shutil.which("exiftool"):
-        pytest.skip("exiftool is not installed")
-    command = ["exiftool", *options, str(path)]
+    exiftool = shutil.which("exiftool", path=PLACES)
+    if exiftool is None:
+        pytest.skip("exiftool is missing: `make test` fetches Debian's")
+    command = [exiftool, *options, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return done.stdout
 
