@@ -74,4 +74,7 @@ def describe_error(error: RehueError) -> str:
     hint = options.get(type(error))
     request = f"request {error.request_id}" if error.request_id else None
     notes = "; ".join(note for note in (hint, request) if note)
-    return f"{error} ({notes})" if notes else str(error)
+    text = str(error)
+    if isinstance(error, Unauthenticated):  # the server's text names a header, not an option
+        text = "the server needs an API key, or does not know this one"
+    return f"{text} ({notes})" if notes else text

@@ -60,9 +60,11 @@ def create_client(kind: Callable[..., C], namespace: argparse.Namespace, **optio
 
 def describe_not_ready(servers: list[str]) -> str:
     """Return a sentence for servers of which none is ready."""
+    certificate = any(server.startswith(("https:", "grpcs:")) for server in servers)
     return (
         f"no server is ready at {', '.join(servers)}: "
         "start one with `rehue serve`, or name one with --server"
+        + ("; for a certificate of one's own, see --ca" if certificate else "")
     )
 
 

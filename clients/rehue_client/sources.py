@@ -134,13 +134,14 @@ def _convert_buffer(source: Any) -> bytes:
         )
     if view.ndim == 1 and view.itemsize == 1:
         return view.tobytes()
-    return encode_png(view)
+    return encode_png(view, getattr(source, "dtype", None))
 
 
-def encode_png(pixels: memoryview) -> bytes:
+def encode_png(pixels: memoryview, dtype: object = None) -> bytes:
     """Encode pixels of shape (H, W) or (H, W, 1 to 4), uint8 or uint16, as PNG.
 
-    The channels are gray, gray and alpha, RGB, or RGB and alpha.
+    The channels are gray, gray and alpha, RGB, or RGB and alpha. ``dtype`` is what the
+    error calls the pixels' type.
 
     Raises:
         TypeError: another shape or type.
@@ -150,7 +151,7 @@ def encode_png(pixels: memoryview) -> bytes:
     depth = {"B": 8, "H": 16}.get(pixels.format)
     if depth is None or pixels.ndim not in (2, 3) or not 1 <= channels <= 4 or not pixels.nbytes:
         raise TypeError(
-            f"an array of shape {shape} and type {pixels.format!r} is not a photograph: "
+            f"an array of shape {shape} and type {dtype or pixels.format} is not a photograph: "
             f"expected {ACCEPTED}"
         )
     height, width = shape[:2]

@@ -224,7 +224,9 @@ def test_versions_and_wrong_files(web: WebPage, tmp_path: Path) -> None:
     wrong.write_text("no edits")
     tab.set_input_files("#editor [data-file=edits]", wrong)
     tab.wait_for_function("() => document.querySelector('#editor .trouble').textContent")
-    assert tab.locator("#editor .trouble").inner_text().startswith("These are no saved edits")
+    assert tab.locator("#editor .trouble").inner_text() == (
+        "These are no saved edits: the file is not JSON."
+    )
     assert tab.locator("#editor [data-value=warmth]").input_value() == "0.35"
     tab.set_viewport_size({"width": 320, "height": 640})
     web.check()

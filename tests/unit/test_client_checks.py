@@ -13,7 +13,8 @@ from rehue_serve.testing.scripted import (
 
 @pytest.mark.parametrize(
     ("reason", "hint"),
-    [("UNAUTHENTICATED", "--api-key-file"), ("UNKNOWN_MODEL", "--model"),
+    [("UNAUTHENTICATED", "needs an API key, or does not know this one (see --api-key-file"),
+     ("UNKNOWN_MODEL", "--model"),
      ("INVALID_PARAMETER", "--help"), ("INTERNAL", "request r-1")],
 )  # fmt: skip
 def test_server_is_checked_before_the_first_photograph(

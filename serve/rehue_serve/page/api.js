@@ -64,7 +64,7 @@ async function readProblem(exchange) {
   // The API's detail for 401 names a header, which means nothing to people.
   const keyHint = exchange.status === 401 && "Write the key that you were given into “Your key”.";
   return new Problem(
-    problem.title ?? "The server failed",
+    keyHint ? "This server needs a key" : problem.title ?? "The server failed",
     keyHint || (problem.detail ?? `It answered with status ${exchange.status}.`),
     {
       status: exchange.status,

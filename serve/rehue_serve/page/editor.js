@@ -340,10 +340,7 @@ export class Editor {
     const [file] = input.files;
     input.value = "";
     try {
-      const edits = JSON.parse(await file.text());
-      if (edits.version !== 1) throw new Error("it is not of version 1");
-      if (!Array.isArray(edits.hints ?? [])) throw new Error("its hints are no list");
-      delete edits.version;
+      const { version, ...edits } = parseDocument(await file.text());
       this.#selected = -1;
       this.#change({ ...NOTHING, ...edits });
     } catch (error) {
@@ -365,6 +362,14 @@ function buildDocument(state) {
   const changed = Object.entries(state).filter(
     ([name, value]) => JSON.stringify(value) !== JSON.stringify(NOTHING[name]));
   return { version: 1, ...Object.fromEntries(changed) };
+}
+
+function parseDocument(text) {
+  let edits;
+  try { edits = JSON.parse(text); } catch { throw new Error("the file is not JSON."); }
+  if (edits?.version !== 1) throw new Error("the file has no version, or another than 1.");
+  if (!Array.isArray(edits.hints ?? [])) throw new Error("its hints are no list.");
+  return edits;
 }
 
 /** The API's parameters of a document; those at their default are left out. */
