@@ -9,6 +9,7 @@ from loadtest.chain import MODEL, OUTPUT, measure_cpu_ms
 from loadtest.samples import create_photograph
 from rehue_core import colorize, lab
 from rehue_serve import images
+from rehue_serve.encoding.pictures import encode_pictures
 from rehue_serve.metadata.credentials import create_signer
 from rehue_serve.settings import load_settings
 
@@ -35,12 +36,12 @@ def _measure_stages(photograph: bytes) -> dict[str, float]:
         "decode, with lightness": decode,
         "prepare": lambda: colorize.prepare_input(lightness, MODEL),
         "color": lambda: colorize.compose_planes(lightness, OUTPUT, box, MODEL, 1.0),
-        "encode": lambda: images.encode_pictures([planes], "jpeg", 92),
+        "encode": lambda: encode_pictures([planes], "jpeg", 92),
     }
     settings = load_settings()
     signer = create_signer(settings.c2pa_certificates, settings.c2pa_key)
     if signer:
-        picture = images.encode_pictures([planes], "jpeg", 92)
+        picture = encode_pictures([planes], "jpeg", 92)
         stages["sign"] = lambda: signer.sign(
             signer.begin_manifest(photograph), picture, "image/jpeg", "rehue/1", ""
         )

@@ -22,6 +22,7 @@ from loadtest.saturation import open_sender, saturate
 from loadtest.usage import measure_usage
 from rehue_core import colorize, spec
 from rehue_serve import images
+from rehue_serve.encoding.pictures import encode_pictures
 from rehue_serve.endpoints import Endpoints
 from rehue_serve.testing.servers import run_server
 from rehue_serve.testing.tritons import run_sleeping_triton
@@ -46,7 +47,7 @@ def colorize_with_rehue(photograph: bytes) -> bytes:
     lightness = images.decode_lightness(opened)
     _, box = colorize.prepare_input(lightness, MODEL)
     planes = colorize.compose_planes(lightness, OUTPUT, box, MODEL, 1.0)
-    return images.encode_pictures([planes], "jpeg", 92)
+    return encode_pictures([planes], "jpeg", 92)
 
 
 def colorize_with_skimage(photograph: bytes) -> bytes:

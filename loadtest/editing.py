@@ -19,6 +19,7 @@ from rehue_client import Client, Edits, Hint
 from rehue_core import edits as core
 from rehue_core import ycbcr
 from rehue_serve import images
+from rehue_serve.encoding.pictures import encode_pictures
 
 WIDTH, HEIGHT = 4000, 3000  # pixels: 12 megapixels
 SCREEN = (1280, 960)
@@ -70,7 +71,7 @@ def measure_stages(rounds: int) -> Rows:
         times.append(time.thread_time())
         planes = ycbcr.convert_to_planes(lightness, field)
         times.append(time.thread_time())
-        images.encode_pictures([planes], "jpeg", 92)
+        encode_pictures([planes], "jpeg", 92)
         times.append(time.thread_time())
         for name, milliseconds in zip(STAGES, 1000 * np.diff(times), strict=True):
             measured.setdefault(name, []).append(float(milliseconds))

@@ -31,6 +31,8 @@ from rehue_core.colorize import ModelSpec
 from rehue_serve import images
 from rehue_serve.admission import Admission
 from rehue_serve.choices import Parameters
+from rehue_serve.formats import can_hold_alpha
+from rehue_serve.memory_estimate import estimate_memory
 from rehue_serve.pipeline import Pipeline
 from rehue_serve.settings import Settings
 
@@ -143,12 +145,12 @@ async def colorize_file(read: Callable[[], bytes], format: str, **choices: str) 
     photograph = images.open_image(read(), max_bytes=1 << 40, max_pixels=1 << 40)
     pixels, header = photograph.header.pixels, photograph.header
     format = answer.media_type.removeprefix("image/")
-    samples = 4 if header.has_alpha and images.can_hold_alpha(format) else 3
+    samples = 4 if header.has_alpha and can_hold_alpha(format) else 3
     depth = images.choose_depth(header, format, parameters.depth)
     return {
         "pixels": pixels,
         "decoded": pixels * samples * np.dtype(depth).itemsize,
-        "estimate": images.estimate_memory(
+        "estimate": estimate_memory(
             photograph, format, parameters.depth, signed=b"c2pa\0" in answer.data
         ),
         "peak": peak,

@@ -7,7 +7,8 @@ from starlette.types import Receive, Scope, Send
 
 from rehue_serve.candidates import Candidates
 from rehue_serve.errors import RehueError
-from rehue_serve.pipeline import STAGES, Colorized
+from rehue_serve.pipeline import Colorized
+from rehue_serve.stages import STAGES
 from rehue_serve.uploads import Uploads
 
 log = logging.getLogger(__name__)

@@ -38,11 +38,12 @@ class Colorizer:
     """One process that colorizes photographs. Its methods are named after the RPCs."""
 
     async def __init__(self, settings: Settings) -> None:  # type: ignore[misc]  # Ray awaits it
-        from rehue_serve import http, logs, rpc, rpc_chunks, rpc_server, tracing
+        from rehue_serve import http, logs, rpc, rpc_chunks, rpc_health, rpc_server, tracing
         from rehue_serve.service import Service
         from rehue_serve.triton import build_triton_client
 
-        self._http, self._rpc, self._rpc_chunks = http, rpc, rpc_chunks
+        self._http, self._rpc = http, rpc
+        self._rpc_chunks, self._rpc_health = rpc_chunks, rpc_health
         logs.configure_logging(settings)
         tracing.configure_tracing(settings)
         self._service = Service(settings, build_triton_client(settings))
@@ -90,13 +91,13 @@ class Colorizer:
     async def Check(
         self, request: "health_pb2.HealthCheckRequest", grpc_context: "RayServegRPCContext"
     ) -> "health_pb2.HealthCheckResponse":
-        return self._rpc.check_health(self._service, request, grpc_context)
+        return self._rpc_health.check_health(self._service, request, grpc_context)
 
     async def Watch(
         self, request: "health_pb2.HealthCheckRequest", grpc_context: "RayServegRPCContext"
     ) -> "AsyncIterator[health_pb2.HealthCheckResponse]":
         del grpc_context  # Ray passes it by name
-        async for answer in self._rpc.watch_health(self._service, request):
+        async for answer in self._rpc_health.watch_health(self._service, request):
             yield answer
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from rehue_core import lab
 from rehue_core.candidates import choose_candidates
 from rehue_core.edits import Edits, apply_edits
-from rehue_serve.images import encode_pictures
+from rehue_serve.encoding.pictures import encode_pictures
 from rehue_serve.metadata.answer import complete_metadata
 from rehue_serve.metadata.containers import Metadata
 

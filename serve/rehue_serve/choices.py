@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from rehue_core.edits import NO_EDITS, Edits
 from rehue_serve.errors import InvalidParameter, UnknownModel
-from rehue_serve.images import MEDIA_TYPES
+from rehue_serve.formats import MEDIA_TYPES
 
 MAX_MODEL_NAME = 255  # characters; it is the name of a folder
 SMALLEST, LARGEST, DEFAULT_SIZE = 64, 2048, 512  # pixels on the long side of candidates

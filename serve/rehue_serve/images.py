@@ -1,17 +1,14 @@
-"""Open, decode and encode image files."""
+"""Open and decode image files."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
 from rehue_core import lab
-from rehue_core.ycbcr import Planes
 from rehue_serve.decoding import color, gif, jpeg, png, tiff
 from rehue_serve.decoding.kinds import identify_format
 from rehue_serve.decoding.pillow import (
@@ -25,50 +22,18 @@ from rehue_serve.decoding.pillow import (
 )
 from rehue_serve.decoding.tiff_manifest import unlink_manifest
 from rehue_serve.decoding.webp import decode_webp
-from rehue_serve.encoding.lossy import encode_jpeg, encode_webp
-from rehue_serve.encoding.png import encode_png
 from rehue_serve.encoding.profiles import is_output_profile
 from rehue_serve.errors import ImageTooLarge, InvalidImage, UnsupportedImage
-from rehue_serve.metadata.containers import (
-    Metadata,
-    build_png_chunks,
-    embed_in_jpeg,
-    embed_in_webp,
-)
-from rehue_serve.metadata.tiff import encode_tiff
+from rehue_serve.formats import ANSWERED_AS, DEEP_FORMATS, READ
+from rehue_serve.metadata.containers import Metadata
 
 UInt16 = NDArray[np.uint16]
 
-MEDIA_TYPES = {
-    "jpeg": "image/jpeg",
-    "png": "image/png",
-    "webp": "image/webp",
-    "tiff": "image/tiff",
-}
-# Formats that are read and not written, and what the answer is encoded as instead.
-ANSWERED_AS = {"heic": "jpeg", "avif": "jpeg", "jp2": "jpeg", "gif": "png"}
-READ = (*MEDIA_TYPES, *ANSWERED_AS)
-_DEEP_FORMATS = ("png", "tiff")
 _SUGGESTION = "send JPEG, PNG, WebP, TIFF, HEIC, AVIF, JPEG 2000 or GIF."
 # Modes of Pillow's whose pixels are 8-bit gray or RGB, with or without alpha.
 _PLAIN_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 # Pixels that are converted at a time where each strip costs a transform of colors.
 _CONVERTED_PIXELS = 1 << 20
-_LARGEST_SIDE = {"webp": 16383, "jpeg": 65500}
-
-# Peak memory in bytes per pixel, measured with noise, which compresses worst (loadtest/large.py).
-# Decoding, the lightness included and the file not: by Pillow's name of the format, or its mode.
-_DECODER_BYTES = {"PNG": 4, "WEBP": 7, "GIF": 7, "AVIF": 10, "HEIF": 10, "JPEG2000": 20}
-_JPEG_DECODER_BYTES = {"L": 4, "CMYK": 11}
-_LEAST_DECODER_BYTES = 7
-_TIFF_DECODER_BYTES = 4  # and the strips
-# Encoding, with the lightness or the composed picture; and what alpha adds to it.
-_ENCODER_BYTES = {"jpeg": 8, "webp": 14, "png": 9, "tiff": 7}
-_ALPHA_BYTES = {"jpeg": 0, "webp": 13, "png": 2, "tiff": 2}
-_DEEP_ENCODER_BYTES = {"png": 13, "tiff": 13}
-_DEEP_ALPHA_BYTES = 4
-# Signing, over the decoded answer: C2PA's library copies the file. JPEG and WebP are small by then.
-_SIGNING_COPIES = {"png": 5.8, "tiff": 3.8}
 
 
 @dataclass(frozen=True)
@@ -100,41 +65,6 @@ class Photograph:
     def free(self) -> None:
         """Free the file; its pixels cannot be read afterwards."""
         self.data, self.image = b"", None
-
-
-def estimate_memory(
-    photograph: Photograph, format: str, depth: str = "auto", *, signed: bool = False
-) -> int:
-    """Estimate the peak memory of decoding a photograph and encoding the answer, in bytes.
-
-    Args:
-        photograph: as `open_image` returns it.
-        format: of the answer, a key of MEDIA_TYPES.
-        depth: see `choose_depth`.
-        signed: whether the answer is.
-    """
-    header = photograph.header
-    encoder: float = _ENCODER_BYTES[format] + header.has_alpha * _ALPHA_BYTES[format]
-    is_deep = choose_depth(header, format, depth) == np.uint16
-    if is_deep:
-        encoder = _DEEP_ENCODER_BYTES[format] + header.has_alpha * _DEEP_ALPHA_BYTES
-    if signed:
-        decoded = (3 + header.has_alpha) * (1 + is_deep)
-        encoder = max(encoder, decoded * _SIGNING_COPIES.get(format, 0))
-    return max(_estimate_decoder(photograph), round(header.pixels * encoder))
-
-
-def _estimate_decoder(photograph: Photograph) -> int:
-    header, image, size = photograph.header, photograph.image, len(photograph.data)
-    if image is None:
-        strips = max(page.strip_memory for page in photograph.pages)
-        return size + strips + header.pixels * (_TIFF_DECODER_BYTES + header.has_alpha)
-    if image.format in ("JPEG", "MPO"):
-        return size + header.pixels * _JPEG_DECODER_BYTES.get(image.mode, _LEAST_DECODER_BYTES)
-    a_pixel = _DECODER_BYTES.get(image.format or "", _LEAST_DECODER_BYTES) + header.has_alpha
-    if image.info.get("interlace"):  # all passes are in memory
-        a_pixel += 8 if header.is_deep else 4
-    return size + header.pixels * a_pixel
 
 
 def opens_quickly(data: bytes) -> bool:
@@ -247,11 +177,6 @@ def decode_page(
     return apply_orientation(lightness, orientation), alpha
 
 
-def can_hold_alpha(format: str) -> bool:
-    """Check if a format, a key of MEDIA_TYPES, can be transparent."""
-    return format != "jpeg"
-
-
 def _decode_picture(photograph: Photograph, image: Image.Image, keep_alpha: bool) -> color.Decoded:
     data = photograph.data
     profile = image.info.get("icc_profile") or None
@@ -296,7 +221,7 @@ def choose_depth(header: Header, format: str, depth: str = "auto") -> Any:
         format: of the answer, a key of MEDIA_TYPES.
         depth: ``auto``: 16 bits for a deep photograph where the format can; ``8``: never more.
     """
-    is_deep = header.is_deep and format in _DEEP_FORMATS and depth == "auto"
+    is_deep = header.is_deep and format in DEEP_FORMATS and depth == "auto"
     return np.uint16 if is_deep else np.uint8
 
 
@@ -314,44 +239,3 @@ def choose_profile(photograph: Photograph) -> bytes:
     else:
         profile = image.info.get("icc_profile") or b""
     return profile if is_output_profile(profile) else b""
-
-
-def encodes_by_rows(format: str) -> bool:
-    """Check if a format, a key of MEDIA_TYPES, is written without the whole picture in memory."""
-    return format in ("png", "tiff")
-
-
-def encode_pictures(
-    pictures: Sequence[Any], format: str, quality: int, metadata: Metadata | None = None
-) -> bytes:
-    """Encode a picture, or several as the pages of a TIFF file.
-
-    Args:
-        pictures: HW3 sRGB or HW4 sRGB with alpha (not for JPEG), uint8 (0..255), or uint16
-            (0..65535) for PNG and TIFF: arrays, or what gives its rows as
-            ``picture[top:bottom]``, such as `rehue_serve.composition.ComposedPicture`; or
-            planes, for JPEG.
-        format: a key of MEDIA_TYPES.
-        quality: 1 to 100, of JPEG and WebP; PNG and TIFF are lossless.
-        metadata: to write into the file.
-
-    Raises:
-        ImageTooLarge: the sides of a WebP may have 16,383 pixels, of a JPEG 65,500.
-    """
-    metadata = metadata or Metadata()
-    if format == "tiff":
-        return encode_tiff(pictures, metadata)
-    (picture,) = pictures
-    if format == "png":
-        return encode_png(picture, build_png_chunks(metadata))
-    limit = _LARGEST_SIDE[format]
-    if max(picture.shape[:2]) > limit:
-        raise ImageTooLarge(
-            f"{format.upper()} is limited to {limit:,} pixels a side; use format=png."
-        )
-    if isinstance(picture, Planes):
-        data = simplejpeg.encode_jpeg_yuv_planes(picture.y, picture.cb, picture.cr, quality)
-        return embed_in_jpeg(data, metadata)
-    if format == "webp":
-        return embed_in_webp(encode_webp(picture[:], quality), metadata)
-    return embed_in_jpeg(encode_jpeg(picture[:], quality), metadata)

@@ -3,9 +3,9 @@
 from http import HTTPStatus
 from typing import Any
 
-from rehue_serve import images
 from rehue_serve.bodies import PHOTOGRAPH_FIELD, REFERENCE_FIELD
 from rehue_serve.errors import RehueError, get_reason_name
+from rehue_serve.formats import MEDIA_TYPES
 from rehue_serve.http_errors import PROBLEM_MEDIA_TYPE
 from rehue_serve.parameters import EditParameters
 from rehue_serve.statuses import HTTP_STATUS
@@ -75,6 +75,6 @@ PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
 PICTURE_RESPONSE: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The photograph in colour.",
-        "content": {media_type: {} for media_type in images.MEDIA_TYPES.values()},
+        "content": {media_type: {} for media_type in MEDIA_TYPES.values()},
     }
 }

@@ -9,42 +9,28 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import grpc
 from google.protobuf import json_format
-from grpc_health.v1 import health_pb2
 from ray.serve.grpc_util import RayServegRPCContext, gRPCInputStream
 
 from rehue_client.v1 import rehue_pb2
 from rehue_serve import images
 from rehue_serve.candidates import Candidates
-from rehue_serve.choices import CHOICES, DEFAULT_QUALITY, DEFAULT_SIZE, Parameters
-from rehue_serve.errors import Internal, InvalidParameter, RehueError
+from rehue_serve.choices import Parameters
+from rehue_serve.errors import Internal, RehueError
 from rehue_serve.keys import Caller
-from rehue_serve.observation import RequestRecord, observe_request
+from rehue_serve.observation import RequestRecord
 from rehue_serve.pipeline import Colorized
-from rehue_serve.rpc_edits import build_candidates_message, parse_edits
+from rehue_serve.rpc_context import get_metadata, get_request_id, observe, set_error
+from rehue_serve.rpc_edits import build_candidates_message
 from rehue_serve.rpc_errors import build_rpc_status
-from rehue_serve.rpc_server import MALFORMED
+from rehue_serve.rpc_parameters import parse_candidates_parameters, parse_parameters
 from rehue_serve.service import Service
-from rehue_serve.statuses import GRPC_STATUS
 
 A = TypeVar("A", Colorized, Candidates)
 
 log = logging.getLogger(__name__)
-
-HEALTH_SERVICES = ("", "rehue.v1.Colorizer")  # for which grpc.health.v1 answers
-HEALTH_WATCH_INTERVAL = 0.5  # seconds
-
-# The words of each enum by its numbers: FORMAT_JPEG is "jpeg".
-_WORDS = {
-    name: {
-        number: value.partition("_")[2].lower()
-        for value, number in getattr(rehue_pb2, name.title()).items()
-    }
-    for name in CHOICES
-}
 
 
 async def colorize(
@@ -184,29 +170,6 @@ async def _answer(
     return build_response(picture, picture.data, request.id, request_id)
 
 
-def parse_parameters(request: rehue_pb2.ColorizeRequest) -> Parameters:
-    """Read a request's parameters.
-
-    Raises:
-        InvalidParameter, UnknownModel: one is wrong, or the message is malformed.
-    """
-    if request.format == MALFORMED:
-        raise InvalidParameter("The message is not a rehue.v1.ColorizeRequest.")
-    return Parameters(
-        model=request.model,
-        strength=request.strength if request.HasField("strength") else 1.0,
-        quality=request.quality if request.HasField("quality") else DEFAULT_QUALITY,
-        **_read_words(request),
-        edits=parse_edits(request.edits),
-        reference=request.edits.reference,
-    )
-
-
-def _read_words(request: rehue_pb2.ColorizeRequest) -> dict[str, Any]:
-    numbers = {name: getattr(request, name) for name in CHOICES}
-    return {name: _WORDS[name].get(number, str(number)) for name, number in numbers.items()}
-
-
 def build_response(
     picture: Colorized, image: bytes, id: str, request_id: str
 ) -> rehue_pb2.ColorizeResponse:
@@ -231,15 +194,7 @@ async def _answer_candidates(
     record: RequestRecord,
 ) -> rehue_pb2.CandidatesResponse:
     record.bytes_in = len(request.image)
-    if request.size == MALFORMED:
-        raise InvalidParameter("The message is not a rehue.v1.CandidatesRequest.")
-    parameters = Parameters(
-        model=request.model,
-        strength=request.strength if request.HasField("strength") else 1.0,
-        edits=parse_edits(request.edits),
-        reference=request.edits.reference,
-        size=request.size if request.HasField("size") else DEFAULT_SIZE,
-    )
+    parameters = parse_candidates_parameters(request)
     found = await _run(service, caller, request, parameters, service.pipeline.propose)
     record.picture = found
     return build_candidates_message(found, request_id)
@@ -260,68 +215,3 @@ async def _run(
         upload.add(size)
         async with service.admission.admit(caller) as deadline:
             return await work(request.image, parameters, deadline)
-
-
-def check_health(
-    service: Service, request: health_pb2.HealthCheckRequest, context: RayServegRPCContext
-) -> health_pb2.HealthCheckResponse:
-    """Answer grpc.health.v1 Check: SERVING when photographs can be colorized."""
-    if request.service not in HEALTH_SERVICES:
-        context.set_code(grpc.StatusCode.NOT_FOUND)
-        context.set_details("unknown service")
-        return health_pb2.HealthCheckResponse()
-    return health_pb2.HealthCheckResponse(status=_get_health(service))
-
-
-async def watch_health(
-    service: Service, request: health_pb2.HealthCheckRequest
-) -> AsyncIterator[health_pb2.HealthCheckResponse]:
-    """Answer grpc.health.v1 Watch: the state now, and each change of it."""
-    last = None
-    while True:
-        state = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
-        if request.service in HEALTH_SERVICES:
-            state = _get_health(service)
-        if state != last:
-            last = state
-            yield health_pb2.HealthCheckResponse(status=state)
-        await asyncio.sleep(HEALTH_WATCH_INTERVAL)
-
-
-def _get_health(service: Service) -> int:
-    states = health_pb2.HealthCheckResponse
-    return states.SERVING if service.ready else states.NOT_SERVING  # type: ignore[no-any-return]
-
-
-def set_error(context: RayServegRPCContext, error: RehueError, request_id: str) -> None:
-    """Set an error, with its details, as the status of a call."""
-    context.set_code(GRPC_STATUS[type(error)])
-    context.set_details(error.detail)
-    status = build_rpc_status(error, request_id).SerializeToString()
-    context.set_trailing_metadata([("grpc-status-details-bin", status)])
-
-
-def observe(
-    context: RayServegRPCContext, request_id: str, route: str = "rehue.v1.Colorizer/Colorize"
-) -> contextlib.AbstractContextManager[RequestRecord]:
-    """Observe one photograph; each photograph of a stream is observed on its own."""
-    return observe_request("grpc", route, request_id, lambda: _collect_metadata(context))
-
-
-def _collect_metadata(context: RayServegRPCContext) -> dict[str, str]:
-    return {str(key): str(value) for key, value in context.invocation_metadata()}
-
-
-def get_metadata(context: RayServegRPCContext, name: str) -> str | None:
-    """Return a call's metadata of this name."""
-    for key, value in context.invocation_metadata():
-        if key == name:
-            return str(value)
-    return None
-
-
-def get_request_id(context: RayServegRPCContext) -> str:
-    """Return the id that Ray gave the call."""
-    # Ray gives every request an id and returns it as trailing metadata.
-    ids = (value for key, value in context.trailing_metadata() if key == "request_id")
-    return next(ids, "")

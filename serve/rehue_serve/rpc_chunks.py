@@ -15,14 +15,9 @@ from rehue_serve.errors import InvalidParameter, RehueError
 from rehue_serve.keys import Caller
 from rehue_serve.observation import RequestRecord
 from rehue_serve.pipeline import Colorized
-from rehue_serve.rpc import (
-    build_response,
-    get_metadata,
-    get_request_id,
-    observe,
-    parse_parameters,
-    set_error,
-)
+from rehue_serve.rpc import build_response
+from rehue_serve.rpc_context import get_metadata, get_request_id, observe, set_error
+from rehue_serve.rpc_parameters import parse_parameters
 from rehue_serve.service import Service
 from rehue_serve.uploads import Upload
 

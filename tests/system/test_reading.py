@@ -16,11 +16,12 @@ from rehue_core.edits import Edits
 from rehue_serve import http, uploads
 from rehue_serve.answers import PictureResponse
 from rehue_serve.candidates import Candidate, Candidates
-from rehue_serve.pipeline import STAGES, Colorized
+from rehue_serve.pipeline import Colorized
 from rehue_serve.ports import claim_free_ports
 from rehue_serve.rpc_server import STREAM_WINDOW
 from rehue_serve.service import Service
 from rehue_serve.settings import Settings
+from rehue_serve.stages import STAGES
 from rehue_serve.uploads import Uploads
 
 LARGE = 50_000_000  # bytes, more than all buffers on their way

@@ -12,7 +12,7 @@ from paths import PHOTOS
 from PIL import Image
 
 from rehue_client import Client
-from rehue_serve.images import MEDIA_TYPES
+from rehue_serve.formats import MEDIA_TYPES
 from rehue_serve.metadata.xmp import SOURCE_TYPE
 from rehue_serve.testing.servers import Server, run_server
 

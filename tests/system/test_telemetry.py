@@ -21,8 +21,8 @@ from paths import ROOT
 from rehue_client import AsyncClient, Client, InvalidImage, Unauthenticated
 from rehue_client.v1 import rehue_pb2, rehue_pb2_grpc
 from rehue_serve import metrics, tracing
-from rehue_serve.pipeline import STAGES
 from rehue_serve.settings import Settings
+from rehue_serve.stages import STAGES
 from rehue_serve.testing.servers import Server, start_server
 
 KEY = "the-key-of-these-tests"

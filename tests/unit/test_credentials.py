@@ -20,14 +20,16 @@ from paths import ROOT
 from PIL import Image
 
 from rehue_serve import images
+from rehue_serve.encoding.pictures import encode_pictures
 from rehue_serve.errors import InvalidImage
+from rehue_serve.formats import MEDIA_TYPES
 from rehue_serve.metadata.credentials import Signer, can_hold_credentials
 from rehue_serve.metadata.xmp import SOURCE_TYPE
 from rehue_serve.settings import SettingsError, load_settings
 
 c2pa = pytest.importorskip("c2pa", reason="the extra c2pa is not installed")
 
-FORMATS = list(images.MEDIA_TYPES)
+FORMATS = list(MEDIA_TYPES)
 LIMITS = {"max_bytes": 50_000_000, "max_pixels": 50_000_000}
 
 
@@ -45,19 +47,19 @@ def sign(
     signer: Signer, data: bytes, format: str, photograph: bytes = b"", edits: str = ""
 ) -> bytes:
     manifest = signer.begin_manifest(photograph)
-    return signer.sign(manifest, data, images.MEDIA_TYPES[format], "rehue/1", edits)
+    return signer.sign(manifest, data, MEDIA_TYPES[format], "rehue/1", edits)
 
 
 def encode(photo: bytes, format: str) -> bytes:
     rgb = np.asarray(Image.open(io.BytesIO(photo)).convert("RGB"))
-    return images.encode_pictures([rgb], format, 92)
+    return encode_pictures([rgb], format, 92)
 
 
 def verify(data: bytes, format: str, root: str = "") -> Any:
     """C2PA's own reader."""
     trust = {"trust": {"trust_anchors": root}} if root else {}
     context = c2pa.Context.from_dict({"verify": {"verify_trust": bool(root)}} | trust)
-    return c2pa.Reader(images.MEDIA_TYPES[format], io.BytesIO(data), context=context)
+    return c2pa.Reader(MEDIA_TYPES[format], io.BytesIO(data), context=context)
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -19,6 +19,7 @@ from skimage.color import rgb2lab
 from rehue_serve import images
 from rehue_serve.decoding.color import is_srgb_profile
 from rehue_serve.decoding.gif import count_frames
+from rehue_serve.encoding.pictures import encode_pictures
 from rehue_serve.errors import ImageTooLarge, InvalidImage, RehueError, UnsupportedImage
 
 LIMITS = {"max_bytes": 50_000_000, "max_pixels": 50_000_000}
@@ -200,7 +201,7 @@ def test_alpha_is_kept_where_the_answer_can_hold_it(data: bytes) -> None:
     assert np.array_equal(alpha, OPAQUE_HALF)
     rgba = np.dstack([GRAY, GRAY, GRAY, alpha])
     for format in ("png", "webp", "tiff"):
-        answer = Image.open(io.BytesIO(images.encode_pictures([rgba], format, 100)))
+        answer = Image.open(io.BytesIO(encode_pictures([rgba], format, 100)))
         assert np.array_equal(np.asarray(answer.getchannel("A")), OPAQUE_HALF)
         assert np.abs(np.asarray(answer.convert("RGB")).astype(int) - rgba[..., :3]).mean() < 2
 
@@ -212,7 +213,7 @@ def test_alpha_of_sixteen_bits_keeps_its_depth() -> None:
     assert alpha is not None
     assert np.array_equal(alpha, deep[..., 3])
     for format in ("png", "tiff"):
-        again = images.open_image(images.encode_pictures([deep], format, 92), **LIMITS)
+        again = images.open_image(encode_pictures([deep], format, 92), **LIMITS)
         found = images.decode_page(again, keep_alpha=True)[1]
         assert found is not None
         assert np.array_equal(found, deep[..., 3])

@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 from loadtest.large import measure_in_processes, write_scan
 from rehue_core import lab
 from rehue_serve import images
+from rehue_serve.encoding.pictures import encode_pictures
 from rehue_serve.errors import ImageTooLarge, RehueError
 
 LIMITS = {"max_bytes": 10_000_000, "max_pixels": 50_000_000}
@@ -81,7 +82,7 @@ def test_modes_are_read(astronaut: Image.Image, mode: str) -> None:
 @pytest.mark.parametrize("format", ["jpeg", "png", "webp", "tiff"])
 def test_what_is_encoded_is_read(astronaut: Image.Image, format: str) -> None:
     rgb = np.asarray(astronaut)
-    data = images.encode_pictures([rgb], format, 95)
+    data = encode_pictures([rgb], format, 95)
     assert Image.open(io.BytesIO(data)).format == format.upper()
     assert np.abs(read_lightness(data) - compute_lightness(rgb)).mean() < 4 * 257
 
@@ -89,7 +90,7 @@ def test_what_is_encoded_is_read(astronaut: Image.Image, format: str) -> None:
 def test_a_large_webp_is_encoded_quickly_and_well() -> None:
     """Less effort for more than 4 MP, still near the picture."""
     rgb = np.asarray(Image.open(PHOTOS / "skimage_coffee.jpg").resize((2400, 1800)))
-    data = images.encode_pictures([rgb], "webp", 92)
+    data = encode_pictures([rgb], "webp", 92)
     assert np.abs(read_lightness(data) - compute_lightness(rgb)).mean() < 2 * 257
 
 

@@ -18,6 +18,7 @@ from PIL import Image, ImageCms
 
 from rehue_serve import images
 from rehue_serve.decoding import jpeg
+from rehue_serve.encoding.pictures import encode_pictures
 from rehue_serve.metadata.answer import complete_metadata, read_metadata_of
 from rehue_serve.metadata.containers import Metadata
 from rehue_serve.metadata.exif import update_exif
@@ -72,7 +73,7 @@ def answer(data: bytes, format: str, keep: str = "keep") -> bytes:
     own = read_metadata_of(photograph) if keep == "keep" else Metadata()
     metadata = complete_metadata(own, width, height, "rehue/1")
     picture = np.full((height, width, 3), 90, images.choose_depth(photograph.header, format))
-    return images.encode_pictures([picture], format, 92, metadata)
+    return encode_pictures([picture], format, 92, metadata)
 
 
 def read_xmp(data: bytes, format: str) -> ElementTree.Element:
@@ -220,7 +221,7 @@ def add_to_packet(attribute: str = "", elements: str = "") -> bytes:
 def test_a_packet_over_64_kb_is_kept_in_a_jpeg(packet: bytes, tmp_path: Path) -> None:
     metadata = complete_metadata(Metadata(xmp=packet), 8, 8, "rehue/1")
     picture = np.zeros((8, 8, 3), np.uint8)
-    data = images.encode_pictures([picture], "jpeg", 92, metadata)
+    data = encode_pictures([picture], "jpeg", 92, metadata)
     segments = [content for _, content, _ in jpeg.iterate_segments(data)]
     standard, *parts = [content for content in segments if b"ns.adobe.com/x" in content[:40]]
     assert SOURCE_TYPE.encode() in standard
@@ -240,7 +241,7 @@ def test_a_packet_over_64_kb_is_kept_in_a_jpeg(packet: bytes, tmp_path: Path) ->
 
 def test_a_broken_extended_packet_never_costs_the_picture() -> None:
     metadata = complete_metadata(Metadata(xmp=add_to_packet(LONG)), 8, 8, "rehue/1")
-    data = images.encode_pictures([np.zeros((8, 8, 3), np.uint8)], "jpeg", 92, metadata)
+    data = encode_pictures([np.zeros((8, 8, 3), np.uint8)], "jpeg", 92, metadata)
     place = data.rindex(b"depth depth")
     root = read_xmp(answer(data[:place] + b"DEPTH" + data[place + 5 :], "png"), "png")
     assert find_property(root, "DigitalSourceType") == SOURCE_TYPE
@@ -266,7 +267,7 @@ def test_exif_over_64_kb_is_kept(format: str, tmp_path: Path) -> None:
 def test_iptc_over_64_kb_is_kept_in_a_jpeg() -> None:
     resources = wrap_iptc(IPTC_RECORD) + b"8BIM\x04\x25\0\0\0\2\0\0" + bytes(131_072)
     metadata = Metadata(iptc=resources)
-    data = images.encode_pictures([np.zeros((8, 8, 3), np.uint8)], "jpeg", 92, metadata)
+    data = encode_pictures([np.zeros((8, 8, 3), np.uint8)], "jpeg", 92, metadata)
     opened = images.open_image(data, **LIMITS)
     assert read_metadata_of(opened).iptc == resources
 
@@ -317,8 +318,8 @@ def test_exiftool_reads_the_same_without_a_warning(tmp_path: Path, format: str) 
 def test_a_real_photograph_pays_a_copy_of_its_file_alone() -> None:
     """The mark adds its packet and nothing else to a photograph without metadata."""
     picture = np.full((40, 60, 3), 90, np.uint8)
-    bare = images.encode_pictures([picture], "jpeg", 92)
-    marked = images.encode_pictures(
+    bare = encode_pictures([picture], "jpeg", 92)
+    marked = encode_pictures(
         [picture], "jpeg", 92, complete_metadata(Metadata(), 60, 40, "rehue/1")
     )
     assert 0 < len(marked) - len(bare) < 1500

@@ -135,7 +135,7 @@ def can_hold_credentials(format: str, pages: int) -> bool:
     """Check if an answer can be signed so that every reader still opens it.
 
     Args:
-        format: of the answer, a key of `rehue_serve.images.MEDIA_TYPES`.
+        format: of the answer, a key of `rehue_serve.MEDIA_TYPES`.
         pages: of it. Those of several get a directory without a picture, which Pillow refuses.
     """
     return format != "tiff" or pages == 1
