@@ -74,13 +74,22 @@ def test_haproxy_is_idle_after_uploads_that_were_refused(proxied: Proxied) -> No
     assert measure_use(proxied.process, 3.0) < 0.05
 
 
-def test_slow_headers_are_cut_off(proxied: Proxied) -> None:
+# The beginning of headers; over HTTP/2 of a frame that promises 16,000 bytes.
+SLOW_HEADERS = {
+    "http/1.1": b"POST /other HTTP/1.1\r\n",
+    "http/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+    + bytes.fromhex("000000 04 00 00000000  003e80 01 04 00000001"),
+}
+
+
+@pytest.mark.parametrize("protocol", SLOW_HEADERS)
+def test_slow_headers_are_cut_off(proxied: Proxied, protocol: str) -> None:
     with socket.create_connection(("127.0.0.1", proxied.port), timeout=60) as connection:
-        connection.sendall(b"POST /other HTTP/1.1\r\n")
+        connection.sendall(SLOW_HEADERS[protocol])
         began = time.monotonic()
-        answer = connection.recv(1 << 16)
-    assert answer.startswith(b"HTTP/1.1 408 ")
+        answer = b"".join(iter(lambda: connection.recv(1 << 16), b""))
     assert time.monotonic() - began < 2 * haproxy.REQUEST_TIMEOUT
+    assert answer.startswith(b"HTTP/1.1 408 ") or protocol == "http/2"
 
 
 @pytest.mark.parametrize("ending", ["end", "reset", "close"])
