@@ -5,6 +5,7 @@ picture's size before decoding it.
 """
 
 import io
+import math
 import struct
 import warnings
 from collections.abc import Callable
@@ -32,6 +33,9 @@ _NAMES = {
     "jpeg": "JPEG", "png": "PNG", "webp": "WEBP", "tiff": "TIFF", "gif": "GIF",
     "heic": "HEIF", "avif": "AVIF", "jp2": "JPEG2000",
 }  # fmt: skip
+# Reads for one header: Pillow looks at each part of it, even at a fill byte, in Python. Photographs
+# need some hundreds.
+MOST_READS = 20_000
 STRIP_PIXELS = 1 << 14  # pixels of a decoded picture that are converted at a time
 
 # Exceptions that Pillow raises on broken data, by decoder: OSError (truncated data, codec
@@ -64,12 +68,25 @@ def open_with_pillow(data: bytes, name: str) -> Image.Image:
         name: of its format; see `rehue_serve.decoding.kinds.identify_format`.
 
     Raises:
-        InvalidImage: it is broken.
+        InvalidImage: it is broken, or has too many parts.
     """
+    file = _HeaderFile(data)  # without a copy
     try:
-        return Image.open(io.BytesIO(data), formats=[_NAMES[name]])
+        image = Image.open(file, formats=[_NAMES[name]])
+        file.reads_left = math.inf
+        return image
     except DECODE_ERRORS:
         raise InvalidImage("This is not a readable image: it is broken or truncated.") from None
+
+
+class _HeaderFile(io.BytesIO):
+    reads_left: float = MOST_READS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads_left -= 1
+        if self.reads_left < 0:
+            raise InvalidImage("The image has too many parts before its pixels.")
+        return super().read(size)
 
 
 def free_decoder(image: Image.Image) -> Image.Image:

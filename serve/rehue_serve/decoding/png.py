@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rehue_serve.errors import UnsupportedImage
+from rehue_serve.errors import InvalidImage, UnsupportedImage
 
 SRGB_GAMMA = 45455  # gAMA of files that mean sRGB
 # White and primaries of sRGB, as cHRM states them: x and y times 100,000.
@@ -22,6 +22,8 @@ _PRIMARIES = {
 # ITU-T H.273, table 3: TransferCharacteristics that are a plain power, as their gAMA.
 _POWERS = {4: 45455, 5: 35714, 8: 100000}
 _SRGB_TRANSFER = 13
+_MOST_CHUNKS = 5000  # besides pixels in chunks of
+_SMALLEST_CHUNKS = 256  # bytes; encoders write 8192 and more
 
 
 @dataclass(frozen=True)
@@ -72,15 +74,20 @@ def drop_pixels(data: bytes) -> bytes:
     """Return a PNG file without its pixels, from which Pillow reads all that it says of itself.
 
     Pillow itself would decode the pixels to find metadata behind them.
+
+    Raises:
+        InvalidImage: the file has too many chunks.
     """
-    parts, place = [data[:8]], 8
-    while place + 12 <= len(data):
+    parts, place, name = [data[:8]], 8, b""
+    for _ in range(_MOST_CHUNKS + len(data) // _SMALLEST_CHUNKS):
+        if place + 12 > len(data) or name == b"IEND":
+            return b"".join(parts)
         length, name = struct.unpack_from(">I4s", data, place)
         end = place + 12 + length
         if name not in (b"IDAT", b"fdAT"):
             parts.append(data[place:end])
         place = end
-    return b"".join(parts)
+    raise InvalidImage("The PNG has too many chunks.")
 
 
 def _iterate_color_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
