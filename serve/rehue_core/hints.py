@@ -153,7 +153,11 @@ def _enlarge_along_edges(change: Float32, lightness: Float32, fine: Float32) -> 
     covariance = mean(lightness[..., None] * change) - mean_lightness[..., None] * mean_change
     slope = covariance / (np.maximum(variance, 0) + GUIDE_EPSILON)[..., None]
     level = mean_change - slope * mean_lightness[..., None]
-    enlarged = lab.resize(mean(slope), fine.shape) * fine[..., None]
+    # In OpenCV and channel by channel: a quarter of the time of NumPy's broadcasting.
+    enlarged = np.asarray(cv2.multiply(lab.resize(mean(slope), fine.shape), cv2.merge([fine] * 2)))
     enlarged += lab.resize(mean(level), fine.shape)
-    # A steep slope must not lead beyond the colours that were asked for.
-    return np.asarray(np.clip(enlarged, change.min(axis=(0, 1)), change.max(axis=(0, 1))))
+    for channel in (0, 1):
+        # A steep slope must not lead beyond the colours that were asked for.
+        limits = change[..., channel].min(), change[..., channel].max()
+        np.clip(enlarged[..., channel], *limits, out=enlarged[..., channel])
+    return enlarged

@@ -23,7 +23,7 @@ from rehue_serve.admission import Admission
 from rehue_serve.candidates import Candidates, compose_candidates
 from rehue_serve.choices import Parameters
 from rehue_serve.formats import MEDIA_TYPES, can_hold_alpha
-from rehue_serve.kept import KeptAnswers
+from rehue_serve.kept import Answer, KeptAnswers
 from rehue_serve.memory import MemoryBudget
 from rehue_serve.memory_estimate import estimate_memory
 from rehue_serve.metadata.credentials import (
@@ -130,11 +130,12 @@ class Pipeline:
         digest = await self._compute_digest(data)
         timings = dict.fromkeys(STAGES, 0.0)
         async with self._memory.reserve(estimate_memory(photograph, "jpeg")):
+            answer = self._find_kept(digest, 0, spec)
             lightness, _, input, box = await self._run_in_thread(
-                lambda: decode_and_prepare(photograph, 0, False, spec, timings)
+                lambda: decode_and_prepare(photograph, 0, False, spec, timings, prepare=not answer)
             )
             with timed_stage("infer", timings):
-                output, version = await self._infer(digest, 0, spec, input, deadline)
+                output, version = answer or await self._infer(digest, 0, spec, input, deadline)
             ab = colorize.cut_out_box(output, box, spec).astype(np.float32)
             with timed_stage("color", timings):
                 versions = await self._run_in_thread(
@@ -171,14 +172,13 @@ class Pipeline:
         Args:
             digest: of an edited photograph; empty: the answer is not kept.
         """
-        if not digest:
-            return await self._triton.infer(spec, input, deadline)
-        key = (digest, page, spec.name)
-        answer = self._kept.get(key)
-        if answer is None:
-            answer = await self._triton.infer(spec, input, deadline)
-            self._kept.put(key, answer)
+        answer = await self._triton.infer(spec, input, deadline)
+        if digest:
+            self._kept.put((digest, page, spec.name), answer)
         return answer
+
+    def _find_kept(self, digest: str, page: int, spec: ModelSpec) -> Answer | None:
+        return self._kept.get((digest, page, spec.name)) if digest else None
 
     async def _open(self, data: bytes) -> images.Photograph:
         def open_image() -> images.Photograph:
@@ -206,18 +206,21 @@ class Pipeline:
         It is composed in the thread that encodes it: each change of threads costs CPU.
         """
         keep_alpha = can_hold_alpha(format)
+        answer = self._find_kept(digest, page, spec)
 
         def decode() -> Decoded:
             if page == 0:
                 read_kept(photograph, parameters, format, self._signer)
-            decoded = decode_and_prepare(photograph, page, keep_alpha, spec, timings)
+            decoded = decode_and_prepare(
+                photograph, page, keep_alpha, spec, timings, prepare=not answer
+            )
             if page == photograph.header.pages - 1:
                 photograph.free()
             return decoded
 
         lightness, alpha, input, box = await self._run_in_thread(decode)
         with timed_stage("infer", timings):
-            output, version = await self._infer(digest, page, spec, input, deadline)
+            output, version = answer or await self._infer(digest, page, spec, input, deadline)
 
         def compose() -> Any:
             return compose_picture(

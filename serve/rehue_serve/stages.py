@@ -54,10 +54,19 @@ def decode_and_prepare(
     keep_alpha: bool,
     spec: ModelSpec,
     timings: dict[str, float],
+    *,
+    prepare: bool,
 ) -> Decoded:
-    """Return a page's lightness and alpha, and the network's input with its box."""
+    """Return a page's lightness and alpha, and the network's input with its box.
+
+    Args:
+        prepare: compute the input; it is empty where the network need not run.
+    """
     with timed_stage("decode", timings):
         lightness, alpha = images.decode_page(photograph, page, keep_alpha=keep_alpha)
+    if not prepare:
+        height, width = lightness.shape
+        return lightness, alpha, np.empty(0), colorize.fit_box(height, width, spec)
     with timed_stage("prepare", timings):
         input, box = colorize.prepare_input(lightness, spec)
     return lightness, alpha, input, box
