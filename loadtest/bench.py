@@ -97,7 +97,7 @@ def main() -> int:
     if "archives" in arguments.only:
         tables |= measure_archives(arguments.models, seconds, rounds)
     if "edits" in arguments.only:
-        network = open_session(editing.MODEL.name, 1)
+        network = open_session(chain.MODEL.name, 1)
         run = functools.partial(network.run, None, create_batch(network, 1))
         tables["An edit by stage, CPU ms on one thread"] = editing.measure_stages(10 * rounds, run)
         with run_server() as server:
