@@ -26,8 +26,11 @@ demo: $(STAMP)-serve ## colorize the sample photographs through the whole system
 serve: $(STAMP)-serve ## start everything on this machine, in the foreground
 	@exec $(BIN)/rehue serve
 
+# The unit tests share nothing and spend half of their time waiting. The rest share servers.
+PARALLEL = $(if $(filter unit,$(ARGS)),-n 2 --dist loadfile)
+
 test: $(STAMP)-dev $(PROMTOOL) $(EXIFTOOL) .venv/checkov/.stamp .venv/helm/.stamp ## run the tests: ARGS="-m unit" for those without a server
-	$(BIN)/python -m pytest --cov --cov-report= $(ARGS)
+	$(BIN)/python -m pytest --cov --cov-report= $(PARALLEL) $(ARGS)
 	@echo "coverage of the packages by these tests, without their subprocesses: $$($(BIN)/coverage report --format=total) %"
 
 lint: $(STAMP)-dev ## check style, types and the direction of imports

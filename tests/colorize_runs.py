@@ -2,15 +2,13 @@
 
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from paths import PHOTOS
 
 from rehue_client import command, journal
-from rehue_serve.testing.scripted import ScriptedServer
+from rehue_serve.testing.scripted import Action, Refusal, ScriptedServer
 
 COFFEE = PHOTOS / "skimage_coffee.jpg"
 COUNT = 40
@@ -24,6 +22,11 @@ def photos(tmp_path: Path) -> Path:
     for number in range(COUNT):
         (folder / f"{number:02}.jpg").write_bytes(b"photo %02d" % number)
     return folder
+
+
+def refuse_bad(image: bytes) -> Action:
+    """Refuse files that begin with ``bad``: the script of a server."""
+    return Refusal("INVALID_IMAGE") if image.startswith(b"bad") else None
 
 
 def run_colorize(scripted: ScriptedServer, *arguments: object) -> int:
@@ -42,10 +45,3 @@ def list_outputs(folder: Path) -> list[str]:
     """Return the files in a folder, without the journals for ``--resume``."""
     files = (p for p in folder.rglob("*") if p.is_file() and p.name != journal.NAME)
     return sorted(str(p.relative_to(folder)) for p in files)
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 15) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "timed out"
-        time.sleep(0.02)

@@ -1,21 +1,21 @@
 """The SDK and the command on the real system, over both protocols."""
 
-import asyncio
 import io
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+from bad_images import encode_image
+from client_calls import PHOTO as COFFEE
+from client_calls import Colorize, colorize_sync
+from paths import PHOTOS
 from PIL import Image
 
 from rehue_client import (
-    AsyncClient,
     Client,
     DeadlineExceeded,
     ImageTooLarge,
@@ -29,30 +29,6 @@ from rehue_client import (
 from rehue_serve.pages import FILES
 from rehue_serve.testing.servers import Server
 
-PHOTOS = Path(__file__).parents[1] / "photos"
-COFFEE = PHOTOS / "skimage_coffee.jpg"
-
-Colorize = Callable[..., Picture]
-
-
-def colorize_sync(url: str, source: Any = COFFEE, **options: Any) -> Picture:
-    with Client(url) as client:
-        return client.colorize(source, **options)
-
-
-def colorize_async(url: str, source: Any = COFFEE, **options: Any) -> Picture:
-    async def run() -> Picture:
-        async with AsyncClient(url) as client:
-            return await client.colorize(source, **options)
-
-    return asyncio.run(run())
-
-
-@pytest.fixture(params=[colorize_sync, colorize_async])
-def colorize(request: pytest.FixtureRequest) -> Colorize:
-    param: Colorize = request.param
-    return param
-
 
 @pytest.fixture(params=["http", "grpc"])
 def url(request: pytest.FixtureRequest, server: Server) -> str:
@@ -61,12 +37,6 @@ def url(request: pytest.FixtureRequest, server: Server) -> str:
 
 def open_picture(picture: Picture) -> Image.Image:
     return Image.open(io.BytesIO(picture.data))
-
-
-def encode_image(image: Image.Image, format: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format, **options)
-    return buffer.getvalue()
 
 
 def test_photograph_is_colorized_at_its_size(colorize: Colorize, url: str) -> None:

@@ -5,27 +5,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
-from colorize_runs import list_outputs, run_colorize
+from colorize_runs import COFFEE, list_outputs, refuse_bad, run_colorize
+from waiting import wait_for
 
 from rehue_client import __version__, command
-from rehue_serve.testing.scripted import Action, Delay, Refusal, ScriptedServer, serve
+from rehue_serve.testing.scripted import Delay, Refusal, ScriptedServer, serve
 
 PHOTOS = Path(__file__).parents[1] / "photos"
-COFFEE = PHOTOS / "skimage_coffee.jpg"
-
-
-def choose_action(image: bytes) -> Action:
-    return Refusal("INVALID_IMAGE") if image.startswith(b"bad") else None
 
 
 @pytest.fixture
 def scripted() -> Iterator[ScriptedServer]:
-    with serve(ScriptedServer(always=choose_action)) as server:
+    with serve(ScriptedServer(always=refuse_bad)) as server:
         yield server
 
 
@@ -247,13 +243,6 @@ def test_ctrl_c_exits_with_130_and_resume_continues(
     scripted.always = None
     assert run_colorize(scripted, photos, "-o", tmp_path / "out", "--resume") == 0
     assert len(list_outputs(tmp_path / "out")) == 10
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 15) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "timed out"
-        time.sleep(0.05)
 
 
 def test_failing_server_does_not_stop_the_command(

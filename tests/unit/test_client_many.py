@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
+from waiting import wait_for
 
 from rehue_client import AsyncClient, Client, InvalidImage, Result, Retries, SourceError
 from rehue_serve.testing.scripted import Action, Delay, Refusal, ScriptedServer, serve
@@ -132,7 +133,7 @@ def test_exception_in_the_callers_iterable_is_raised(url: str) -> None:
     threads = threading.active_count()
     with pytest.raises(LookupError, match="raised by the caller"):
         collect_sync(url, broken())
-    assert threading.active_count() <= threads + 1
+    wait_for(lambda: threading.active_count() <= threads + 1)
     with pytest.raises(LookupError, match="raised by the caller"):
         collect_async(url, broken())
 

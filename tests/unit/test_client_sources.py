@@ -329,7 +329,7 @@ def test_error_names_the_proxy_without_its_password(
 ) -> None:
     monkeypatch.setenv("http_proxy", "http://user:password@127.0.0.1:9")
     with (
-        Client(f"{protocol}://photos.example:80", timeout=0.5) as client,
+        Client(f"{protocol}://photos.example:80", timeout=1.5) as client,
         pytest.raises(Exception, match="through the proxy in http_proxy") as caught,
     ):
         client.colorize(PHOTO)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import grpc
 import pytest
-from colorize_runs import COUNT, list_outputs, run_colorize, start_colorize, wait_for
+from colorize_runs import COUNT, list_outputs, run_colorize, start_colorize
+from waiting import wait_for
 
 from rehue_client.picture import Picture
 from rehue_serve.testing.scripted import (

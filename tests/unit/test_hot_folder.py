@@ -6,25 +6,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from paths import PHOTOS
+from colorize_runs import COFFEE, refuse_bad
+from waiting import wait_for
 
 from rehue_client import command
-from rehue_serve.testing.scripted import Action, Refusal, ScriptedServer, serve
-
-COFFEE = PHOTOS / "skimage_coffee.jpg"
-
-
-def choose_action(image: bytes) -> Action:
-    return Refusal("INVALID_IMAGE") if image.startswith(b"bad") else None
+from rehue_serve.testing.scripted import ScriptedServer, serve
 
 
 @pytest.fixture
 def scripted() -> Iterator[ScriptedServer]:
-    with serve(ScriptedServer(always=choose_action)) as server:
+    with serve(ScriptedServer(always=refuse_bad)) as server:
         yield server
 
 
@@ -44,13 +39,6 @@ def watching(scripted: ScriptedServer, tmp_path: Path) -> Iterator[subprocess.Po
     yield process
     process.kill()
     process.communicate()
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "timed out"
-        time.sleep(0.05)
 
 
 def test_what_arrives_is_colorized_and_moved_aside(
