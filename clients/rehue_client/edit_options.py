@@ -26,7 +26,7 @@ def add_edit_options(parser: argparse.ArgumentParser) -> None:
     add("--palette-strength", type=parse_number(0, 1), metavar="0..1",
         help="how far palette or reference are taken over (default: 1)")  # fmt: skip
     add("--edits", type=Path, metavar="FILE",
-        help="edits as the page saves them; the options above count on top")  # fmt: skip
+        help="edits as the page saves them; the options above override them")  # fmt: skip
 
 
 def read_edits(namespace: argparse.Namespace) -> tuple[Edits, float]:

@@ -51,7 +51,7 @@ class Edits:
         tint: -1 (green) to 1 (magenta).
         hints: up to 100, for photographs of one page.
         palette: up to 16 colours ``#rrggbb`` that are taken over where they fit.
-        reference: a picture whose main colours are the palette; whatever a photograph can be.
+        reference: a picture whose main colours are the palette; given as a photograph is.
         palette_strength: 0 to 1, how far palette or reference are taken over.
     """
 

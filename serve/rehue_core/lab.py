@@ -5,7 +5,7 @@ so these functions decide how faithful the picture stays. They follow scikit-ima
 ``rgb2lab`` and ``lab2rgb`` (sRGB, D65, 2 degrees) to within one count of 255; the
 tests compare the two on real photographs.
 
-Numba compiles the two loops over pixels. Each makes a single pass over the picture,
+Numba compiles the loops over pixels. Each makes a single pass over the picture,
 releases the GIL and needs no temporary picture.
 """
 

@@ -89,7 +89,7 @@ def _build_rgb_matrix() -> Float32:
 
 
 def _compile(loop: Callable[..., None]) -> Any:
-    # Not for `_clean`: these take it that no value is NaN or infinite.
+    # Not for `_clean`: with these flags the compiler assumes that no value is NaN or infinite.
     return lab.compile_loop(loop, fastmath={"contract", "nnan", "ninf", "nsz"})
 
 

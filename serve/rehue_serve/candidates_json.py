@@ -27,7 +27,7 @@ class CandidatesAnswer(BaseModel):
 
 
 def build_candidates_answer(found: Candidates) -> CandidatesAnswer:
-    """Build the answer of versions."""
+    """Build the answer with the versions of a photograph."""
     return CandidatesAnswer(
         model=found.model,
         candidates=[

@@ -30,7 +30,7 @@ from rehue_serve.metadata.containers import Metadata
 UInt16 = NDArray[np.uint16]
 
 _SUGGESTION = "send JPEG, PNG, WebP, TIFF, HEIC, AVIF, JPEG 2000 or GIF."
-# Modes of Pillow's whose pixels are 8-bit gray or RGB, with or without alpha.
+# Pillow's modes whose pixels are 8-bit gray or RGB, with or without alpha.
 _PLAIN_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 QUICK_SIZE = 1 << 22  # bytes of a file whose header is read on the event loop
 # Pixels that are converted at a time where each strip costs a transform of colors.
@@ -233,7 +233,7 @@ def choose_profile(photograph: Photograph) -> bytes:
     """Choose the profile of an answer that keeps its photograph's.
 
     Returns:
-        The ICC profile, of the first page; empty where it is none of RGB, or is that of sRGB.
+        The ICC profile, of the first page; empty if it is not an RGB profile, or is sRGB's.
     """
     image = photograph.image
     if image is None:

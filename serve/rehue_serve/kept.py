@@ -1,9 +1,9 @@
 """Answers of networks to photographs that are being edited, kept for a few minutes.
 
-Whoever edits sends the same photograph again and again, with other choices; the network's answer
-depends on the photograph alone. The key is the photograph's digest: so there is no token that
-could be guessed or lost, each replica can answer without knowing of the others, and who has not
-the photograph cannot ask for its colours.
+A person who edits sends the same photograph again and again, with other choices; the network's
+answer depends on the photograph alone. The key is the photograph's digest: so there is no token
+that could be guessed or lost, each replica can answer without knowing of the others, and a caller
+without the photograph cannot ask for its colours.
 """
 
 import time

@@ -64,7 +64,7 @@ def start_ray(settings: Settings, directory: Path, spare: Collection[psutil.Proc
 
 
 def _leave_out_processes() -> None:
-    """Keep Ray from starting three processes of which nothing here makes use.
+    """Keep Ray from starting three processes that are not needed here.
 
     They take 170 MiB, and seconds of a start: the autoscaler's monitor, for a cluster that grows;
     the log monitor, which sends logs to a driver that does not take them; and the server of the

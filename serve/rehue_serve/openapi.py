@@ -17,7 +17,7 @@ KEY_IS_OPTIONAL: dict[str, Any] = {"security": [{}]}
 def describe_photograph_request(parameters: type[EditParameters]) -> dict[str, Any]:
     """Describe a request whose body is a photograph, or a form with it and these parameters."""
     file = {"type": "string", "format": "binary"}
-    reference = {**file, "description": "A picture whose main colours are taken over."}
+    reference = {**file, "description": "A picture whose main colours are used as the palette."}
     fields = parameters.model_json_schema()["properties"]
     form = {
         "type": "object",

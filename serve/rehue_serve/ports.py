@@ -77,7 +77,7 @@ def _is_free(port: int) -> bool:
 
 
 def describe_conflict(host: str, port: int) -> str:
-    """Say why nobody can listen on this address. Empty if somebody can."""
+    """Say why nobody can listen on this address. Empty if it is free."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

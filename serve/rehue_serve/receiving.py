@@ -21,7 +21,7 @@ from rehue_serve.errors import DeadlineExceeded, Overloaded
 from rehue_serve.settings import Settings
 
 CHECK_INTERVAL = 0.1  # seconds between looks at the memory
-YOUNG = 2.0  # seconds; a message that came in less is not ended
+YOUNG = 2.0  # seconds; a message that arrived in less is not ended
 SPARE_MEMORY = 256 * 2**20  # bytes beyond the limits, for what they do not count
 PAGE = os.sysconf("SC_PAGE_SIZE")
 

@@ -1,4 +1,4 @@
-"""What a gRPC call's context tells and takes: metadata, the request's id, errors."""
+"""The context of a gRPC call: read its metadata and id, set its error."""
 
 import contextlib
 

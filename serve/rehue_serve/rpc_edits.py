@@ -33,7 +33,7 @@ def _build_edits(edits: Edits) -> rehue_pb2.Edits:
 
 
 def build_candidates_message(found: Candidates, request_id: str) -> rehue_pb2.CandidatesResponse:
-    """Build the answer of versions."""
+    """Build the answer with the versions of a photograph."""
     return rehue_pb2.CandidatesResponse(
         candidates=[
             rehue_pb2.Candidate(

@@ -1,4 +1,4 @@
-"""Parameters as messages of the API."""
+"""Read the parameters of gRPC messages."""
 
 from typing import Any
 

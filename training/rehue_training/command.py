@@ -132,7 +132,7 @@ def _add_evaluate(subparsers: Any) -> None:
     _add_models(parser)
     parser.add_argument("--out", type=Path, default=RESULTS / "evaluation")
     choices = parser.add_argument_group(
-        "a person's choices", "any of these measures what they bring instead"
+        "a person's choices", "with any of these, their effect is measured instead"
     )
     choices.add_argument(
         "--clicks", type=_parse_counts, default=(), metavar="N,N",
@@ -195,7 +195,7 @@ def _add_models(parser: Any) -> None:
 
 
 def _print_errors(run: Command) -> Command:
-    """Make a command print what the user can put right as one sentence, and return 2."""
+    """Make a command print errors that the user can fix in one sentence, and return 2."""
 
     @functools.wraps(run)
     def run_and_print(arguments: argparse.Namespace) -> int:

@@ -16,8 +16,8 @@ EPILOG = """SOURCE is a folder, a pattern ('scans/**/*.tif'), or a list of photo
 with one path or URL a line, or a CSV or Parquet file with a column named source, path or
 url. SOURCE and TARGET may be URLs: s3://, gs://, az://.
 
-The job can be killed at any moment and started again with the same command: it goes on
-where it was. TARGET/.rehue/manifest has a record of every photograph, in Parquet.
+The job can be killed at any moment and started again with the same command: it continues
+where it stopped. TARGET/.rehue/manifest has a record of every photograph, in Parquet.
 
 exit codes:
   0    every photograph has its picture
@@ -70,7 +70,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--verify", action="store_true",
         help="read all pictures first; do again what is missing or changed")  # fmt: skip
     which.add_argument("--skip-existing", action="store_true",
-        help="leave out photographs whose picture is there, whoever made it")  # fmt: skip
+        help="skip photographs whose picture exists, whatever the manifest says")  # fmt: skip
     add("--concurrency", type=_parse_count, default=64, metavar="N",
         help="photographs in flight in one worker (default: 64)")  # fmt: skip
     add("--rate", type=_parse_number, default=0.0, metavar="N",

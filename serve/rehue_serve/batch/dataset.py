@@ -23,7 +23,7 @@ WINDOWS = 4  # in one worker at a time, so that it never waits for the slowest o
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one window.
+    """The outcome of one window.
 
     Attributes:
         stopped: why the job cannot go on; empty if it can.
@@ -40,7 +40,7 @@ def choose_windows(limits: Limits) -> tuple[int, int]:
 
 
 def run_dataset(options: Options, recipe: Recipe) -> Iterator[Outcome]:
-    """Colorize everything that is pending; yields each window's outcome as it is there.
+    """Colorize everything that is pending; yields each window's outcome as soon as it is known.
 
     Raises:
         ray.exceptions.RayError: Ray itself failed.

@@ -30,7 +30,7 @@ MOST_PASSES = 3  # over the source; the later ones do what was added or lost mea
 
 @dataclass
 class Summary:
-    """What came of a run.
+    """The outcome of a run.
 
     Attributes:
         missing: photographs of the source that were not tried.

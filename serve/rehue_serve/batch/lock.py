@@ -28,7 +28,7 @@ class TargetLock:
     """A target that is held.
 
     Attributes:
-        problem: why it is held no more; empty while it is.
+        problem: why it is no longer held; empty while it is.
     """
 
     problem = ""
@@ -82,7 +82,7 @@ class Owner:
         place: the machine since it booted, and its process namespace.
         began: when the process began, in seconds since 1970.
         token: of this one claim.
-        renewals: how often the job said since that it lives.
+        renewals: how often the job has renewed the lock since.
     """
 
     host: str
@@ -99,7 +99,7 @@ class Owner:
 
     @property
     def is_dead(self) -> bool:
-        """Whether it ran on this machine and does no longer; False where that is unknown."""
+        """Whether it ran on this machine and has ended; False where that is unknown."""
         if self.place != _name_place():
             return False
         try:
@@ -129,7 +129,7 @@ class Lease(TargetLock):
         """Wait until the last owner is known to be dead, and take its place.
 
         Raises:
-            BatchFailed: it lives.
+            BatchFailed: it is alive.
             OSError: the store does not answer.
         """
         seen = self._read()

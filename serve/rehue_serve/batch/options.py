@@ -18,7 +18,7 @@ class Limits:
     Attributes:
         workers: processes that colorize.
         concurrency: photographs in flight in one worker.
-        rate: photographs/s of the whole job; 0: as many as go through.
+        rate: photographs/s of the whole job; 0: no limit.
         background: leave the Tritons to a live service, see `rehue_serve.background`.
         patience: seconds to wait for a Triton or a store that does not answer, before the
             job stops.

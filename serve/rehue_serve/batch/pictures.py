@@ -55,7 +55,7 @@ class Pictures:
 
 @dataclass
 class Verification:
-    """What came of a check."""
+    """The outcome of a check."""
 
     checked: int = 0
     missing: int = 0

@@ -160,8 +160,8 @@ def check_complete(data: bytes) -> None:
 def is_srgb_profile(profile: bytes) -> bool:
     """Check if an ICC profile means the same colors as sRGB.
 
-    The profile of gray pictures counts if its curve is sRGB's. What it does to some colors
-    decides, since profiles of sRGB differ in words and rounding.
+    A gray profile counts if its curve is sRGB's. Some colors are converted and compared, because
+    sRGB profiles differ in their texts and rounding.
     """
     try:
         source = ImageCms.getOpenProfile(io.BytesIO(profile))

@@ -1,6 +1,6 @@
 """The directory of a TIFF file that holds C2PA's signature of several pages.
 
-It is the last of the chain and has no picture, so that libtiff has nothing but errors for it.
+It is the last of the chain and has no picture, so that libtiff cannot read it.
 """
 
 import struct

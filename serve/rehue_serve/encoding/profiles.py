@@ -30,7 +30,7 @@ _D50 = np.array([0.9642, 1.0, 0.8249])
 def is_output_profile(profile: bytes) -> bool:
     """Check if a picture can be converted to a profile: one of RGB that is not sRGB.
 
-    Scanners' profiles may describe the way from their colours only, not to them.
+    Scanners' profiles may convert only from their colours, not to them.
     """
     if not profile or len(profile) > LARGEST:
         return False

@@ -1,1 +1,1 @@
-"""What a photograph says of itself besides its pixels: read, made true of the answer, written."""
+"""Metadata: read it from photographs, correct it for the answer, write it into pictures."""

@@ -1,4 +1,4 @@
-"""The metadata of an answer: the photograph's own, made true of the picture, and the mark."""
+"""The metadata of an answer: the photograph's own, corrected for the picture, and the mark."""
 
 from dataclasses import replace
 from functools import cache, lru_cache
@@ -62,6 +62,6 @@ def read_metadata_of(photograph: Photograph) -> Metadata:
         except InvalidImage:  # libvips reads more kinds of TIFF
             return Metadata()
     metadata = read_metadata(photograph.data, image)
-    if image.info.get("icc_profile"):  # whoever manages colors wants to be told what these are
+    if image.info.get("icc_profile"):  # software that manages colors needs to know the color space
         metadata = replace(metadata, profile=_build_srgb_profile())
     return metadata

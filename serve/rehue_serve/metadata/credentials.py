@@ -20,7 +20,8 @@ from rehue_serve.metadata.xmp import SOURCE_TYPE
 log = logging.getLogger(__name__)
 
 _SETTINGS = {
-    # A photograph may name addresses of a manifest and of its certificate's status: none is asked.
+    # A photograph may name the address of a manifest or of its certificate's status: no request
+    # is made to either.
     "verify": {"remote_manifest_fetch": False, "ocsp_fetch": False, "verify_after_sign": False},
     "builder": {"thumbnail": {"enabled": False}},
 }

@@ -1,4 +1,4 @@
-"""Change an EXIF block where it stands, so that everything else in it stays byte for byte.
+"""Change an EXIF block in place, so that every other byte of it stays as it is.
 
 The block is a TIFF structure (EXIF 3.0, 4.5 and 4.6). Rewriting it would move the maker notes,
 whose offsets only their camera knows.
@@ -67,7 +67,7 @@ class _Block:
 
 
 def update_exif(block: bytes, width: int, height: int, *, is_srgb: bool = True) -> bytes:
-    r"""Make an EXIF block true of the colorized picture.
+    r"""Update an EXIF block to describe the colorized picture.
 
     The orientation becomes 1, since it is applied; the color space sRGB, or uncalibrated where
     a profile says it; the size that of the picture. The thumbnail, which is the gray
