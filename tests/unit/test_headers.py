@@ -62,7 +62,8 @@ def test_what_stands_behind_the_end_is_not_looked_at() -> None:
         photograph = images.open_image(data + bytes(SIZE), **LIMITS)
         assert photograph.header.width == 32
     assert images.open_image(insert(GIF, len(GIF) - 1, b"\x21\xfe\x01a\0"), **LIMITS)
-    assert time.thread_time() - began < 5 * MOST_SECONDS  # GIF's blocks are counted, up to a limit
+    assert time.thread_time() - began < 15 * MOST_SECONDS
+    # GIF's blocks are counted, up to a limit: 0.8 s, and 2.4 s while coverage traces each line.
 
 
 def test_photographs_have_far_fewer_parts() -> None:
