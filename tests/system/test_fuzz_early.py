@@ -18,6 +18,8 @@ from proxied import Proxied, measure_use
 
 from rehue_serve.testing.servers import Server
 
+pytestmark = pytest.mark.timeout(1200)  # four thousand of them take five minutes on a busy machine
+
 ENDLESS = b"Content-Length: 2000000000\r\n"
 SHORT = b"Content-Length: 5\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
