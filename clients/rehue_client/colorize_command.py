@@ -14,11 +14,12 @@ from typing import TextIO
 from rehue_client.async_client import AsyncClient
 from rehue_client.batch import Batch
 from rehue_client.checks import check_server, check_writable, describe_error
+from rehue_client.choices import CHOICES
 from rehue_client.edit_options import add_edit_options, read_edits
 from rehue_client.errors import RehueError
 from rehue_client.hot_folder import HotFolder, watch_folder
 from rehue_client.outputs import STDIN, STDOUT, Job, Search
-from rehue_client.picture import CHOICES, Options
+from rehue_client.picture import Options
 from rehue_client.report import Report, describe_left_out
 from rehue_client.server_options import (
     add_server_options,

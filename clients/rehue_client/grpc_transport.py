@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from rehue_client import tracing
+from rehue_client.choices import CHOICES
 from rehue_client.edits import Edits, Hint
 from rehue_client.errors import (
     ERRORS_BY_REASON,
@@ -23,7 +24,7 @@ from rehue_client.errors import (
     Unauthenticated,
     Unavailable,
 )
-from rehue_client.picture import CHOICES, Candidate, Model, Options, Picture, Timings
+from rehue_client.picture import Candidate, Model, Options, Picture, Timings
 from rehue_client.proxy import describe_route, is_loopback
 from rehue_client.target import Target, Tls
 from rehue_client.v1 import rehue_pb2, rehue_pb2_grpc

@@ -15,6 +15,7 @@ from typing import Any, TypeVar, cast
 import httpx
 
 from rehue_client import tracing
+from rehue_client.choices import CHOICES
 from rehue_client.edits import Edits
 from rehue_client.errors import (
     ERRORS_BY_REASON,
@@ -29,7 +30,7 @@ from rehue_client.errors import (
     Unavailable,
     UnsupportedImage,
 )
-from rehue_client.picture import CHOICES, Candidate, Model, Options, Picture, Timings
+from rehue_client.picture import Candidate, Model, Options, Picture, Timings
 from rehue_client.proxy import describe_route, is_loopback
 from rehue_client.target import Target, Tls
 

@@ -5,9 +5,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rehue_client.choices import CHOICES
 from rehue_client.edits import Edits
 from rehue_client.outputs import Job
-from rehue_client.picture import CHOICES, Options
+from rehue_client.picture import Options
 
 NAME = ".rehue-journal.jsonl"
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rehue_client.choices import CHOICES
 from rehue_client.edits import NO_EDITS, Edits
 from rehue_client.errors import InvalidParameter, RehueError
 from rehue_client.sources import Source
@@ -17,16 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     import PIL.Image
 
-FORMATS = ("auto", "jpeg", "png", "webp", "tiff")
-
-# Parameters that take one of a few words, of which the first is the default.
-CHOICES = {
-    "format": FORMATS,
-    "metadata": ("keep", "none"),
-    "depth": ("auto", "8"),
-    "profile": ("srgb", "keep"),
-    "mark": ("none", "visible"),
-}
+FORMATS = CHOICES["format"]
 
 # The image format that a file name stands for.
 SUFFIX_FORMATS = {

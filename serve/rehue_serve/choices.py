@@ -2,22 +2,13 @@
 
 from dataclasses import dataclass
 
+from rehue_client.choices import CHOICES
 from rehue_core.edits import NO_EDITS, Edits
 from rehue_serve.errors import InvalidParameter, UnknownModel
-from rehue_serve.formats import MEDIA_TYPES
 
 MAX_MODEL_NAME = 255  # characters; it is the name of a folder
 SMALLEST, LARGEST, DEFAULT_SIZE = 64, 2048, 512  # pixels on the long side of candidates
 DEFAULT_QUALITY = 92  # of JPEG and WebP; no visible loss, a third of the bytes of 100
-
-# Parameters that take one of a few words, of which the first is the default.
-CHOICES = {
-    "format": ("auto", *MEDIA_TYPES),
-    "metadata": ("keep", "none"),
-    "depth": ("auto", "8"),
-    "profile": ("srgb", "keep"),
-    "mark": ("none", "visible"),
-}
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ MEDIA_TYPES = {
 # Formats that are read and not written, and what the answer is encoded as instead.
 ANSWERED_AS = {"heic": "jpeg", "avif": "jpeg", "jp2": "jpeg", "gif": "png"}
 READ = (*MEDIA_TYPES, *ANSWERED_AS)
+READ_NAMES = "JPEG, PNG, WebP, TIFF, HEIC, AVIF, JPEG 2000 or GIF"  # for people
 DEEP_FORMATS = ("png", "tiff")
 
 

@@ -24,12 +24,12 @@ from rehue_serve.decoding.tiff_manifest import unlink_manifest
 from rehue_serve.decoding.webp import decode_webp
 from rehue_serve.encoding.profiles import is_output_profile
 from rehue_serve.errors import ImageTooLarge, InvalidImage, UnsupportedImage
-from rehue_serve.formats import ANSWERED_AS, DEEP_FORMATS, READ
+from rehue_serve.formats import ANSWERED_AS, DEEP_FORMATS, READ, READ_NAMES
 from rehue_serve.metadata.containers import Metadata
 
 UInt16 = NDArray[np.uint16]
 
-_SUGGESTION = "send JPEG, PNG, WebP, TIFF, HEIC, AVIF, JPEG 2000 or GIF."
+_SUGGESTION = f"send {READ_NAMES}."
 # Pillow's modes whose pixels are 8-bit gray or RGB, with or without alpha.
 _PLAIN_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 QUICK_SIZE = 1 << 22  # bytes of a file whose header is read on the event loop

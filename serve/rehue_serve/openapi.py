@@ -5,7 +5,7 @@ from typing import Any
 
 from rehue_serve.bodies import PHOTOGRAPH_FIELD, REFERENCE_FIELD
 from rehue_serve.errors import RehueError, get_reason_name
-from rehue_serve.formats import MEDIA_TYPES
+from rehue_serve.formats import MEDIA_TYPES, READ_NAMES
 from rehue_serve.http_errors import PROBLEM_MEDIA_TYPE
 from rehue_serve.parameters import EditParameters
 from rehue_serve.statuses import HTTP_STATUS
@@ -37,7 +37,7 @@ def describe_photograph_request(parameters: type[EditParameters]) -> dict[str, A
         ],
         "requestBody": {
             "required": True,
-            "description": "The photograph: JPEG, PNG, WebP, TIFF, HEIC, AVIF, JPEG 2000 or GIF.",
+            "description": f"The photograph: {READ_NAMES}.",
             "content": {"image/*": {"schema": file}, "multipart/form-data": {"schema": form}},
         },
     }

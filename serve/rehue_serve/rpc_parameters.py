@@ -2,20 +2,12 @@
 
 from typing import Any
 
+from rehue_client.choices import WORDS
 from rehue_client.v1 import rehue_pb2
-from rehue_serve.choices import CHOICES, DEFAULT_QUALITY, DEFAULT_SIZE, Parameters
+from rehue_serve.choices import DEFAULT_QUALITY, DEFAULT_SIZE, Parameters
 from rehue_serve.errors import InvalidParameter
 from rehue_serve.rpc_edits import parse_edits
 from rehue_serve.rpc_server import MALFORMED
-
-# The words of each enum by its numbers: FORMAT_JPEG is "jpeg".
-_WORDS = {
-    name: {
-        number: value.partition("_")[2].lower()
-        for value, number in getattr(rehue_pb2, name.title()).items()
-    }
-    for name in CHOICES
-}
 
 
 def parse_parameters(request: rehue_pb2.ColorizeRequest) -> Parameters:
@@ -37,8 +29,8 @@ def parse_parameters(request: rehue_pb2.ColorizeRequest) -> Parameters:
 
 
 def _read_words(request: rehue_pb2.ColorizeRequest) -> dict[str, Any]:
-    numbers = {name: getattr(request, name) for name in CHOICES}
-    return {name: _WORDS[name].get(number, str(number)) for name, number in numbers.items()}
+    numbers = {name: getattr(request, name) for name in WORDS}
+    return {name: WORDS[name].get(number, str(number)) for name, number in numbers.items()}
 
 
 def parse_candidates_parameters(request: rehue_pb2.CandidatesRequest) -> Parameters:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rehue_client.v1 import rehue_pb2
 from rehue_core import colorize, lab, ycbcr
 from rehue_core.colorize import ModelSpec
 from rehue_core.edits import Edits, Hint, apply_edits
@@ -24,7 +25,7 @@ from rehue_serve.metadata.answer import complete_metadata, read_metadata_of
 from rehue_serve.metadata.credentials import Signer, can_hold_credentials
 
 Compose = Callable[[], Any]  # what `encode_pictures` takes
-STAGES = ("decode", "prepare", "infer", "color", "encode")
+STAGES = tuple(field.name for field in rehue_pb2.Timings.DESCRIPTOR.fields)  # in their order
 LARGE = 1 << 22  # pixels; larger pictures are composed while they are encoded, if they can be
 Decoded = tuple[lab.Lightness, NDArray[Any] | None, colorize.Tensor, colorize.Box]
 

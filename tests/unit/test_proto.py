@@ -1,12 +1,20 @@
 """The API's definition, as people who write clients in other languages use it."""
 
+import dataclasses
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from google.protobuf import descriptor_pb2
 from grpc_tools import protoc
 
+from rehue_client.choices import CHOICES
+from rehue_client.outputs import OUTPUT_SUFFIXES
+from rehue_client.picture import READ_SUFFIXES, SUFFIX_FORMATS, Timings
 from rehue_client.v1 import rehue_pb2
+from rehue_serve.formats import ANSWERED_AS, MEDIA_TYPES
+from rehue_serve.parameters import ColorizeParameters
+from rehue_serve.stages import STAGES
 
 CLIENTS = Path(__file__).parents[2] / "clients"
 DEFINITION = "rehue_client/v1/rehue.proto"
@@ -40,3 +48,12 @@ def test_the_stubs_are_those_of_the_definition(
     assert definition == descriptor_pb2.FileDescriptorProto.FromString(
         rehue_pb2.DESCRIPTOR.serialized_pb
     )
+
+
+def test_parameters_and_formats_are_those_of_the_definition() -> None:
+    for name, words in CHOICES.items():
+        assert get_args(ColorizeParameters.model_fields[name].annotation) == words
+    assert CHOICES["format"] == ("auto", *MEDIA_TYPES)
+    assert MEDIA_TYPES.keys() == OUTPUT_SUFFIXES.keys() == set(SUFFIX_FORMATS.values())
+    assert {name: READ_SUFFIXES[f".{name}"] for name in ANSWERED_AS} == ANSWERED_AS
+    assert tuple(field.name for field in dataclasses.fields(Timings)) == STAGES

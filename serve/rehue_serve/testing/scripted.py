@@ -21,20 +21,11 @@ from google.rpc import error_details_pb2, status_pb2
 
 from rehue_client.checks import PROBE
 from rehue_client.v1 import rehue_pb2, rehue_pb2_grpc
+from rehue_serve import statuses
+from rehue_serve.errors import get_reason_name
 
 # By error reason: HTTP status, gRPC status.
-STATUSES = {
-    "INVALID_IMAGE": (400, grpc.StatusCode.INVALID_ARGUMENT),
-    "IMAGE_TOO_LARGE": (413, grpc.StatusCode.RESOURCE_EXHAUSTED),
-    "UNSUPPORTED_IMAGE": (415, grpc.StatusCode.INVALID_ARGUMENT),
-    "INVALID_PARAMETER": (422, grpc.StatusCode.INVALID_ARGUMENT),
-    "UNKNOWN_MODEL": (404, grpc.StatusCode.NOT_FOUND),
-    "UNAUTHENTICATED": (401, grpc.StatusCode.UNAUTHENTICATED),
-    "OVERLOADED": (429, grpc.StatusCode.RESOURCE_EXHAUSTED),
-    "UNAVAILABLE": (503, grpc.StatusCode.UNAVAILABLE),
-    "DEADLINE_EXCEEDED": (504, grpc.StatusCode.DEADLINE_EXCEEDED),
-    "INTERNAL": (500, grpc.StatusCode.INTERNAL),
-}
+STATUSES = {get_reason_name(error): pair for error, pair in statuses.STATUSES.items()}
 
 
 @dataclass(frozen=True)
