@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rehue_core import lab
-from rehue_serve.decoding import color, gif, jpeg, png, tiff
+from rehue_serve.decoding import color, gif, heic, jpeg, png, tiff
 from rehue_serve.decoding.kinds import identify_format
 from rehue_serve.decoding.pillow import (
     STRIP_PIXELS,
@@ -197,24 +197,29 @@ def _decode_picture(photograph: Photograph, image: Image.Image, keep_alpha: bool
         convert, strip_pixels = partial(color.convert_pixels, profile=profile), _CONVERTED_PIXELS
     if image.format == "WEBP":
         return decode_webp(data, convert, strip_pixels, keep_alpha=keep_alpha)
+    if image.format == "HEIF" and image.mode in heic.MODES:
+        return heic.decode_heic(data, convert, strip_pixels, keep_alpha=keep_alpha)
     if image.format in ("JPEG", "MPO"):
         if image.mode in ("L", "RGB") and profile is None:
             intact = jpeg.decode_intact(data, is_gray=image.mode == "L")
             if intact is not None:
                 return lab.compute_fine_lightness(intact), None
-        image = _complete_jpeg(data, image)
+        whole = _complete_jpeg(data)
+        if image.mode == "CMYK":  # Pillow would hold all of it
+            return color.decode_file(whole, uses_profile=profile is not None)
+        image = image if whole is data else open_with_pillow(whole, "jpeg")
     return decode_in_strips(image, convert, strip_pixels, keep_alpha=keep_alpha)
 
 
-def _complete_jpeg(data: bytes, image: Image.Image) -> Image.Image:
+def _complete_jpeg(data: bytes) -> bytes:
     """Add the end mark to a sequential JPEG that lacks nothing else.
 
     Pillow refuses such a file. One whose pixels are missing too is still refused.
     """
     if not jpeg.lacks_end_mark(data):
-        return image
+        return data
     color.check_complete(data)
-    return open_with_pillow(jpeg.add_end_mark(data), "jpeg")
+    return jpeg.add_end_mark(data)
 
 
 def choose_depth(header: Header, format: str, depth: str = "auto") -> Any:

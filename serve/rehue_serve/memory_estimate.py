@@ -12,7 +12,7 @@ _LEAST_DECODER_BYTES = 7
 _TIFF_DECODER_BYTES = 4  # and the strips
 # Encoding, with the lightness or the composed picture; and what alpha adds to it.
 _ENCODER_BYTES = {"jpeg": 8, "webp": 14, "png": 9, "tiff": 7}
-_ALPHA_BYTES = {"jpeg": 0, "webp": 13, "png": 2, "tiff": 2}
+_ALPHA_BYTES = {"jpeg": 0, "webp": 27, "png": 2, "tiff": 2}
 _DEEP_ENCODER_BYTES = {"png": 13, "tiff": 13}
 _DEEP_ALPHA_BYTES = 4
 # Signing, over the decoded answer: C2PA's library copies the file. JPEG and WebP are small by then.

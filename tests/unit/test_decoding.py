@@ -11,7 +11,7 @@ import pillow_heif
 import pytest
 import pyvips
 import tifffile
-from icc import build_cmyk_profile, build_gray_profile
+from icc import ADOBE_RGB, build_cmyk_profile, build_gray_profile
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 from skimage.color import rgb2lab
@@ -101,6 +101,37 @@ def test_white_is_zero_at_eight_and_sixteen_bits() -> None:
 def test_planes_of_sixteen_bits() -> None:
     planes = np.stack([DEEP] * 3)
     assert_reads(write_tiff(planes, photometric="rgb", planarconfig="separate"))
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"rowsperstrip": 7}], ids=str)
+def test_planes_in_every_layout(options: dict[str, Any], dtype: Any, order: str) -> None:
+    color = np.dstack([GRAY, GRAY[:, ::-1], np.full_like(GRAY, 90)])
+    planes = (
+        color.transpose(2, 0, 1).astype(np.uint16) * (257 if dtype == np.uint16 else 1)
+    ).astype(dtype)
+    options = {"photometric": "rgb", "planarconfig": "separate", "byteorder": order} | options
+    expected = rgb2lab(color)[..., 0]
+    assert_reads(write_tiff(planes, **options), expected)
+    seen_in_adobe_rgb = read(save(Image.fromarray(color), "TIFF", icc_profile=ADOBE_RGB))
+    profiled = write_tiff(planes, iccprofile=ADOBE_RGB, **options)
+    assert_reads(profiled, seen_in_adobe_rgb, tolerance=0.05)
+    assert np.abs(seen_in_adobe_rgb - expected).mean() > 0.5
+    whole = write_tiff(planes, **options)
+    with pytest.raises(InvalidImage):
+        read(whole[: len(whole) * 3 // 4])
+
+
+def test_a_single_compressed_strip_of_over_50_mb() -> None:
+    """libvips limits libtiff to that, unless it is asked not to."""
+    deep = np.random.default_rng(0).integers(0, 65535, (5200, 5200), np.uint16)
+    options: Any = {"compression": "zlib", "compressionargs": {"level": 0}, "rowsperstrip": 5200}
+    data = write_tiff(deep, **options)
+    opened = images.open_image(data, max_bytes=1 << 30, max_pixels=1 << 30)
+    found = images.decode_lightness(opened) / 655.35
+    expected = compute_lightness(linearize(deep[:9] / 65535))
+    assert np.abs(found[:9] - expected).max() < 0.01
 
 
 @pytest.mark.parametrize("options", [{"bigtiff": True}, {"tile": (16, 16)}, {"byteorder": ">"}])

@@ -19,7 +19,7 @@ from PIL import Image, ImageCms
 from rehue_core import lab
 from rehue_core.lab import UInt8
 from rehue_serve.decoding.png import ColorSpace
-from rehue_serve.decoding.tiff import Page
+from rehue_serve.decoding.tiff import Page, Planes
 from rehue_serve.errors import InvalidImage, UnsupportedImage
 
 UInt16 = NDArray[np.uint16]
@@ -85,11 +85,11 @@ def decode_page(data: bytes, page: Page, *, keep_alpha: bool = False) -> Decoded
     """
     if page.is_lab:
         return _decode_lab(data, page), None
-    image = _load(data, page=page.index)
+    image = _load_page(data, page)
     if page.is_float:
         # The range of the samples is found before they are converted: two passes.
         _check_range(image, page.white or 1.0)
-        image = _load(data, page=page.index) * (65535 / (page.white or 1.0))
+        image = _load_page(data, page) * (65535 / (page.white or 1.0))
         image = image.rint().cast("ushort")
     elif page.white:
         image = (image * (65535 / page.white)).rint().cast("ushort")
@@ -109,7 +109,7 @@ def read_profile(data: bytes, page: Page) -> bytes:
     """
     if page.is_lab:
         return b""
-    image = _load(data, page=page.index)
+    image = _load_page(data, page)
     return bytes(image.get(PROFILE)) if PROFILE in image.get_fields() else b""
 
 
@@ -197,6 +197,29 @@ def _load(data: bytes, **options: Any) -> Any:
         )
     except pyvips.Error:
         raise InvalidImage("The image is broken or truncated.") from None
+
+
+def _load_page(data: bytes, page: Page) -> Any:
+    if page.planes:
+        return _join_planes(data, page, page.planes)
+    # The limit that this lifts is for libtiff's memory; `Page.strip_memory` counts it.
+    return _load(data, page=page.index, unlimited=True)
+
+
+def _join_planes(data: bytes, page: Page, planes: Planes) -> Any:
+    """Open planes where they lie in the file."""
+    size = page.pixels * page.bits // 8
+    kind, space = ("ushort", "rgb16") if page.bits == 16 else ("uchar", "srgb")
+    file = memoryview(data)
+    bands = [
+        pyvips.Image.new_from_memory(file[place : place + size], page.width, page.height, 1, kind)
+        for place in planes.offsets
+    ]
+    image = bands[0].bandjoin(bands[1:])
+    image = (image.byteswap() if planes.is_big_endian else image).copy(interpretation=space)
+    if planes.profile:
+        image.set_type(pyvips.GValue.blob_type, PROFILE, planes.profile)
+    return image
 
 
 def _decode_lab(data: bytes, page: Page) -> UInt16:

@@ -16,7 +16,7 @@ from rehue_serve.errors import ImageTooLarge, InvalidImage, RehueError, Unsuppor
 
 # Tags by number, since TIFF 6.0 has them so.
 _OLD_SUBFILE_TYPE, _ORIENTATION, _MAX_SAMPLE, _INK_SET = 255, 274, 281, 332
-_FLOAT_MIN, _FLOAT_MAX, _DNG_VERSION = 340, 341, 50706
+_FLOAT_MIN, _FLOAT_MAX, _DNG_VERSION, _PROFILE = 340, 341, 50706, 34675
 
 # tifffile logs each odd tag; a caller must not be able to fill the log.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
@@ -25,14 +25,24 @@ MOST_PAGES = 1000  # reading the tags of so many takes a third of a second
 
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _UINT, _INT, _FLOAT, _UNDEFINED = 1, 2, 3, 4  # SampleFormat
-_CIELAB, _CMYK = 8, 5  # PhotometricInterpretation
+_RGB, _CIELAB, _CMYK = 2, 8, 5  # PhotometricInterpretation
 _READ_PHOTOMETRICS = {0, 1, 2, 3, _CMYK, 6, _CIELAB}
 _RAW_PHOTOMETRICS = {32803, 34892}  # color filter array, linear raw
 # Compression schemes that libvips' libtiff decodes.
 _COMPRESSIONS = {1, 2, 3, 4, 5, 7, 8, 32773, 32946, 50000, 50001}
 _CMYK_INKS = 1
 _ALPHA = {1, 2}  # ExtraSamples: associated, unassociated
+_UNCOMPRESSED = 1  # Compression
 _SEPARATE = 2  # PlanarConfiguration
+
+
+@dataclass(frozen=True)
+class Planes:
+    """Uncompressed red, green and blue, each in one strip, which libvips would copy twice."""
+
+    offsets: tuple[int, ...]
+    is_big_endian: bool
+    profile: bytes  # ICC; empty: there is none
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,7 @@ class Page:
     white: float | None  # sample value that means full; None: the type's own largest
     has_alpha: bool
     strip_memory: int  # bytes that libvips needs for one strip or row of tiles, decoded
+    planes: Planes | None = None  # where its samples are, if libvips need not read the file
 
     @property
     def pixels(self) -> int:
@@ -114,10 +125,12 @@ def _read_page(page: Any) -> Page:
         raise InvalidImage("The image has no pixels.")
     white = _read_white(page, bits, sample_format)
     is_float, orientation = sample_format == _FLOAT, _read_orientation(page)
+    planes = _find_planes(page) if sample_format == _UINT and white is None else None
     return Page(
         int(page.index), width, height, bits, is_float, is_lab, orientation, white,
         has_alpha=bool(set(map(int, page.extrasamples or ())) & _ALPHA),
-        strip_memory=_estimate_strip_memory(page, width, height),
+        strip_memory=0 if planes else _estimate_strip_memory(page, width, height),
+        planes=planes,
     )  # fmt: skip
 
 
@@ -127,7 +140,22 @@ def _estimate_strip_memory(page: Any, width: int, height: int) -> int:
     samples = int(page.samplesperpixel)
     decoded = min(rows, height) * width * samples * max(8, int(page.bitspersample)) // 8
     is_planar = samples > 1 and int(page.planarconfig or 1) == _SEPARATE
-    return decoded * (3 if is_planar else 1)
+    encoded = 0 if int(page.compression) == _UNCOMPRESSED else max(page.databytecounts)
+    return decoded * (3 if is_planar else 1) + encoded
+
+
+def _find_planes(page: Any) -> Planes | None:
+    bits, samples = int(page.bitspersample), int(page.samplesperpixel)
+    is_plain = int(page.photometric or 0) == _RGB and samples == 3 and bits in (8, 16)
+    is_plain &= int(page.compression) == _UNCOMPRESSED and not page.is_tiled
+    size = int(page.imagewidth) * int(page.imagelength) * bits // 8
+    file = page.parent.filehandle
+    inside = all(offset + size <= file.size for offset in page.dataoffsets)
+    if not is_plain or list(page.databytecounts) != [size] * 3 or not inside:
+        return None
+    profile = page.tags.valueof(_PROFILE)
+    profile = profile if isinstance(profile, bytes) else b""
+    return Planes(tuple(map(int, page.dataoffsets)), page.parent.byteorder == ">", profile)
 
 
 def _read_orientation(page: Any) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rehue_core.lab import UInt8
+from rehue_serve.decoding.strips import convert_in_strips
 from rehue_serve.errors import InvalidImage
 
 
@@ -22,9 +23,7 @@ def decode_webp(
 
     Args:
         data: the file.
-        convert: called with each strip, HW3 uint8 RGB; returns HW L.
-        strip_pixels: that are converted at a time, about.
-        keep_alpha: return alpha; else transparent pictures are composed over white.
+        convert, strip_pixels, keep_alpha: see `convert_in_strips`.
 
     Raises:
         InvalidImage: the file is broken or truncated.
@@ -35,19 +34,7 @@ def decode_webp(
         pixels = None
     if pixels is None:
         raise InvalidImage("The image is broken or truncated.")
-    height, width, channels = pixels.shape
-    lightness = np.empty((height, width), np.uint16)
-    step = max(1, strip_pixels // width)
-    for top in range(0, height, step):
-        rows = pixels[top : top + step]
-        rgb = rows[..., 2::-1]
-        if channels == 4 and not keep_alpha:
-            rgb = _compose_over_white(rgb, rows[..., 3:])
-        lightness[top : top + step] = convert(rgb)
-    alpha = np.ascontiguousarray(pixels[..., 3]) if channels == 4 and keep_alpha else None
-    return lightness, alpha
-
-
-def _compose_over_white(rgb: UInt8, alpha: UInt8) -> UInt8:
-    opaque = alpha.astype(np.uint16)
-    return np.asarray((rgb * opaque + 255 * (255 - opaque) + 127) // 255, np.uint8)
+    alpha = pixels[..., 3] if pixels.shape[2] == 4 else None
+    return convert_in_strips(
+        pixels[..., 2::-1], alpha, convert, strip_pixels, keep_alpha=keep_alpha
+    )
