@@ -178,7 +178,8 @@ def test_memory_is_not_underestimated(
     found = noise_figures[row]
     # What runs for the first time needs some memory once.
     assert found["peak"] < found["estimate"] + 60_000_000
-    assert found["estimate"] < 32 * NOISE_SIDE**2
+    # The most is a transparent WebP as the answer: libwebp looks for repeats in all of the alpha.
+    assert found["estimate"] < 42 * NOISE_SIDE**2
 
 
 @pytest.fixture(scope="module")

@@ -140,7 +140,7 @@ def _estimate_strip_memory(page: Any, width: int, height: int) -> int:
     samples = int(page.samplesperpixel)
     decoded = min(rows, height) * width * samples * max(8, int(page.bitspersample)) // 8
     is_planar = samples > 1 and int(page.planarconfig or 1) == _SEPARATE
-    encoded = 0 if int(page.compression) == _UNCOMPRESSED else max(page.databytecounts)
+    encoded = 0 if int(page.compression) == _UNCOMPRESSED else max(page.databytecounts, default=0)
     return decoded * (3 if is_planar else 1) + encoded
 
 
