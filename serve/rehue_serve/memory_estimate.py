@@ -6,7 +6,7 @@ from rehue_serve.images import Photograph, choose_depth
 
 # Peak memory in bytes per pixel, measured with noise, which compresses worst (loadtest/large.py).
 # Decoding, the lightness included and the file not: by Pillow's name of the format, or its mode.
-_DECODER_BYTES = {"PNG": 4, "WEBP": 7, "GIF": 7, "AVIF": 10, "HEIF": 10, "JPEG2000": 20}
+_DECODER_BYTES = {"PNG": 4, "WEBP": 8, "GIF": 7, "AVIF": 11, "HEIF": 10, "JPEG2000": 20}
 _JPEG_DECODER_BYTES = {"L": 4, "CMYK": 11}
 _LEAST_DECODER_BYTES = 7
 _TIFF_DECODER_BYTES = 4  # and the strips
