@@ -9,7 +9,7 @@ import pytest
 from serving import serve_grpc, serve_http, start_service
 
 from rehue_client.v1 import rehue_pb2
-from rehue_serve import images
+from rehue_serve import stages
 from rehue_serve.embedded import EmbeddedTriton
 from rehue_serve.keys import ApiKeys
 from rehue_serve.testing.tritons import SleepingTriton
@@ -24,7 +24,7 @@ def fault(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> bytes:
         raise MemoryError(SECRET)
 
-    monkeypatch.setattr(images, "encode_pictures", fail)
+    monkeypatch.setattr(stages, "encode_pictures", fail)
 
 
 def list_outcomes(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:

@@ -17,7 +17,7 @@ from PIL import Image
 from serving import serve_http, start_service
 from skimage.color import lab2rgb, rgb2lab
 
-from rehue_serve import images
+from rehue_serve import images, stages
 from rehue_serve.embedded import EmbeddedTriton
 from rehue_serve.testing.tritons import SleepingTriton
 
@@ -228,7 +228,7 @@ async def test_fault_of_ours_tells_nothing_of_our_insides(
     def broken(*_: object) -> bytes:
         raise MemoryError("/secret/path")
 
-    monkeypatch.setattr(images, "encode_pictures", broken)
+    monkeypatch.setattr(stages, "encode_pictures", broken)
     async with open_service(triton.url) as client:
         answer = await client.post("/v1/colorize", content=photo)
     assert answer.status_code == 500
