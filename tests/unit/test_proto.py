@@ -1,12 +1,14 @@
 """The API's definition, as people who write clients in other languages use it."""
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 from typing import get_args
 
+import grpc_tools
 import pytest
 from google.protobuf import descriptor_pb2
-from grpc_tools import protoc
 
 from rehue_client.choices import CHOICES
 from rehue_client.outputs import OUTPUT_SUFFIXES
@@ -23,10 +25,12 @@ DEFINITION = "rehue_client/v1/rehue.proto"
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, descriptor_pb2.FileDescriptorProto]:
     """What protoc finds in the client's folder, by name."""
-    well_known = Path(protoc.__file__).with_name("_proto")  # every protoc brings these
+    well_known = Path(grpc_tools.__file__).with_name("_proto")  # every protoc brings these
     out = tmp_path / "files"
     options = [f"-I{CLIENTS}", f"-I{well_known}", "--include_imports"]
-    assert protoc.main(["protoc", *options, f"--descriptor_set_out={out}", DEFINITION]) == 0
+    # In a process of its own: with TensorFlow's protobuf loaded beside it, protoc crashes.
+    protoc = [sys.executable, "-m", "grpc_tools.protoc"]
+    subprocess.run([*protoc, *options, f"--descriptor_set_out={out}", DEFINITION], check=True)
     found = descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes()).file
     return {file.name: file for file in found}
 
