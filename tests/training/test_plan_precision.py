@@ -12,6 +12,7 @@ from paths import MODELS, PHOTOS
 
 from rehue_core import spec
 from rehue_training.plan import cost, onnx_graph, parity, precision
+from rehue_training.plan.identity import Precision
 from rehue_training.plan.parity import Parity
 
 NAMES = ["rehue", "seed"]
@@ -65,7 +66,7 @@ def test_the_contract_and_the_colours_stay(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", ["fp32", "fp16"])
-def test_convolutions_have_weights_and_no_tensors(name: str, kind: precision.Precision) -> None:
+def test_convolutions_have_weights_and_no_tensors(name: str, kind: Precision) -> None:
     """To TensorRT's parser what a Cast gives is a tensor, and the convolution one of two inputs."""
     graph = onnx.load_model_from_string(precision.convert_precision(read_model(name), kind)).graph
     weights = {initializer.name for initializer in graph.initializer}

@@ -15,9 +15,8 @@ from standin import H100, tensorrt
 from rehue_core import spec
 from rehue_training.plan import cost, parity, precision, quantize
 from rehue_training.plan.cuda import Gpu
-from rehue_training.plan.identity import PlanRefused
+from rehue_training.plan.identity import PlanRefused, Precision
 from rehue_training.plan.options import PlanOptions
-from rehue_training.plan.precision import Precision
 from rehue_training.plan.served_model import load_served_model
 from rehue_training.plan.tensorrt_package import BuildFailed
 

@@ -11,8 +11,8 @@ import onnx
 import pytest
 from standin import HostCuda
 
+from rehue_training.plan.identity import PRECISIONS, Precision
 from rehue_training.plan.options import PlanOptions
-from rehue_training.plan.precision import Precision
 from rehue_training.plan.served_model import ONNX_FILE, load_served_model
 from rehue_training.plan.tensorrt import TensorRT
 from rehue_training.plan.tensorrt_package import BuildFailed
@@ -33,7 +33,7 @@ def create_options(precision: Precision) -> PlanOptions:
     return PlanOptions(precision, calibration=PHOTOS if precision in ("int8", "fp8") else ())
 
 
-@pytest.mark.parametrize("precision", ["fp16", "fp32", "int8", "fp8"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", ["rehue", "seed"])
 def test_every_graph_becomes_a_plan(builder: TensorRT, name: str, precision: Precision) -> None:
     model = ROOT / "model_repository" / name

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from paths import ROOT
+from paths import MODELS, ROOT
 from pydantic import ValidationError
 from tiny_training import CONFIGS, create_tiny_config
 
@@ -94,6 +94,15 @@ def test_values_that_are_not_allowed_are_named_in_one_line(
     path.write_text(text.replace("size=192", "size=100"))
     with pytest.raises(InputError, match=r"size: .* multiple of 32 \(it is 100\)$"):
         config.read_config(path)
+
+
+def test_a_run_derived_from_one_that_keeps_a_share_must_state_its_own() -> None:
+    """Silently inherited, the share made an exported network half the one it started from."""
+    base = create_tiny_config(start=MODELS / "rehue" / "1" / "model.onnx", keep=0.5)
+    with pytest.raises(ValueError, match=r"keeps 0\.5 .* say what other keeps"):
+        base.with_changes(name="other")
+    assert base.with_changes(name="other", keep=0.0).keep == 0
+    assert base.with_changes(seed=3).keep == 0.5
 
 
 @pytest.mark.parametrize(

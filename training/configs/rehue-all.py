@@ -33,5 +33,6 @@ config = BASE.with_changes(
     validate_on=192,
     validate_every=500,
     short_side=192,
+    keep=0.5,
     seed=7,
 )

@@ -91,7 +91,17 @@ class Config(BaseModel):
     temperature: Annotated[float, Field(gt=0, le=2)] = 0.38  # of the annealed mean of classes
 
     def with_changes(self, **changes: object) -> Self:
-        """Return a copy with some values changed; they are checked too."""
+        """Return a copy with some values changed; they are checked too.
+
+        Raises:
+            ValueError: the copy is another run and would keep a share of its start's weights only
+                because this one does.
+        """
+        if self.keep and changes.get("name", self.name) != self.name and "keep" not in changes:
+            raise ValueError(
+                f"keep: {self.name} keeps {self.keep} of its start's weights in the exported ones; "
+                f"say what {changes['name']} keeps (keep=0.0: nothing)"
+            )
         return type(self)(**{**dict(self), **changes})
 
     @property

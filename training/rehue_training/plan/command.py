@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rehue_training.plan.identity import COMPATIBILITY, THIS_GPU
+from rehue_training.plan.identity import COMPATIBILITY, DEFAULT_PRECISION, PRECISIONS, THIS_GPU
 
 if TYPE_CHECKING:
     from rehue_training.plan.gpu_runners import Runner
@@ -53,7 +53,7 @@ def add_commands(subparsers: Any) -> None:
 def _add_models(parser: Any) -> None:
     parser.add_argument("models", nargs="*", metavar="MODEL", help="all of them if none is named")
     parser.add_argument("--repository", type=Path, default=Path("model_repository"))
-    parser.add_argument("--precision", choices=["fp16", "fp32", "int8", "fp8"], default="fp16")
+    parser.add_argument("--precision", choices=PRECISIONS, default=DEFAULT_PRECISION)
     parser.add_argument(
         "--compatibility", default=THIS_GPU, choices=COMPATIBILITY,
         help="other GPUs that the plan must also run on (slower than a plan of their own)",

@@ -11,10 +11,16 @@ import json
 import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args
 
 PLAN_FILE = "model.plan"
 RECORDS_FILE = "model.plan.json"
+
+# Number formats of a plan's arithmetic, as `rehue plan --precision` names them.
+Precision = Literal["fp16", "fp32", "int8", "fp8"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+QUANTIZED: tuple[Precision, ...] = ("int8", "fp8")
+DEFAULT_PRECISION: Precision = "fp16"
 
 # TensorRT's HardwareCompatibilityLevel, by this project's names for them.
 THIS_GPU, SAME_CAPABILITY, AMPERE_PLUS = "none", "same-compute-capability", "ampere-plus"

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from rehue_core.lab import UInt8
 from rehue_training.plan import identity, parity, precision
-from rehue_training.plan.identity import THIS_GPU
+from rehue_training.plan.identity import DEFAULT_PRECISION, QUANTIZED, THIS_GPU, Precision
 from rehue_training.plan.parity import Parity
-from rehue_training.plan.precision import Precision
 from rehue_training.plan.served_model import ServedModel
 
 
@@ -17,7 +16,7 @@ from rehue_training.plan.served_model import ServedModel
 class PlanOptions:
     """How plans are built."""
 
-    precision: Precision = "fp16"
+    precision: Precision = DEFAULT_PRECISION
     compatibility: str = THIS_GPU
     level: int | None = None  # of the builder's optimisation, 0 to 5; None: TensorRT's own
     cache: Path | None = None  # a volume that several nodes share
@@ -26,7 +25,7 @@ class PlanOptions:
 
     @property
     def tolerance(self) -> Parity:
-        if self.precision in precision.QUANTIZED:
+        if self.precision in QUANTIZED:
             return parity.QUANTIZED_TOLERANCE
         return parity.TOLERANCE
 
@@ -38,7 +37,7 @@ class PlanOptions:
             OSError: one of them cannot be read.
         """
         name = f"{self.precision} as of {precision.hash_converter_code()}"
-        if self.precision not in precision.QUANTIZED:
+        if self.precision not in QUANTIZED:
             return name
         if not self.calibration:
             raise ValueError(
@@ -51,7 +50,7 @@ class PlanOptions:
     def convert_onnx(self, model: ServedModel, content: bytes | None = None) -> bytes:
         """Returns the model's ONNX file (or this content of it) at the precision."""
         content = model.onnx_path.read_bytes() if content is None else content
-        if self.precision not in precision.QUANTIZED:
+        if self.precision not in QUANTIZED:
             return precision.convert_precision(content, self.precision)
         photographs = parity.load_photographs(self.calibration)
         counts = parity.prepare_inputs(photographs, model.contract)

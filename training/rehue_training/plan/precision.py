@@ -15,7 +15,7 @@ the outputs, so that the ends would have to be listed by name for each model.
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import onnx
@@ -24,15 +24,12 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from rehue_training.plan import quantize
+from rehue_training.plan.identity import QUANTIZED, Precision
 from rehue_training.plan.onnx_graph import (
     find_outputs_between_convolutions,
     read_weights,
     replace_nodes_and_weights,
 )
-
-Precision = Literal["fp16", "fp32", "int8", "fp8"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-QUANTIZED: tuple[Precision, ...] = ("int8", "fp8")
 
 FP16, FP32 = TensorProto.FLOAT16, TensorProto.FLOAT
 SUFFIXES = {FP16: "fp16", FP32: "fp32"}

@@ -25,6 +25,7 @@ from rehue_training.evaluation import metrics
 from rehue_training.evaluation.colorizer import Colorizer
 from rehue_training.evaluation.evaluate import load_photographs
 from rehue_training.plan import parity, precision
+from rehue_training.plan.identity import QUANTIZED
 from rehue_training.plan.parity import Network
 from rehue_training.plan.served_model import load_served_model
 
@@ -51,7 +52,7 @@ def main() -> int:
         model = Colorizer(arguments.repository, name)
         content = load_served_model(arguments.repository / name).onnx_path.read_bytes()
         counts = parity.prepare_inputs(calibration, model.spec)
-        for kind in precision.QUANTIZED:
+        for kind in QUANTIZED:
             converted = precision.convert_precision(content, kind, counts)
             network = parity.load_quantized_network(converted)
             print(_format_row(kind, model, network, photographs), flush=True)

@@ -12,8 +12,13 @@ from typing import Any
 
 from rehue_training.plan.cuda import Cuda, Gpu
 from rehue_training.plan.engine import Engine
-from rehue_training.plan.identity import AMPERE_PLUS, SAME_CAPABILITY, THIS_GPU
-from rehue_training.plan.precision import QUANTIZED, Precision
+from rehue_training.plan.identity import (
+    AMPERE_PLUS,
+    QUANTIZED,
+    SAME_CAPABILITY,
+    THIS_GPU,
+    Precision,
+)
 from rehue_training.plan.served_model import Profile
 from rehue_training.plan.tensorrt_package import BuildFailed, load_tensorrt
 
