@@ -91,8 +91,9 @@ gpu-check: $(STAMP)-dev ## build, compare and measure the plans on this machine'
 k8s: $(STAMP)-dev $(PROMTOOL) .venv/checkov/.stamp .venv/helm/.stamp ## render the manifests for Kubernetes and check them
 	$(BIN)/python -m pytest tests/k8s $(ARGS)
 
+IMAGES ?= serve triton-cpu training triton
 images: $(STAMP)-dev .venv/helm/.stamp ## build the images with buildah, list their software, run one: BASE=debian make images
-	@SBOM=results/sbom CYCLONEDX=.venv/helm/bin/cyclonedx-py k8s/build-images serve triton-cpu
+	@SBOM=results/sbom CYCLONEDX=.venv/helm/bin/cyclonedx-py k8s/build-images $(IMAGES)
 	$(BIN)/python -m pytest tests/k8s/test_k8s_containers.py --long $(ARGS)
 
 chart: $(STAMP)-dev .venv/helm/.stamp ## pack the Helm chart, into results/chart

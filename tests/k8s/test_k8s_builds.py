@@ -1,4 +1,4 @@
-"""Every Dockerfile built by buildah in seconds: on a base whose pip and uv install nothing.
+"""Every Dockerfile built by buildah in seconds: on a base whose pip and uv install one file.
 
 `make images` builds them for real, and `test_k8s_containers.py` runs what it built.
 """
@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from rendered import K8S, ROOT
 
 INDEX = "https://packages.invalid/simple"
 IMAGES = ("serve", "triton", "triton-cpu", "training")
+CYCLONEDX = Path(sys.prefix) / "helm" / "bin" / "cyclonedx-py"
 PROGRAMS = ("cat", "chown", "cp", "env", "mkdir", "rm")  # of the machine's own
 STUBS = {
     # Both fail without what they are given.
@@ -24,8 +26,11 @@ STUBS = {
         cat /etc/uv/uv.toml || exit
         [ "$1" = venv ] || exit 0
         for target; do :; done
-        mkdir -p "$target/bin"
+        at="$target/lib/python3.9/site-packages/installed-1.2.dist-info" # not this machine's Python
+        mkdir -p "$target/bin" "$at"
         cp /bin/python "$target/bin/python"
+        echo "Name: installed
+Version: 1.2" >"$at/METADATA"
     """,
     "python": ":",
     "useradd": ":",
@@ -72,9 +77,11 @@ def copy_program(program: Path, target: Path, tree: Path) -> None:
 
 
 @pytest.mark.parametrize("image", IMAGES)
-def test_no_image_keeps_the_index_that_its_build_is_given(
+def test_an_image_is_listed_and_does_not_keep_the_index_that_its_build_is_given(
     base: str, image: str, tmp_path: Path
 ) -> None:
+    if not CYCLONEDX.exists():
+        pytest.skip("cyclonedx-py is installed by `make test` and `make k8s`")
     (tmp_path / "pip.conf").write_text(f"[global]\nindex-url = {INDEX}\n")
     (tmp_path / "uv.toml").write_text(f'index-url = "{INDEX}"\n')
     prefix = f"localhost/{uuid.uuid4().hex}/"
@@ -84,6 +91,8 @@ def test_no_image_keeps_the_index_that_its_build_is_given(
         "OPTIONS": "--isolation chroot",
         "PIP_CONFIG_FILE": str(tmp_path / "pip.conf"),
         "UV_CONFIG_FILE": str(tmp_path / "uv.toml"),
+        "SBOM": str(tmp_path / "sbom"),
+        "CYCLONEDX": str(CYCLONEDX),
     }
     built = subprocess.run(
         [K8S / "build-images", image],
@@ -91,6 +100,8 @@ def test_no_image_keeps_the_index_that_its_build_is_given(
     )  # fmt: skip
     assert built.returncode == 0, built.stderr
     name = built.stdout.split()[-1]
+    components = json.loads((tmp_path / "sbom" / f"{image}.json").read_text())["components"]
+    assert [(part["name"], part["version"]) for part in components] == [("installed", "1.2")]
     container = run_buildah("from", name)
     try:
         tree = Path(run_buildah("mount", container))
