@@ -16,6 +16,7 @@ from rehue_core.candidates import choose_candidates
 from rehue_core.edits import NO_EDITS, Edits, Hint, apply_edits, format_palette
 from rehue_core.lab import Float32, UInt8
 from rehue_core.palette import extract_palette
+from rehue_core.rgb import convert_to_rgb
 from rehue_training.evaluation.colorizer import Colorizer, GrayBaseline
 from rehue_training.evaluation.sheets import Row, make_sheet
 
@@ -55,7 +56,7 @@ class Photograph:
     def make_picture(self, edits: Edits = NO_EDITS, strength: float = 1.0) -> UInt8:
         """Return the picture with edits, HWC sRGB."""
         field = apply_edits(self.ab * np.float32(strength), self.lightness, edits)
-        return lab.convert_to_rgb(self.lightness, field)
+        return convert_to_rgb(self.lightness, field)
 
 
 def main() -> int:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rehue_core import lab, ycbcr
 from rehue_core.edits import Edits, apply_edits
 from rehue_core.lab import Lightness
+from rehue_core.rgb import convert_to_rgb
 
 Tensor = NDArray[np.generic]  # its dtype is stated by the model's configuration
 
@@ -127,7 +128,7 @@ def compose_rgb(
         HWC sRGB, 0..255 or 0..65535.
     """
     ab, scale = choose_ab(lightness, output, box, spec, strength, edits)
-    return lab.convert_to_rgb(lightness, ab, strength=scale, dtype=dtype)
+    return convert_to_rgb(lightness, ab, strength=scale, dtype=dtype)
 
 
 def compose_planes(

@@ -17,6 +17,7 @@ from rehue_core.balance import shift_balance
 from rehue_core.hints import Seed, fit_fine_grid, spread_hints
 from rehue_core.lab import Float32, Lightness
 from rehue_core.palette import apply_palette
+from rehue_core.rgb import convert_to_rgb
 
 GRAY = "gray"
 MAX_HINTS = 100
@@ -170,7 +171,7 @@ def _parse_hex(color: str) -> tuple[int, int, int]:
 
 def format_palette(palette: Float32) -> tuple[str, ...]:
     """Return the colours of a palette (N3: L, a, b) as ``#rrggbb``."""
-    rgb = lab.convert_to_rgb(palette[None, :, 0], palette[None, :, 1:])[0]
+    rgb = convert_to_rgb(palette[None, :, 0], palette[None, :, 1:])[0]
     return tuple(f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in rgb.tolist())
 
 

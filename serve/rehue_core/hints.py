@@ -18,7 +18,8 @@ import cv2
 import numpy as np
 
 from rehue_core import lab
-from rehue_core.lab import Float32, compile_loop
+from rehue_core.lab import Float32
+from rehue_core.loops import compile_loop
 
 GRID_SIDE = 192  # cells on the long side of the grid on which hints are spread
 FINE_SIDE = 1024  # of the grid to which the change is enlarged
@@ -60,8 +61,8 @@ def spread_hints(
         size: height and width of the photograph in pixels.
 
     Returns:
-        HW2. Enlarged to the photograph's size as `lab.convert_to_rgb` does, it has exactly the
-        hint's ab at the hint's pixel.
+        HW2. Enlarged to the photograph's size as a picture's is, it has exactly the hint's ab
+        at the hint's pixel.
     """
     grid = lab.resize(lightness, _fit_side(*size, GRID_SIDE))
     change = _compute_change(lab.resize(ab, grid.shape), grid, seeds)

@@ -1,22 +1,19 @@
-"""Conversion between sRGB and CIE Lab, before and after the network.
+"""CIE Lab: its constants, and the lightness of a photograph.
 
 The network predicts only ab from L. L is the photograph's own at full resolution,
 so these functions decide how faithful the picture stays. They follow scikit-image's
-``rgb2lab`` and ``lab2rgb`` (sRGB, D65, 2 degrees) to within one count of 255; the
-tests compare the two on real photographs.
-
-Numba compiles the loops over pixels. Each makes a single pass over the picture,
-releases the GIL and needs no temporary picture.
+``rgb2lab`` (sRGB, D65, 2 degrees); the tests compare the two on real photographs.
+`rehue_core.rgb` and `rehue_core.ycbcr` convert back.
 """
 
-from collections.abc import Callable, Collection
 from functools import cache
 from typing import Any
 
 import cv2
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from rehue_core.loops import compile_loop
 
 UInt8 = NDArray[np.uint8]
 Float32 = NDArray[np.float32]
@@ -37,29 +34,11 @@ WHITE = np.array([0.95047, 1.0, 1.08883])
 # changes an sRGB count by at most 0.03 of 255.
 LIGHT_STEPS = 65536
 
-# No colour has ab beyond this. Larger values, NaN and infinity come from a broken network
-# and are clipped.
-MAX_AB = 1000.0
-
 # The networks predict ab divided by this, as in the paper (Purnomo, 2023).
 AB_RANGE = 128.0
 
 # Below this value of f, Lab's transfer function is linear (CIE 15, 8.2.1; scikit-image's digits).
 LINEAR_F_LIMIT = np.float32(0.2068966)
-
-
-def compile_loop(loop: Callable[..., None], fastmath: Collection[str] = ("contract",)) -> Any:
-    """Compile a loop on its first call, and cache the result on disk where that is possible."""
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": set(fastmath)}
-    try:
-        return njit(cache=True, **options)(loop)
-    except RuntimeError:  # no cache folder is writable
-        return njit(**options)(loop)
-
-
-def inline_loop(function: Callable[..., Any]) -> Any:
-    """Inline a function into the compiled loop that calls it."""
-    return njit(inline="always")(function)
 
 
 @cache
@@ -77,24 +56,6 @@ def _build_luminance_table() -> NDArray[np.uint32]:
     """
     luminance = XYZ[1, :, None] * _build_linear_light_table()
     return np.asarray(np.rint(luminance * (LIGHT_STEPS - 1) * 16), np.uint32)
-
-
-@cache
-def _build_srgb_count_table() -> UInt8:
-    """sRGB count, 0..255, of each step of linear light."""
-    light = np.arange(LIGHT_STEPS) / (LIGHT_STEPS - 1)
-    value = np.where(light > 0.0031308, 1.055 * light ** (1 / 2.4) - 0.055, 12.92 * light)
-    return np.asarray(np.rint(value * 255), np.uint8)
-
-
-@cache
-def build_bgr_matrix() -> Float32:
-    """Matrix from X, Y and Z relative to white to table steps of blue, green and red: 3 x 3.
-
-    `XYZ` maps white to `WHITE` only within 1e-4, so each row is normalized: gray stays gray.
-    """
-    matrix = np.linalg.inv(XYZ)[::-1] * WHITE
-    return np.asarray(matrix / matrix.sum(axis=1, keepdims=True) * (LIGHT_STEPS - 1), np.float32)
 
 
 @cache
@@ -176,7 +137,7 @@ def _fill_lightness(
 def resize(values: NDArray[Any], shape: tuple[int, ...]) -> Float32:
     """Resize a lightness (HW, see `Lightness`) or an ab field (HW2), to float32 in Lab units.
 
-    Shrinks by the mean of the area, and enlarges as `convert_to_rgb` does.
+    Shrinks by the mean of the area, and enlarges as `rehue_core.light` does.
 
     Args:
         shape: height and width of the result.
@@ -187,182 +148,3 @@ def resize(values: NDArray[Any], shape: tuple[int, ...]) -> Float32:
     resized = cv2.resize(values, (width, height), interpolation=method)
     unit = np.float32(get_lightness_unit(values.dtype))
     return np.asarray(np.multiply(resized, unit, dtype=np.float32))
-
-
-def convert_to_rgb(
-    lightness: Lightness,
-    ab: NDArray[Any],
-    *,
-    strength: float = 1.0,
-    dtype: Any = np.uint8,
-    rows: slice = slice(None),
-) -> NDArray[Any]:
-    """Convert a lightness and a (usually smaller) ab field to sRGB.
-
-    ``ab`` is enlarged bilinearly, with the corners of the picture at the corners of the
-    field, as OpenCV and Pillow resize. The lightness is used unchanged.
-
-    Args:
-        lightness: HW float32 or uint16; see `Lightness`.
-        ab: hw2 of any numeric dtype, Lab units, about -110..110, of any size from 1x1.
-        strength: scales chroma; 0 leaves gray.
-        dtype: np.uint8, or np.uint16 for deep pictures.
-        rows: of the picture that are converted, so that a large one is never whole in memory.
-
-    Returns:
-        HWC sRGB of that dtype, 0..255 or 0..65535. Colours outside sRGB are clipped. The
-        array is a view of a BGR array, the encoders' order, so that encoding needs no copy
-        to reverse it.
-    """
-    height, width = lightness.shape
-    lightness = lightness[rows]
-    field = clean_field(ab, strength)
-    bgr = np.empty((len(lightness), width, 3), dtype)
-    first, second, weight = interpolate_indices(len(ab), height)
-    lines = (first[rows], second[rows], weight[rows])
-    columns = interpolate_indices(ab.shape[1], width)
-    scale = np.float32(get_lightness_unit(lightness.dtype))
-    common = (lightness, scale, field, lines, columns, build_bgr_matrix())
-    if bgr.dtype == np.uint8:
-        _fill_bgr(*common, _build_srgb_count_table(), bgr)
-    else:
-        _fill_deep_bgr(*common, bgr)
-    return bgr[..., ::-1]
-
-
-def clean_field(ab: NDArray[Any], strength: float) -> Float32:
-    """Return ab times strength as float32, without NaN and within `MAX_AB`."""
-    field = np.multiply(ab, np.float32(strength), order="C", dtype=np.float32)
-    return np.clip(np.nan_to_num(field, copy=False), -MAX_AB, MAX_AB, out=field)
-
-
-def enlarge_rows(ab: Float32, shape: tuple[int, int], rows: slice) -> Float32:
-    """Enlarge some rows of an ab field (hw2) as `convert_to_rgb` does.
-
-    Args:
-        shape: height and width of the whole picture.
-        rows: of the picture.
-
-    Returns:
-        HW2 of those rows.
-    """
-    first, second, weight = (part[rows] for part in interpolate_indices(len(ab), shape[0]))
-    left, right, beside = interpolate_indices(ab.shape[1], shape[1])
-    lines = ab[first] + (ab[second] - ab[first]) * weight[:, None, None]
-    enlarged = lines[:, left]
-    enlarged += (lines[:, right] - enlarged) * beside[:, None]
-    return np.asarray(enlarged)
-
-
-def interpolate_indices(
-    size: int, new_size: int
-) -> tuple[NDArray[np.int32], NDArray[np.int32], Float32]:
-    """Return both source indices of each new pixel of a line, and the second's weight."""
-    position = np.clip((np.arange(new_size) + 0.5) * (size / new_size) - 0.5, 0, size - 1)
-    first = position.astype(np.int32)
-    return first, np.minimum(first + 1, size - 1), (position - first).astype(np.float32)
-
-
-@compile_loop
-def _fill_bgr(
-    lightness: Lightness,
-    unit: float,
-    ab: Float32,
-    rows: Any,
-    columns: Any,
-    matrix: Float32,
-    counts: UInt8,
-    bgr: UInt8,
-) -> None:
-    """Fill BGR pixels of 8 bits."""
-    height, width = lightness.shape
-    enlarged = np.empty((2, 2, width), np.float32)  # two rows of ab, enlarged to full width
-    light = np.empty((3, width), np.float32)
-    done = rows[0][0]  # the next row of ab to enlarge
-    for y in range(height):
-        while done <= rows[1][y]:
-            _enlarge_row(ab[done], columns, enlarged[done % 2])
-            done += 1
-        _fill_light_row(lightness[y], unit, rows, y, enlarged, matrix, light)
-        for x in range(width):
-            for channel in range(3):
-                bgr[y, x, channel] = counts[np.int32(light[channel, x] + np.float32(0.5))]
-
-
-@compile_loop
-def _fill_deep_bgr(
-    lightness: Lightness,
-    unit: float,
-    ab: Float32,
-    rows: Any,
-    columns: Any,
-    matrix: Float32,
-    bgr: NDArray[np.uint16],
-) -> None:
-    """Fill BGR pixels of 16 bits. A table of light is too coarse where it is dark."""
-    height, width = lightness.shape
-    enlarged = np.empty((2, 2, width), np.float32)
-    light = np.empty((3, width), np.float32)
-    done = rows[0][0]
-    for y in range(height):
-        while done <= rows[1][y]:
-            _enlarge_row(ab[done], columns, enlarged[done % 2])
-            done += 1
-        _fill_light_row(lightness[y], unit, rows, y, enlarged, matrix, light)
-        for x in range(width):
-            for channel in range(3):
-                value = light[channel, x] * np.float32(1 / (LIGHT_STEPS - 1))
-                # IEC 61966-2-1.
-                if value > np.float32(0.0031308):
-                    root = value ** np.float32(1 / 2.4)
-                    value = np.float32(1.055) * root - np.float32(0.055)
-                else:
-                    value = np.float32(12.92) * value
-                bgr[y, x, channel] = np.int32(value * np.float32(65535) + np.float32(0.5))
-
-
-@inline_loop
-def _fill_light_row(
-    lightness: Lightness,
-    unit: float,
-    rows: Any,
-    y: int,
-    enlarged: Float32,
-    matrix: Float32,
-    light: Float32,
-) -> None:
-    """Fill linear blue, green and red, 0..LIGHT_STEPS - 1, of one row.
-
-    Constants are explicit float32, or Numba would compute in float64.
-    """
-    weight_below = rows[2][y]
-    weight_above = np.float32(1) - weight_below
-    ab_above, ab_below = enlarged[rows[0][y] % 2], enlarged[rows[1][y] % 2]
-    for x in range(lightness.shape[0]):
-        a = ab_above[0, x] * weight_above + ab_below[0, x] * weight_below
-        b = ab_above[1, x] * weight_above + ab_below[1, x] * weight_below
-        fy = (np.float32(lightness[x]) * unit + np.float32(16)) * np.float32(1 / 116)
-        fx = fy + a * np.float32(1 / 500)
-        # scikit-image clips a negative fz to zero too.
-        fz = max(fy - b * np.float32(1 / 200), np.float32(0))
-        big_x, big_y, big_z = _invert_f(fx), _invert_f(fy), _invert_f(fz)
-        for channel in range(3):
-            value = (
-                matrix[channel, 0] * big_x + matrix[channel, 1] * big_y + matrix[channel, 2] * big_z
-            )
-            light[channel, x] = min(max(value, np.float32(0)), np.float32(LIGHT_STEPS - 1))
-
-
-@inline_loop
-def _enlarge_row(row: Float32, columns: Any, out: Float32) -> None:
-    left, right, weight = columns
-    for x in range(out.shape[1]):
-        for channel in range(2):
-            value = row[left[x], channel]
-            out[channel, x] = value + (row[right[x], channel] - value) * weight[x]
-
-
-@inline_loop
-def _invert_f(f: Any) -> Any:
-    """Return X, Y or Z relative to white: the inverse of Lab's f."""
-    return f * f * f if f > LINEAR_F_LIMIT else (f - np.float32(16 / 116)) * np.float32(1 / 7.787)

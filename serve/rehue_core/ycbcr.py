@@ -1,25 +1,30 @@
 """Lightness and ab as Y, Cb and Cr: the planes that a JPEG stores.
 
 The encoder takes them as they are, so the picture in RGB is never in memory. The colours are
-those of `rehue_core.lab.convert_to_rgb` within one count; Cb and Cr have half the height and
+those of `rehue_core.rgb.convert_to_rgb` within one count; Cb and Cr have half the height and
 half the width (4:2:0), each the mean of four pixels.
 
 Each loop runs over one row and has no table, so that the compiler makes vector instructions
-of it. Constants are explicit float32, or Numba would compute in float64.
+of it.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rehue_core import lab
-from rehue_core.lab import Float32, Lightness, UInt8
+from rehue_core.lab import LIGHT_STEPS, Float32, Lightness, UInt8, get_lightness_unit
+from rehue_core.light import (
+    build_bgr_matrix,
+    clean_field,
+    enlarge_to_row,
+    fill_light,
+    interpolate_indices,
+)
+from rehue_core.loops import compile_row_loop
 
 
 @dataclass(frozen=True)
@@ -47,21 +52,21 @@ def convert_to_planes(lightness: Lightness, ab: NDArray[Any], *, strength: float
 
     Args:
         lightness: HW float32 or uint16; see `rehue_core.lab.Lightness`.
-        ab: hw2 of any numeric dtype, Lab units; see `rehue_core.lab.convert_to_rgb`.
+        ab: hw2 of any numeric dtype, Lab units; see `rehue_core.rgb.convert_to_rgb`.
         strength: scales chroma; 0 leaves gray.
     """
     height, width = lightness.shape
-    field = _clean_field(ab, strength)
+    field = clean_field(ab, strength)
     planes = Planes(
         np.empty((height, width), np.uint8),
         *(np.empty(((height + 1) // 2, (width + 1) // 2), np.uint8) for _ in range(2)),
     )
     _fill_planes(
         np.ascontiguousarray(lightness),
-        np.float32(lab.get_lightness_unit(lightness.dtype)),
+        np.float32(get_lightness_unit(lightness.dtype)),
         field,
-        lab.interpolate_indices(field.shape[1], height),
-        lab.interpolate_indices(field.shape[2], width),
+        interpolate_indices(field.shape[1], height),
+        interpolate_indices(field.shape[2], width),
         _build_rgb_matrix(),
         planes.y,
         planes.cb,
@@ -70,38 +75,14 @@ def convert_to_planes(lightness: Lightness, ab: NDArray[Any], *, strength: float
     return planes
 
 
-def _clean_field(ab: NDArray[Any], strength: float) -> Float32:
-    """Return ab times strength as 2hw float32, without NaN and within `lab.MAX_AB`."""
-    field: Any = np.moveaxis(ab, -1, 0)
-    if field.dtype == np.float16:  # eight times as fast as NumPy
-        halves = np.ascontiguousarray(field).view(np.int16)
-        field = cv2.convertFp16(halves.reshape(len(halves), -1)).reshape(halves.shape)
-    field = np.array(field, np.float32, order="C")
-    _clean(field.reshape(-1), np.float32(strength), np.float32(lab.MAX_AB))
-    return np.asarray(field)
-
-
 @cache
 def _build_rgb_matrix() -> Float32:
     """Matrix from X, Y and Z relative to white to linear red, green and blue, 0..1: 3 x 3."""
-    steps = np.float32(lab.LIGHT_STEPS - 1)
-    return np.ascontiguousarray(lab.build_bgr_matrix()[::-1] / steps)
+    steps = np.float32(LIGHT_STEPS - 1)
+    return np.ascontiguousarray(build_bgr_matrix()[::-1] / steps)
 
 
-def _compile(loop: Callable[..., None]) -> Any:
-    # Not for `_clean`: with these flags the compiler assumes that no value is NaN or infinite.
-    return lab.compile_loop(loop, fastmath={"contract", "nnan", "ninf", "nsz"})
-
-
-@lab.compile_loop
-def _clean(values: Float32, strength: float, limit: float) -> None:
-    for index in range(len(values)):
-        value = values[index] * strength
-        value = value if value < limit else limit  # NaN becomes the limit
-        values[index] = value if value > -limit else -limit
-
-
-@_compile
+@compile_row_loop
 def _fill_planes(
     lightness: Lightness,
     unit: float,
@@ -123,13 +104,10 @@ def _fill_planes(
         last = min(top + 1, height - 1) - top
         for number in range(last + 1):
             y = top + number
-            while done <= rows[1][y]:
-                for channel in range(2):
-                    _enlarge(ab[channel, done], columns, enlarged[done % 2, channel])
-                done += 1
+            done = enlarge_to_row(rows[1][y], done, ab, columns, enlarged)
             row = rgb[number]
             above, below = enlarged[rows[0][y] % 2], enlarged[rows[1][y] % 2]
-            _fill_light(lightness[y], unit, above, below, rows[2][y], matrix, row)
+            fill_light(lightness[y], unit, above, below, rows[2][y], matrix, row)
             for channel in range(3):
                 _encode(row[channel, :width])
                 row[channel, even - 1] = row[channel, width - 1]
@@ -139,48 +117,7 @@ def _fill_planes(
         _fill_chroma(means[0], means[1], means[2], blue[top // 2], red[top // 2])
 
 
-@_compile
-def _enlarge(row: Float32, columns: Any, out: Float32) -> None:
-    left, right, weight = columns
-    for x in range(len(out)):
-        value = row[left[x]]
-        out[x] = value + (row[right[x]] - value) * weight[x]
-
-
-@_compile
-def _fill_light(
-    lightness: Lightness,
-    unit: float,
-    above: Float32,
-    below: Float32,
-    weight: float,
-    matrix: Float32,
-    out: Float32,
-) -> None:
-    """Fill linear red, green and blue of one row; some are outside of 0..1."""
-    a_above, b_above, a_below, b_below = above[0], above[1], below[0], below[1]
-    red, green, blue = out[0], out[1], out[2]
-    rest = np.float32(1) - weight
-    for x in range(len(lightness)):
-        a = a_above[x] * rest + a_below[x] * weight
-        b = b_above[x] * rest + b_below[x] * weight
-        fy = (np.float32(lightness[x]) * unit + np.float32(16)) * np.float32(1 / 116)
-        fz = fy - b * np.float32(1 / 200)
-        fz = fz if fz > np.float32(0) else np.float32(0)  # as scikit-image does
-        big_x, big_y, big_z = _invert_f(fy + a * np.float32(1 / 500)), _invert_f(fy), _invert_f(fz)
-        red[x] = matrix[0, 0] * big_x + matrix[0, 1] * big_y + matrix[0, 2] * big_z
-        green[x] = matrix[1, 0] * big_x + matrix[1, 1] * big_y + matrix[1, 2] * big_z
-        blue[x] = matrix[2, 0] * big_x + matrix[2, 1] * big_y + matrix[2, 2] * big_z
-
-
-@lab.inline_loop
-def _invert_f(f: Any) -> Any:
-    """Return X, Y or Z relative to white: the inverse of Lab's f."""
-    dark = (f - np.float32(16 / 116)) * np.float32(1 / 7.787)
-    return f * f * f if f > lab.LINEAR_F_LIMIT else dark
-
-
-@_compile
+@compile_row_loop
 def _encode(row: Float32) -> None:
     """Replace linear light by sRGB counts, 0..255, not rounded (IEC 61966-2-1).
 
@@ -198,21 +135,21 @@ def _encode(row: Float32) -> None:
         row[x] = bright if light > np.float32(0.0031308) else dark
 
 
-@_compile
+@compile_row_loop
 def _fill_luma(red: Float32, green: Float32, blue: Float32, out: UInt8) -> None:
     for x in range(len(out)):
         luma = np.float32(0.299) * red[x] + np.float32(0.587) * green[x]
         out[x] = np.int32(luma + np.float32(0.114) * blue[x] + np.float32(0.5))
 
 
-@_compile
+@compile_row_loop
 def _fill_means(upper: Float32, lower: Float32, out: Float32) -> None:
     for x in range(len(out)):
         pairs = (upper[2 * x] + upper[2 * x + 1]) + (lower[2 * x] + lower[2 * x + 1])
         out[x] = pairs * np.float32(0.25)
 
 
-@_compile
+@compile_row_loop
 def _fill_chroma(red: Float32, green: Float32, blue: Float32, cb: UInt8, cr: UInt8) -> None:
     for x in range(len(cb)):
         toward_blue = np.float32(0.5) * blue[x] - np.float32(0.331264) * green[x]

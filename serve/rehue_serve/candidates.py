@@ -7,6 +7,7 @@ import numpy as np
 from rehue_core import lab
 from rehue_core.candidates import choose_candidates
 from rehue_core.edits import Edits, apply_edits
+from rehue_core.rgb import convert_to_rgb
 from rehue_serve.encoding.pictures import encode_pictures
 from rehue_serve.metadata.answer import complete_metadata
 from rehue_serve.metadata.containers import Metadata
@@ -65,6 +66,6 @@ def compose_candidates(
         field = apply_edits(ab * np.float32(version.strength), small, version.edits)
         digest = version.edits.compute_digest(version.strength) if version.edits else ""
         mark = complete_metadata(Metadata(), width, height, model, digest)
-        data = encode_pictures([lab.convert_to_rgb(small, field)], "jpeg", QUALITY, mark)
+        data = encode_pictures([convert_to_rgb(small, field)], "jpeg", QUALITY, mark)
         found.append(Candidate(version.name, version.strength, version.edits, data))
     return found

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rehue_core import lab
 from rehue_core.lab import Lightness
+from rehue_core.rgb import convert_to_rgb
 from rehue_serve.encoding.mark import draw_mark
 from rehue_serve.encoding.profiles import convert_to_profile
 
@@ -34,7 +34,7 @@ class ComposedPicture:
         Args:
             lightness: HW float32 or uint16; see `rehue_core.lab.Lightness`.
             alpha: HW uint8 or uint16, or None.
-            ab: hw2; see `rehue_core.lab.convert_to_rgb`.
+            ab: hw2; see `rehue_core.rgb.convert_to_rgb`.
             strength: scales chroma.
             dtype: of the picture: np.uint8 or np.uint16.
             profile: ICC profile of its RGB, see `rehue_serve.encoding.profiles`; empty: sRGB.
@@ -67,7 +67,7 @@ class ComposedPicture:
             return convert_to_profile(
                 lightness, ab, self._profile, strength=strength, dtype=self.dtype, rows=rows
             )
-        return lab.convert_to_rgb(lightness, ab, strength=strength, dtype=self.dtype, rows=rows)
+        return convert_to_rgb(lightness, ab, strength=strength, dtype=self.dtype, rows=rows)
 
 
 def _fit_depth(alpha: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -15,6 +15,7 @@ from rehue_client.v1 import rehue_pb2
 from rehue_core import colorize, lab, ycbcr
 from rehue_core.colorize import ModelSpec
 from rehue_core.edits import Edits, Hint, apply_edits
+from rehue_core.rgb import convert_to_rgb
 from rehue_serve import images, tracing
 from rehue_serve.choices import Parameters
 from rehue_serve.composition import ComposedPicture
@@ -44,7 +45,7 @@ def warm_up() -> None:
     lightness = lab.compute_fine_lightness(np.zeros((1, 1, 3), np.uint8))
     ab = np.zeros((1, 1, 2), np.float32)
     for dtype in (np.uint8, np.uint16):
-        lab.convert_to_rgb(lightness, ab, dtype=dtype)
+        convert_to_rgb(lightness, ab, dtype=dtype)
     ycbcr.convert_to_planes(lightness, ab)
     apply_edits(ab, lightness, Edits(hints=(Hint(0, 0, "gray"),)))
 

@@ -18,6 +18,7 @@ import skimage.data
 from numpy.typing import NDArray
 
 from rehue_core import lab
+from rehue_core.rgb import convert_to_rgb
 from rehue_training import command
 from rehue_training.errors import InputError
 from rehue_training.evaluation import consistency, evaluate, figures, gain, guided, metrics
@@ -119,7 +120,7 @@ class Shaky:
 
     def colorize(self, lightness: NDArray[Any]) -> NDArray[Any]:
         tint = np.full((1, 1, 2), (lightness.mean() - 40) * 3, np.float32)
-        return lab.convert_to_rgb(lightness, tint)
+        return convert_to_rgb(lightness, tint)
 
 
 class Steady:
@@ -127,7 +128,7 @@ class Steady:
 
     def colorize(self, lightness: NDArray[Any]) -> NDArray[Any]:
         ramp = np.linspace(-30, 30, 64, dtype=np.float32)
-        return lab.convert_to_rgb(lightness, np.dstack(np.meshgrid(ramp, ramp)))
+        return convert_to_rgb(lightness, np.dstack(np.meshgrid(ramp, ramp)))
 
 
 def test_consistency_is_the_difference_between_scans() -> None:
@@ -148,7 +149,7 @@ def test_a_turned_answer_is_turned_back() -> None:
     class ByLightness:
         def colorize(self, lightness: NDArray[Any]) -> NDArray[Any]:
             smooth = cv2.GaussianBlur(lightness, (0, 0), 6)
-            return lab.convert_to_rgb(lightness, np.dstack([smooth - 50, 50 - smooth]) / 2)
+            return convert_to_rgb(lightness, np.dstack([smooth - 50, 50 - smooth]) / 2)
 
     scan = consistency.Scan(consistency._make_turn(15), consistency._make_turn(-15))
     lightness = lab.compute_lightness(skimage.data.astronaut())

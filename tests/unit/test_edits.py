@@ -14,6 +14,7 @@ from rehue_core import lab, palette
 from rehue_core.candidates import VISIBLE, choose_candidates
 from rehue_core.colorize import Box, ModelSpec, compose_rgb
 from rehue_core.edits import Edits, Hint, apply_edits, format_palette
+from rehue_core.rgb import convert_to_rgb
 
 SPEC = ModelSpec(
     "any", 256, 256, 128, 128, np.dtype(np.uint8), np.dtype(np.float16), 100 / 255, 1.0, 1
@@ -61,7 +62,7 @@ def test_hint_has_its_colour_at_its_place(size: tuple[int, int], coffee: lab.UIn
     hints = tuple(Hint(x, y, colors[index % 4]) for index, (x, y) in enumerate(places))
     edits = Edits(hints=hints if min(size) > 50 else hints[:1])
     field = apply_edits(np.full((60, 90, 2), 12, np.float32), lightness, edits)
-    picture = lab.convert_to_rgb(lightness, field, dtype=np.uint16)
+    picture = convert_to_rgb(lightness, field, dtype=np.uint16)
     apart: list[Hint] = []
     for hint in reversed(edits.hints):  # of those in one cell the last one counts
         near = [other for other in apart if np.hypot(hint.x - other.x, hint.y - other.y) < 0.05]
@@ -155,7 +156,7 @@ def test_palette_is_taken_over_where_it_fits(ab: lab.Float32, lightness: Any) ->
     small = lab.resize(lightness, ab.shape)
     truth = ab * 2
     colors = format_palette(
-        palette.extract_palette(lab.convert_to_rgb(small, np.ascontiguousarray(truth)))
+        palette.extract_palette(convert_to_rgb(small, np.ascontiguousarray(truth)))
     )
     distances = [
         np.linalg.norm(

@@ -27,7 +27,7 @@ def encode_webp(rgb: NDArray[np.uint8], quality: int) -> memoryview:
 
     Args:
         rgb: HW3 sRGB or HW4 sRGB with alpha, uint8. A large one that is a view of BGR, as
-            `rehue_core.lab.convert_to_rgb` returns it, is used up: it is reordered in place.
+            `rehue_core.rgb.convert_to_rgb` returns it, is used up: it is reordered in place.
         quality: 1 to 100.
     """
     height, width, channels = rgb.shape

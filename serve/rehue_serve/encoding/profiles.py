@@ -11,6 +11,7 @@ from PIL import ImageCms
 
 from rehue_core import lab
 from rehue_core.lab import Float32, Lightness
+from rehue_core.light import clean_field, enlarge_rows
 from rehue_serve.decoding.color import PROFILE, is_srgb_profile
 
 LARGEST = 4 << 20  # bytes; a JPEG has no place for more than 16 MB
@@ -57,27 +58,27 @@ def convert_to_profile(
 
     The L of the picture, as its profile defines it, is the photograph's.
 
-    Args and result: as `rehue_core.lab.convert_to_rgb`.
+    Args and result: as `rehue_core.rgb.convert_to_rgb`.
     """
     first, last, _ = rows.indices(len(lightness))
     width = lightness.shape[1]
     out = np.empty((last - first, width, 3), dtype)
-    field = lab.clean_field(ab, strength)
+    field = clean_field(ab, strength)
     step = max(1, STRIP_PIXELS // width)
     for top in range(first, last, step):
         strip = slice(top, min(top + step, last))
         colors = _adapt_to_d50(
             lightness[strip] * np.float32(lab.get_lightness_unit(lightness.dtype)),
-            lab.enlarge_rows(field, (len(lightness), width), strip),
+            enlarge_rows(field, (len(lightness), width), strip),
         )
         out[top - first : strip.stop - first] = _export(colors, profile, np.dtype(dtype))
     return out
 
 
 def _adapt_to_d50(lightness: Float32, ab: Float32) -> Float32:
-    """Return the Lab (HW3) at D50's white of an L and an ab at D65's."""
+    """Return the Lab (HW3) at D50's white of an L (HW) and an ab (2HW) at D65's."""
     fy = (lightness + 16) / 116
-    f = np.stack([fy + ab[..., 0] / 500, fy, np.maximum(fy - ab[..., 1] / 200, 0)], axis=-1)
+    f = np.stack([fy + ab[0] / 500, fy, np.maximum(fy - ab[1] / 200, 0)], axis=-1)
     xyz = np.where(f > lab.LINEAR_F_LIMIT, f**3, (f - 16 / 116) / 7.787)
     adapted = xyz @ ((_BRADFORD * lab.WHITE) / _D50[:, None]).T.astype(np.float32)
     f = np.where(adapted > 0.008856, np.cbrt(adapted), 7.787 * adapted + 16 / 116)

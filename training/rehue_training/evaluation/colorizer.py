@@ -14,8 +14,9 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from rehue_core import colorize, lab, spec
+from rehue_core import colorize, spec
 from rehue_core.lab import Float32, UInt8
+from rehue_core.rgb import convert_to_rgb
 from rehue_training.errors import InputError
 
 FILES = "*/1/model.onnx"
@@ -70,4 +71,4 @@ class GrayBaseline:
     name = "gray"
 
     def colorize(self, lightness: Float32) -> UInt8:
-        return lab.convert_to_rgb(lightness, np.zeros((1, 1, 2), np.float32))
+        return convert_to_rgb(lightness, np.zeros((1, 1, 2), np.float32))

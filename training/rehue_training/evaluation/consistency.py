@@ -16,6 +16,7 @@ from skimage.color import deltaE_ciede2000
 
 from rehue_core import lab
 from rehue_core.lab import Float32, UInt8
+from rehue_core.rgb import convert_to_rgb
 
 COMPARED_AT = 128  # pixels on the short side: colours are coarse, and this is four times as quick
 SMALLER = 0.6
@@ -93,7 +94,7 @@ def _make_turn(degrees: float) -> Change:
 
 
 def _compress(lightness: Float32) -> Float32:
-    gray = lab.convert_to_rgb(lightness, np.zeros((1, 1, 2), np.float32))[..., 0]
+    gray = convert_to_rgb(lightness, np.zeros((1, 1, 2), np.float32))[..., 0]
     _, encoded = cv2.imencode(".jpg", gray, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     decoded = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE), np.uint8)
     return np.asarray(lab.compute_lightness(decoded), np.float32)

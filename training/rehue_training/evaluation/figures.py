@@ -15,6 +15,7 @@ import numpy as np
 
 from rehue_core import lab
 from rehue_core.lab import Float32, UInt8
+from rehue_core.rgb import convert_to_rgb
 from rehue_training.data import dataset
 from rehue_training.data.files import read_files
 from rehue_training.errors import InputError
@@ -70,7 +71,7 @@ def make_pair(lightness: Float32, model: Colorizer) -> tuple[UInt8, UInt8]:
     square = cv2.resize(lightness, (spec.width, spec.height), interpolation=cv2.INTER_AREA)
     counts = np.rint(square / spec.lightness_scale).astype(spec.input_type)
     ab = model.predict_ab(counts[None, None])[0].transpose(1, 2, 0) * np.float32(spec.ab_scale)
-    colorized = lab.convert_to_rgb(square, np.ascontiguousarray(ab, np.float32))
+    colorized = convert_to_rgb(square, np.ascontiguousarray(ab, np.float32))
     gray = GrayBaseline().colorize(square)
     return _resize_for_figure(gray), _resize_for_figure(colorized)
 

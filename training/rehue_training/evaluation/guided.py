@@ -24,6 +24,7 @@ from rehue_core.candidates import choose_candidates
 from rehue_core.edits import Edits, Hint, apply_edits, format_palette
 from rehue_core.lab import Float32, UInt8
 from rehue_core.palette import extract_palette
+from rehue_core.rgb import convert_to_rgb
 from rehue_training.errors import InputError
 from rehue_training.evaluation.colorizer import Colorizer
 from rehue_training.evaluation.evaluate import load_photographs
@@ -153,7 +154,7 @@ def _click_worst_place(truth: Float32, error: Float32, hints: Sequence[Hint]) ->
 
 def _make_reference(scene: Scene) -> Edits:
     truth = scene.truth
-    picture = lab.convert_to_rgb(
+    picture = convert_to_rgb(
         np.ascontiguousarray(truth[..., 0]), np.ascontiguousarray(truth[..., 1:])
     )
     return Edits(palette=format_palette(extract_palette(picture)))

@@ -21,6 +21,7 @@ from rich.progress import track
 
 from rehue_core import colorize, lab
 from rehue_core.lab import Float32, UInt8
+from rehue_core.rgb import convert_to_rgb
 from rehue_training.data import dataset
 from rehue_training.evaluation import metrics
 from rehue_training.evaluation.colorizer import Colorizer, GrayBaseline
@@ -77,7 +78,7 @@ def enlarge_along_edges(model: Colorizer, lightness: Float32) -> UInt8:
     ab *= np.float32(model.spec.ab_scale)
     small = cv2.resize(lightness, ab.shape[:0:-1], interpolation=cv2.INTER_AREA)
     planes = [_apply_guided_filter(plane, small, lightness) for plane in ab]
-    return lab.convert_to_rgb(lightness, np.dstack(planes))
+    return convert_to_rgb(lightness, np.dstack(planes))
 
 
 def _apply_guided_filter(plane: Float32, guide: Float32, full_guide: Float32) -> Float32:
