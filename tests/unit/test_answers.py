@@ -55,7 +55,7 @@ def test_strong_colours_are_adapted_to_the_profiles_white() -> None:
     """Without the adaptation red's b would be 67 instead of 70, blue's a 79 instead of 68."""
     primaries = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]]], np.uint8)
     at_d65 = rgb2lab(primaries).astype(np.float32)
-    found = _adapt_to_d50(at_d65[..., 0], at_d65[..., 1:])
+    found = _adapt_to_d50(at_d65[..., 0], np.moveaxis(at_d65[..., 1:], -1, 0))
     expected = measure_lab(primaries, SRGB)
     assert np.abs(found[..., 1:] - expected[..., 1:]).max() < 1
 
