@@ -31,9 +31,9 @@ class _Help(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         """Print it and exit."""
-        from rehue_serve import settings
+        from rehue_serve import options
 
-        settings.add_options(parser.add_argument_group("settings"))
+        options.add_options(parser.add_argument_group("settings"))
         parser.print_help()
         parser.exit()
 
@@ -42,16 +42,16 @@ def serve(arguments: argparse.Namespace) -> int:
     """Run the server. Returns 0 after a requested stop, 1 when the start fails."""
     # Imported here: `rehue --help` stays quick and the supervisor process small.
     if arguments.settings:
-        from rehue_serve import settings
+        from rehue_serve import options
 
-        print(settings.format_settings_table())
+        print(options.format_settings_table())
         return 0
     if arguments.more:
-        from rehue_serve import settings
+        from rehue_serve import options, settings
 
         try:
             # Into the environment, which the replicas have too.
-            os.environ.update(settings.parse_options(arguments.more))
+            os.environ.update(options.parse_options(arguments.more))
         except settings.SettingsError as error:
             print(f"rehue: {error}", file=sys.stderr)
             return 2

@@ -15,7 +15,7 @@ import pytest
 from paths import ROOT
 
 from rehue_client.v1 import rehue_pb2
-from rehue_serve import settings
+from rehue_serve import options
 from rehue_serve.errors import get_reason_name
 from rehue_serve.statuses import GRPC_STATUS, HTTP_STATUS
 
@@ -48,8 +48,7 @@ each_document = pytest.mark.parametrize(
 
 def test_settings_page_has_the_table_of_the_code() -> None:
     assert (
-        settings.format_settings_table()
-        in (ROOT / "docs" / "reference" / "settings.md").read_text()
+        options.format_settings_table() in (ROOT / "docs" / "reference" / "settings.md").read_text()
     )
 
 
@@ -238,7 +237,7 @@ def subcommands() -> dict[str, str]:
 @cache
 def settings_read() -> frozenset[str]:
     """Every ``REHUE_`` variable that the settings or any file of code names."""
-    text = settings.format_settings_table()
+    text = options.format_settings_table()
     for folder in CODE_FOLDERS:
         for path in (ROOT / folder).rglob("*"):
             if path.is_file() and path.suffix in ("", ".py", ".env", ".yaml"):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loadtest import capacity, openloop, report
+from loadtest import arrivals, capacity, report
 from loadtest.ledger import Ledger, Outcome, Tally, round_milliseconds
 
 
@@ -79,7 +79,7 @@ def list_missed(stages: list[report.StageResult], total: Tally, **levels: float)
 
 
 def test_arrivals_are_a_poisson_process() -> None:
-    due = openloop.draw_arrivals(100, 60, seed=1)
+    due = arrivals.draw_arrivals(100, 60, seed=1)
     gaps = np.diff(due)
     assert len(due) == pytest.approx(6000, rel=0.05)
     # The exponential distribution's deviation is its mean.
@@ -93,7 +93,7 @@ async def test_stall_counts_against_every_photograph_due_during_it() -> None:
     async def colorize(_: bytes) -> None:
         await asyncio.sleep(start + stall - time.perf_counter())
 
-    result = await openloop.measure_rate(colorize, [b""], 50, 2.0)
+    result = await arrivals.measure_rate(colorize, [b""], 50, 2.0)
     # One of the two seconds of arrivals is stalled, so half of the photographs wait. A
     # generator that waits for answers would send one photograph during the stall.
     assert result.sent > 50
@@ -109,7 +109,7 @@ async def test_fast_refusals_do_not_lower_the_latency() -> None:
             raise OSError
         await asyncio.sleep(0.3)
 
-    result = await openloop.measure_rate(colorize, [b""], 100, 0.5)
+    result = await arrivals.measure_rate(colorize, [b""], 100, 0.5)
     assert result.failed == pytest.approx(0.5, abs=0.02)
     assert result.errors == {"OSError": round(result.failed * result.sent)}
     assert result.p50 >= 300
@@ -123,7 +123,7 @@ async def test_rate_search_stops_below_the_capacity() -> None:
         async with one_at_a_time:
             await asyncio.sleep(0.01)
 
-    rate, results = await openloop.find_highest_rate(colorize, [b""], 200, 0.5, start=10)
+    rate, results = await arrivals.find_highest_rate(colorize, [b""], 200, 0.5, start=10)
     assert 10 <= rate < 100 * 1.5  # at most 100/s, and a little more in so short a time
     assert results == sorted(results, key=lambda result: result.offered)
     assert not results[-1].is_within(200)

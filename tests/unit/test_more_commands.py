@@ -10,7 +10,8 @@ from PIL import Image
 
 from rehue_client import command
 from rehue_serve.embedded import EmbeddedTriton, TritonFailed
-from rehue_serve.settings import Settings, SettingsError, parse_options
+from rehue_serve.options import parse_options
+from rehue_serve.settings import Settings, SettingsError
 
 COFFEE = PHOTOS / "skimage_coffee.jpg"  # 600 x 400
 
