@@ -24,6 +24,7 @@ from rehue_training.errors import InputError
 from rehue_training.evaluation import consistency, evaluate, figures, gain, guided, metrics
 from rehue_training.evaluation.colorizer import Colorizer, GrayBaseline
 from rehue_training.learn import checkpoint, config
+from rehue_training.learn import command as learn_command
 
 ROOT = Path(__file__).parents[2]
 REPOSITORY = ROOT / "model_repository"
@@ -248,7 +249,7 @@ def interruptible() -> Iterator[None]:
 @pytest.mark.usefixtures("interruptible")
 def test_the_first_signal_asks_to_stop_and_the_second_acts_as_usual() -> None:
     stop = threading.Event()
-    with command._catch_stop_signals(stop):
+    with learn_command._catch_stop_signals(stop):
         signal.raise_signal(signal.SIGINT)
         assert stop.is_set()
         with pytest.raises(KeyboardInterrupt):
@@ -260,7 +261,7 @@ def test_the_first_signal_asks_to_stop_and_the_second_acts_as_usual() -> None:
 def test_an_ignored_signal_stays_ignored() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     stop = threading.Event()
-    with command._catch_stop_signals(stop):
+    with learn_command._catch_stop_signals(stop):
         signal.raise_signal(signal.SIGINT)
     assert not stop.is_set()
 
