@@ -1,6 +1,7 @@
 """The asynchronous client."""
 
 import asyncio
+import contextlib
 import functools
 from collections.abc import (
     AsyncGenerator,
@@ -21,7 +22,13 @@ from rehue_client.http_transport import AsyncHttpTransport
 from rehue_client.picture import Candidate, Model, Options, Picture, Result
 from rehue_client.retries import Call
 from rehue_client.session import Session, check_many, normalize_timeout
-from rehue_client.sources import Source, read_result_source, read_source, split_item
+from rehue_client.sources import (
+    Source,
+    measure_source,
+    read_result_source,
+    read_source,
+    split_item,
+)
 from rehue_client.target import Target
 from rehue_client.threads import start_daemon_thread
 
@@ -107,14 +114,14 @@ class AsyncClient(Session[LoopKey, Transport]):
         """Return several versions of one photograph; see `Client.candidates`."""
         edits = await self._read_reference(edits)
         options = Options(model=model, strength=strength, edits=edits)
-        image = await self._read(read_source, source)
-        with tracing.start_span("rehue.candidates"):
-            return await self._send_with_retries(
-                self._start_call(timeout),
-                lambda transport, remaining: transport.candidates(
-                    image, options, size, timeout=remaining
-                ),
-            )
+        async with self._hold_image(read_source, source) as image:
+            with tracing.start_span("rehue.candidates"):
+                return await self._send_with_retries(
+                    self._start_call(timeout),
+                    lambda transport, remaining: transport.candidates(
+                        image, options, size, timeout=remaining
+                    ),
+                )
 
     async def models(self, *, timeout: float | None = None) -> list[Model]:
         """List the models of the server."""
@@ -170,7 +177,15 @@ class AsyncClient(Session[LoopKey, Transport]):
                 return await send(self._get_loop_transport(endpoint.target), call.get_remaining())
             await asyncio.sleep(call.pause)
 
-    async def _read(self, read: Callable[[Source, int], bytes], source: Source) -> bytes:
+    @contextlib.asynccontextmanager
+    async def _hold_image(
+        self, read: Callable[[Source, int], bytes], source: Source
+    ) -> AsyncIterator[bytes]:
+        """Read a source when there is room for it, and hold its bytes for the block."""
+        async with self._memory.hold_async(await self._read(measure_source, source)):
+            yield await self._read(read, source)
+
+    async def _read(self, read: Callable[[Source, int], T], source: Source) -> T:
         work = functools.partial(read, source, self._max_bytes)
         if isinstance(source, bytes):
             return work()
@@ -186,12 +201,14 @@ class AsyncClient(Session[LoopKey, Transport]):
         self, read: Callable[[Source, int], bytes], source: Source, options: Options,
         timeout: float | None,
     ) -> Picture:  # fmt: skip
-        image = await self._read(read, source)
-        with tracing.start_span("rehue.colorize"):
-            return await self._send_with_retries(
-                self._start_call(timeout),
-                lambda transport, remaining: transport.colorize(image, options, timeout=remaining),
-            )
+        async with self._hold_image(read, source) as image:
+            with tracing.start_span("rehue.colorize"):
+                return await self._send_with_retries(
+                    self._start_call(timeout),
+                    lambda transport, remaining: transport.colorize(
+                        image, options, timeout=remaining
+                    ),
+                )
 
     async def _colorize_item(
         self, item: Source | tuple[Any, Source], options: Options, timeout: float | None

@@ -4,6 +4,7 @@ import functools
 import time
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 
@@ -14,7 +15,13 @@ from rehue_client.http_transport import HttpTransport
 from rehue_client.picture import Candidate, Model, Options, Picture, Result
 from rehue_client.retries import Call
 from rehue_client.session import Session, check_many, normalize_timeout
-from rehue_client.sources import Source, read_result_source, read_source, split_item
+from rehue_client.sources import (
+    Source,
+    measure_source,
+    read_result_source,
+    read_source,
+    split_item,
+)
 from rehue_client.target import Target
 from rehue_client.threads import start_daemon_thread
 
@@ -42,9 +49,12 @@ class Client(Session[Target, Transport]):
         retries: how long and how often a call is retried, and with which pauses.
         tls: certificates for ``grpcs://`` and ``https://``.
         max_bytes: size limit of an encoded photograph. Larger files are not read.
+        bytes_in_flight: photographs that the client reads or encodes wait until those in
+            flight leave room for them. A larger one waits until it is alone; the timeout
+            begins afterwards. Pictures are not counted.
 
     Raises:
-        ValueError: an address, the key or the timeout is not valid.
+        ValueError: an address, the key, the timeout or a limit is not valid.
 
     >>> with Client("grpc://127.0.0.1:9000") as client:
     ...     client.colorize("1912.jpg").save("1912-colour.jpg")
@@ -92,8 +102,9 @@ class Client(Session[Target, Transport]):
             model=model, strength=strength, format=format, quality=quality, metadata=metadata,
             depth=depth, profile=profile, mark=mark, edits=read_reference(edits, self._max_bytes),
         )  # fmt: skip
-        image = read_source(source, self._max_bytes)
-        return self._colorize_bytes(image, options, timeout)
+        with self._hold_source(source):
+            image = read_source(source, self._max_bytes)
+            return self._colorize_bytes(image, options, timeout)
 
     def colorize_many(
         self,
@@ -157,8 +168,8 @@ class Client(Session[Target, Transport]):
         """
         edits = read_reference(edits, self._max_bytes)
         options = Options(model=model, strength=strength, edits=edits)
-        image = read_source(source, self._max_bytes)
-        with tracing.start_span("rehue.candidates"):
+        with self._hold_source(source), tracing.start_span("rehue.candidates"):
+            image = read_source(source, self._max_bytes)
             return self._send_with_retries(
                 self._start_call(timeout),
                 lambda transport, remaining: transport.candidates(
@@ -208,6 +219,9 @@ class Client(Session[Target, Transport]):
                 return send(transport, call.get_remaining())
             time.sleep(call.pause)
 
+    def _hold_source(self, source: Source) -> AbstractContextManager[None]:
+        return self._memory.hold(measure_source(source, self._max_bytes))
+
     def _colorize_bytes(self, image: bytes, options: Options, timeout: float | None) -> Picture:
         with tracing.start_span("rehue.colorize"):
             return self._send_with_retries(
@@ -220,8 +234,9 @@ class Client(Session[Target, Transport]):
     ) -> Result:
         key, source = split_item(item)
         try:
-            image = read_result_source(source, self._max_bytes)
-            picture = self._colorize_bytes(image, options, timeout)
+            with self._hold_source(source):
+                image = read_result_source(source, self._max_bytes)
+                picture = self._colorize_bytes(image, options, timeout)
         except RehueError as error:
             return Result(key=key, source=source, error=error)
         return Result(key=key, source=source, picture=picture)

@@ -28,7 +28,7 @@ from rehue_client.server_options import (
     get_servers,
     report_error,
 )
-from rehue_client.session import DEFAULT_MAX_BYTES
+from rehue_client.session import DEFAULT_BYTES_IN_FLIGHT, DEFAULT_MAX_BYTES
 
 EPILOG = """exit codes:
   0    every photograph is colorized, or was already
@@ -68,6 +68,9 @@ def add_colorize_command(parser: argparse.ArgumentParser) -> None:
         help="photographs in flight at a time (default: 8)")  # fmt: skip
     add("--max-bytes", type=_parse_count, default=DEFAULT_MAX_BYTES, metavar="N",
         help="larger files are not read and fail (default: %(default)s)")  # fmt: skip
+    add("--bytes-in-flight", type=_parse_count, default=DEFAULT_BYTES_IN_FLIGHT, metavar="N",
+        help="photographs wait while those in flight have more bytes together; a larger one is "
+        "sent alone (default: %(default)s)")  # fmt: skip
     add("--follow-links", action="store_true", help="search linked folders too")
     add("--resume", action="store_true",
         help="skip pictures that are there, unless source, model or options changed")  # fmt: skip
@@ -129,7 +132,7 @@ def _run_once(
         return _list_jobs(batch, search)
     if out != STDOUT:
         check_writable(search.folder or out.parent)
-    client = create_client(AsyncClient, namespace, max_bytes=namespace.max_bytes)
+    client = _create_client(namespace)
     return asyncio.run(_run_batch(batch, client, search, get_servers(namespace)))
 
 
@@ -141,7 +144,7 @@ def _run_watch(
     hot_folder = HotFolder(Path(namespace.paths[0]), lambda: _create_search(namespace, out))
     check_writable(out)
     check_writable(hot_folder.folder)
-    client = create_client(AsyncClient, namespace, max_bytes=namespace.max_bytes)
+    client = _create_client(namespace)
 
     def create_batch(jobs: list[Job]) -> Batch:
         return Batch(jobs, out, options, create_report(), concurrency=namespace.concurrency)
@@ -160,6 +163,13 @@ def _run_watch(
             return 1
 
     return asyncio.run(watch())
+
+
+def _create_client(namespace: argparse.Namespace) -> AsyncClient:
+    return create_client(
+        AsyncClient, namespace,
+        max_bytes=namespace.max_bytes, bytes_in_flight=namespace.bytes_in_flight,
+    )  # fmt: skip
 
 
 def _create_search(namespace: argparse.Namespace, out: Path) -> Search:

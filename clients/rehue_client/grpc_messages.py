@@ -1,6 +1,7 @@
 """Requests, answers and errors of the gRPC API."""
 
 import dataclasses
+import io
 from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
@@ -112,12 +113,27 @@ def split_request(image: bytes, options: Options) -> Iterator[rehue_pb2.Colorize
         yield rehue_pb2.ColorizeRequest(image=image[start : start + CHUNK])
 
 
-def join_picture(answers: list[rehue_pb2.ColorizeResponse]) -> Picture:
-    """Join the chunks of an answer."""
-    if not answers:
-        raise ProtocolError("the server answered without a picture")
-    data = b"".join(answer.image for answer in answers)
-    return dataclasses.replace(parse_picture(answers[0]), data=data)
+class ChunkedPicture:
+    """A picture that comes in chunks."""
+
+    def __init__(self) -> None:
+        self._first: rehue_pb2.ColorizeResponse | None = None
+        self._data = io.BytesIO()
+
+    def add(self, answer: rehue_pb2.ColorizeResponse) -> None:
+        """Add a chunk; the first one describes the picture."""
+        self._first = self._first or answer
+        self._data.write(answer.image)
+
+    def join(self) -> Picture:
+        """Return the picture.
+
+        Raises:
+            ProtocolError: there is none.
+        """
+        if self._first is None:
+            raise ProtocolError("the server answered without a picture")
+        return dataclasses.replace(parse_picture(self._first), data=self._data.getvalue())
 
 
 def parse_picture(answer: rehue_pb2.ColorizeResponse) -> Picture:

@@ -7,10 +7,10 @@ import grpc
 
 from rehue_client import tracing
 from rehue_client.grpc_messages import (
+    ChunkedPicture,
     build_candidates_request,
     build_request,
     convert_error,
-    join_picture,
     parse_candidate,
     parse_models,
     parse_picture,
@@ -68,9 +68,10 @@ class GrpcTransport:
         try:
             if len(image) > LARGE:
                 requests = split_request(image, options)
-                return join_picture(
-                    list(self._colorize_chunks(requests, timeout=timeout, metadata=metadata))
-                )
+                picture = ChunkedPicture()
+                for answer in self._colorize_chunks(requests, timeout=timeout, metadata=metadata):
+                    picture.add(answer)
+                return picture.join()
             answer = self._colorize(
                 build_request(image, options), timeout=timeout, metadata=metadata
             )
@@ -136,7 +137,10 @@ class AsyncGrpcTransport:
             if len(image) > LARGE:
                 requests = split_request(image, options)
                 call = self._colorize_chunks(requests, timeout=timeout, metadata=metadata)
-                return join_picture([answer async for answer in call])
+                picture = ChunkedPicture()
+                async for answer in call:
+                    picture.add(answer)
+                return picture.join()
             answer = await self._colorize(
                 build_request(image, options), timeout=timeout, metadata=metadata
             )

@@ -1,5 +1,6 @@
 """Requests of the HTTP API, as httpx sends them."""
 
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, cast
 
 import httpx
@@ -10,6 +11,7 @@ from rehue_client.edits import Edits
 from rehue_client.picture import Options
 
 CONNECT_TIMEOUT = 5.0  # seconds to connect before the attempt fails
+PIECE = 1024**2  # bytes of a body that are sent at a time
 
 
 def build_colorize_request(
@@ -70,9 +72,28 @@ def _build_photograph_request(
     else:
         headers["Content-Type"] = "application/octet-stream"
         body = {"content": image, "params": parameters}
-    return client.build_request(
+    request = client.build_request(
         "POST", path, headers=headers, timeout=_convert_timeout(timeout), **body
     )
+    if "content" in body:
+        request.stream = _Pieces(image)
+    return request
+
+
+class _Pieces(httpx.ByteStream):
+    """A body that is sent in pieces: the libraries below copy what they get at once."""
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__(body)
+        self._body = body
+
+    def __iter__(self) -> Iterator[bytes]:
+        for start in range(0, len(self._body), PIECE):
+            yield self._body[start : start + PIECE]
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self.__iter__():
+            yield piece
 
 
 def build_get_request(

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import io
 import ssl
 import time
 from collections.abc import Callable
@@ -67,16 +68,14 @@ class HttpTransport:
         try:
             response = self._client.send(request, stream=True)
             with contextlib.closing(response):
-                body = bytearray()
+                body = io.BytesIO()
                 for chunk in response.iter_bytes():
-                    body += chunk
+                    body.write(chunk)
                     if time.monotonic() > deadline:
                         raise DeadlineExceeded(f"{self._route}: no complete answer in time")
         except httpx.TransportError as error:
             raise convert_error(error, self._route) from error
-        return check_status(
-            Answer(response.status_code, response.headers, bytes(body)), self._route
-        )
+        return check_status(_take_answer(response, body), self._route)
 
 
 class AsyncHttpTransport:
@@ -110,14 +109,26 @@ class AsyncHttpTransport:
     async def _send(self, request: httpx.Request, timeout: float | None) -> Answer:
         try:
             async with asyncio.timeout(timeout):
-                response = await self._client.send(request)
+                response = await self._client.send(request, stream=True)
+                async with contextlib.aclosing(response):
+                    body = io.BytesIO()
+                    async for chunk in response.aiter_bytes():
+                        body.write(chunk)
         except TimeoutError as error:
             raise DeadlineExceeded(f"{self._route}: no complete answer in time") from error
         except httpx.TransportError as error:
             raise convert_error(error, self._route) from error
-        return check_status(
-            Answer(response.status_code, response.headers, response.content), self._route
-        )
+        return check_status(_take_answer(response, body), self._route)
+
+
+def _take_answer(response: httpx.Response, body: io.BytesIO) -> Answer:
+    """Take what is needed of a response, and free the rest.
+
+    httpx's response and its stream refer to each other. They would keep the photograph until
+    Python looks for such cycles, which it may do only after dozens of photographs.
+    """
+    response.stream = httpx.ByteStream(b"")
+    return Answer(response.status_code, response.headers, body.getvalue())
 
 
 def _create_client(kind: Callable[..., C], target: Target, api_key: str | None, tls: Tls) -> C:

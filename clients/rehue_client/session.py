@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Generic, TypeVar
 
 from rehue_client.endpoints import Endpoints
+from rehue_client.memory import Memory
 from rehue_client.retries import DEFAULT_RETRIES, Call, Retries
 from rehue_client.target import Target, Tls, read_targets_from_environment
 
@@ -19,6 +20,8 @@ T = TypeVar("T")  # a connection
 DEFAULT_TIMEOUT = 300.0  # seconds
 # A limit of the client's memory, that of servers by default (REHUE_MAX_BYTES).
 DEFAULT_MAX_BYTES = 1200 * 1024**2
+# Photographs of 64 MiB eight at a time, or one larger than this.
+DEFAULT_BYTES_IN_FLIGHT = 512 * 1024**2
 # A longer timeout counts as none: the protocols cannot express it.
 LONGEST_TIMEOUT = 365 * 86400.0  # seconds
 
@@ -35,6 +38,7 @@ class Session(ABC, Generic[K, T]):
         retries: Retries = DEFAULT_RETRIES,
         tls: Tls | None = None,
         max_bytes: int = DEFAULT_MAX_BYTES,
+        bytes_in_flight: int = DEFAULT_BYTES_IN_FLIGHT,
     ) -> None:
         if targets is None:
             targets = read_targets_from_environment()
@@ -46,6 +50,7 @@ class Session(ABC, Generic[K, T]):
         check_api_key(self._api_key)
         self._timeout = normalize_timeout(timeout)
         self._max_bytes = max_bytes
+        self._memory = Memory(bytes_in_flight)
         self._retries = retries
         self._tls = tls or Tls()
         self._endpoints = Endpoints(self._targets)

@@ -1,6 +1,7 @@
 """The photographs that callers pass in: files, encoded images and pixels."""
 
 import io
+import math
 import os
 import stat
 import struct
@@ -17,7 +18,9 @@ class PillowImage(Protocol):
     """What this module uses of ``PIL.Image.Image``."""
 
     mode: str
+    size: tuple[int, int]
 
+    def getbands(self) -> tuple[str, ...]: ...
     def convert(self, mode: str) -> Any: ...
     def save(self, fp: Any, format: str | None = None, **params: Any) -> None: ...
 
@@ -64,6 +67,27 @@ def read_source(source: Source, max_bytes: int) -> bytes:
     if len(image) > max_bytes:
         raise ImageTooLarge(f"the photograph is larger than the limit of {max_bytes:,} bytes")
     return image
+
+
+def measure_source(source: Source, max_bytes: int) -> int:
+    """Return the bytes that `read_source` takes at most, as far as they are known before.
+
+    Those of ``bytes`` are the caller's own; a pipe's, for example, are not known.
+    """
+    try:
+        return _measure(source, max_bytes)
+    except Exception:  # noqa: BLE001  # reading it says what is wrong
+        return 0
+
+
+def _measure(source: Any, max_bytes: int) -> int:
+    is_path = isinstance(source, (str, os.PathLike))
+    if is_path or hasattr(source, "read"):
+        size = (Path(source).stat() if is_path else os.fstat(source.fileno())).st_size
+        return size if size <= max_bytes else 0  # a larger one is not read
+    if hasattr(source, "save") and hasattr(source, "mode"):
+        return int(math.prod(source.size) * len(source.getbands()))
+    return 0 if isinstance(source, bytes) else memoryview(source).nbytes
 
 
 def read_result_source(source: Source, max_bytes: int) -> bytes:

@@ -69,6 +69,8 @@ class Request:
     time: float
 
 
+CHUNK = 1 << 20  # bytes of a picture in one message
+
 Action = Refusal | ForeignError | Delay | None
 
 
@@ -278,6 +280,17 @@ class _Servicer(rehue_pb2_grpc.ColorizerServicer):
         self, requests: Iterator[rehue_pb2.ColorizeRequest], context: grpc.ServicerContext
     ) -> Iterator[rehue_pb2.ColorizeResponse]:
         return (self.Colorize(request, context) for request in requests)
+
+    def ColorizeChunks(
+        self, requests: Iterator[rehue_pb2.ColorizeRequest], context: grpc.ServicerContext
+    ) -> Iterator[rehue_pb2.ColorizeResponse]:
+        request = next(requests)
+        request.image += b"".join(chunk.image for chunk in requests)
+        answer = self.Colorize(request, context)
+        image, answer.image = answer.image, answer.image[:CHUNK]
+        yield answer
+        for start in range(CHUNK, len(image), CHUNK):
+            yield rehue_pb2.ColorizeResponse(image=image[start : start + CHUNK])
 
 
 def _abort_with_details(context: grpc.ServicerContext, refusal: Refusal) -> None:
