@@ -59,9 +59,15 @@ class Holder:
         self._thread.join(10)
 
 
+def start_in_turn(memory: Memory, *sizes: int) -> Iterator[Holder]:
+    for size in sizes:
+        yield Holder(memory, size)
+        time.sleep(0.05)
+
+
 def test_bytes_wait_for_room_in_the_order_of_asking() -> None:
     memory = Memory(100)
-    first, large, small = (Holder(memory, size) for size in (60, 50, 10) if not time.sleep(0.05))
+    first, large, small = start_in_turn(memory, 60, 50, 10)
     assert first.holds.wait(5)
     assert large.waits()
     assert small.waits()  # or small ones would pass a large one for ever
@@ -74,7 +80,7 @@ def test_bytes_wait_for_room_in_the_order_of_asking() -> None:
 
 def test_what_exceeds_the_limit_is_sent_alone() -> None:
     memory = Memory(100)
-    first, huge, last = (Holder(memory, size) for size in (1, 1000, 1) if not time.sleep(0.05))
+    first, huge, last = start_in_turn(memory, 1, 1000, 1)
     assert huge.waits()
     first.stop()
     assert huge.holds.wait(5)

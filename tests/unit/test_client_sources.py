@@ -83,7 +83,7 @@ def test_pillow_images_are_sent_as_png(client: Client, mode: str) -> None:
         if mode == "I;16"
         else (gray.convert(mode))
     )
-    sent = Image.open(io.BytesIO(client.colorize(image).data))  # type: ignore[arg-type]
+    sent = Image.open(io.BytesIO(client.colorize(image).data))
     assert (sent.format, sent.size) == ("PNG", image.size)
     if mode != "1":
         reduced = (
@@ -117,7 +117,7 @@ def test_single_photograph_for_colorize_many_is_a_type_error(scripted: ScriptedS
 def test_truncated_pillow_image_is_a_source_error(client: Client) -> None:
     image = Image.open(io.BytesIO(DATA[: len(DATA) // 2]))
     with pytest.raises(SourceError, match="truncated"):
-        client.colorize(image)  # type: ignore[arg-type]
+        client.colorize(image)
 
 
 def test_text_file_is_a_type_error(client: Client, tmp_path: Path) -> None:
