@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rehue_core import lab
-from rehue_serve.decoding import color, gif, heic, jpeg, png, tiff
+from rehue_serve.decoding import color, gif, heic, jpeg, png, tiff, tiff_pages
 from rehue_serve.decoding.kinds import identify_format
 from rehue_serve.decoding.pillow import (
     STRIP_PIXELS,
@@ -20,6 +20,8 @@ from rehue_serve.decoding.pillow import (
     open_with_pillow,
     read_orientation,
 )
+from rehue_serve.decoding.profiles import is_srgb_profile
+from rehue_serve.decoding.strips import convert_in_strips
 from rehue_serve.decoding.tiff_manifest import unlink_manifest
 from rehue_serve.decoding.webp import decode_webp
 from rehue_serve.encoding.profiles import is_output_profile
@@ -172,7 +174,7 @@ def decode_page(
     if photograph.image is None:
         found = photograph.pages[page]
         orientation = found.orientation
-        lightness, alpha = color.decode_page(photograph.data, found, keep_alpha=keep_alpha)
+        lightness, alpha = tiff_pages.decode_page(photograph.data, found, keep_alpha=keep_alpha)
     else:
         orientation = read_orientation(photograph.image)
         lightness, alpha = _decode_picture(photograph, photograph.image, keep_alpha)
@@ -184,7 +186,7 @@ def decode_page(
 def _decode_picture(photograph: Photograph, image: Image.Image, keep_alpha: bool) -> color.Decoded:
     data = photograph.data
     profile = image.info.get("icc_profile") or None
-    if profile is not None and color.is_srgb_profile(profile):
+    if profile is not None and is_srgb_profile(profile):
         profile = None
     is_animation = photograph.header.frames > 1
     if image.format == "PNG" or (image.format == "WEBP" and is_animation):
@@ -195,10 +197,9 @@ def _decode_picture(photograph: Photograph, image: Image.Image, keep_alpha: bool
     convert, strip_pixels = lab.compute_fine_lightness, STRIP_PIXELS
     if image.mode not in _PLAIN_MODES or profile is not None:
         convert, strip_pixels = partial(color.convert_pixels, profile=profile), _CONVERTED_PIXELS
-    if image.format == "WEBP":
-        return decode_webp(data, convert, strip_pixels, keep_alpha=keep_alpha)
-    if image.format == "HEIF" and image.mode in heic.MODES:
-        return heic.decode_heic(data, convert, strip_pixels, keep_alpha=keep_alpha)
+    if image.format == "WEBP" or (image.format == "HEIF" and image.mode in heic.MODES):
+        decode = decode_webp if image.format == "WEBP" else heic.decode_heic
+        return convert_in_strips(*decode(data), convert, strip_pixels, keep_alpha=keep_alpha)
     if image.format in ("JPEG", "MPO"):
         if image.mode in ("L", "RGB") and profile is None:
             intact = jpeg.decode_intact(data, is_gray=image.mode == "L")
@@ -242,7 +243,7 @@ def choose_profile(photograph: Photograph) -> bytes:
     """
     image = photograph.image
     if image is None:
-        profile = color.read_profile(photograph.data, photograph.pages[0])
+        profile = tiff_pages.read_profile(photograph.data, photograph.pages[0])
     elif image.format == "PNG" and png.read_color_space(photograph.data) is not None:
         profile = b""  # a PNG's chunk cICP overrides its profile
     else:

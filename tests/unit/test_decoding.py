@@ -17,8 +17,8 @@ from PIL import Image, ImageCms
 from skimage.color import rgb2lab
 
 from rehue_serve import images
-from rehue_serve.decoding.color import is_srgb_profile
 from rehue_serve.decoding.gif import count_frames
+from rehue_serve.decoding.profiles import is_srgb_profile
 from rehue_serve.encoding.pictures import encode_pictures
 from rehue_serve.errors import ImageTooLarge, InvalidImage, RehueError, UnsupportedImage
 

@@ -5,29 +5,23 @@ lightness (2 bytes a pixel) whatever the depth. Colors come from an ICC profile 
 one, else from what the format states, else from sRGB.
 """
 
-import io
 import logging
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pyvips
 from numpy.typing import NDArray
-from PIL import Image, ImageCms
 
 from rehue_core import lab
-from rehue_core.lab import UInt8
 from rehue_serve.decoding.png import ColorSpace
-from rehue_serve.decoding.tiff import Page, Planes
-from rehue_serve.errors import InvalidImage, UnsupportedImage
+from rehue_serve.errors import InvalidImage
 
 UInt16 = NDArray[np.uint16]
 
 L_COUNTS = 655.35  # counts of a fine lightness in one unit of L
 PROFILE = "icc-profile-data"  # libvips' name for the ICC profile
 STRIP_PIXELS = 1 << 17  # that are read at a time
-OUTSIDE = 0.02  # floating-point samples may be beyond 0..1 by rounding and sharpening
 
 # The service spreads photographs over its threads itself, and no operation repeats.
 pyvips.concurrency_set(1)
@@ -61,56 +55,11 @@ def decode_file(
     Raises:
         InvalidImage: the file is broken or truncated.
     """
-    image = _load(data)
+    image = load_image(data)
     if not uses_profile and PROFILE in image.get_fields():
         image = image.copy()
         image.remove(PROFILE)
-    return _compute(image, space=space, keep_alpha=keep_alpha)
-
-
-def decode_page(data: bytes, page: Page, *, keep_alpha: bool = False) -> Decoded:
-    """Decode one page of a TIFF file and compute its lightness.
-
-    Args:
-        data: the file.
-        page: as `rehue_serve.decoding.tiff.read_pages` returns it.
-        keep_alpha: return alpha; else transparent pictures are composed over white.
-
-    Returns:
-        As `decode_file`; not yet turned upright.
-
-    Raises:
-        InvalidImage: the page is broken or truncated.
-        UnsupportedImage: floating-point samples are outside of their range.
-    """
-    if page.is_lab:
-        return _decode_lab(data, page), None
-    image = _load_page(data, page)
-    if page.is_float:
-        # The range of the samples is found before they are converted: two passes.
-        _check_range(image, page.white or 1.0)
-        image = _load_page(data, page) * (65535 / (page.white or 1.0))
-        image = image.rint().cast("ushort")
-    elif page.white:
-        image = (image * (65535 / page.white)).rint().cast("ushort")
-    elif image.format == "uint":
-        image = (image * (65535 / 0xFFFFFFFF)).rint().cast("ushort")
-    if image.format == "ushort" and image.interpretation in ("b-w", "srgb", "multiband"):
-        color = "grey16" if image.bands < 3 else "rgb16"
-        image = image.copy(interpretation=color)
-    return _compute(image, keep_alpha=keep_alpha)
-
-
-def read_profile(data: bytes, page: Page) -> bytes:
-    """Read the ICC profile of a page of a TIFF file; empty if it has none.
-
-    Raises:
-        InvalidImage: the page is broken.
-    """
-    if page.is_lab:
-        return b""
-    image = _load_page(data, page)
-    return bytes(image.get(PROFILE)) if PROFILE in image.get_fields() else b""
+    return compute_lightness(image, space=space, keep_alpha=keep_alpha)
 
 
 def convert_pixels(pixels: NDArray[Any], profile: bytes | None) -> UInt16:
@@ -130,7 +79,7 @@ def convert_pixels(pixels: NDArray[Any], profile: bytes | None) -> UInt16:
     image = image.copy(interpretation={1: gray, 3: "srgb", 4: "cmyk"}[bands])
     if profile:
         image.set_type(pyvips.GValue.blob_type, PROFILE, profile)
-    return _compute(image)[0]
+    return compute_lightness(image)[0]
 
 
 def check_complete(data: bytes) -> None:
@@ -156,38 +105,7 @@ def check_complete(data: bytes) -> None:
         raise InvalidImage("The image is broken or truncated.")
 
 
-@lru_cache(maxsize=64)
-def is_srgb_profile(profile: bytes) -> bool:
-    """Check if an ICC profile means the same colors as sRGB.
-
-    A gray profile counts if its curve is sRGB's. Some colors are converted and compared, because
-    sRGB profiles differ in their texts and rounding.
-    """
-    try:
-        source = ImageCms.getOpenProfile(io.BytesIO(profile))
-        kind = source.profile.xcolor_space.strip()
-        if kind not in ("RGB", "GRAY"):
-            return False
-        steps = np.linspace(0, 255, 18).astype(np.uint8)
-        if kind == "GRAY":
-            samples: UInt8 = steps[None]
-            expected = np.repeat(samples[..., None], 3, axis=2)
-        else:
-            grid = np.stack(np.meshgrid(steps[::4], steps[::4], steps[::4]), axis=-1)
-            samples = expected = grid.reshape(1, -1, 3)
-        mode = "L" if kind == "GRAY" else "RGB"
-        transform = ImageCms.buildTransform(
-            source, ImageCms.createProfile("sRGB"), mode, "RGB",
-            renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
-        )  # fmt: skip
-        converted = np.asarray(ImageCms.applyTransform(Image.fromarray(samples), transform))
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError, AttributeError):
-        return True  # a broken profile never costs the picture
-    difference = np.abs(converted.astype(np.int16) - expected.astype(np.int16))
-    return bool(difference.max() <= 2)
-
-
-def _load(data: bytes, **options: Any) -> Any:
+def load_image(data: bytes, **options: Any) -> Any:
     """Open a file whose lines are decoded as they are asked for, from top to bottom."""
     try:
         # A source refers to the file where it is; libvips would copy a buffer.
@@ -199,54 +117,9 @@ def _load(data: bytes, **options: Any) -> Any:
         raise InvalidImage("The image is broken or truncated.") from None
 
 
-def _load_page(data: bytes, page: Page) -> Any:
-    if page.planes:
-        return _join_planes(data, page, page.planes)
-    # The limit that this lifts is for libtiff's memory; `Page.strip_memory` counts it.
-    return _load(data, page=page.index, unlimited=True)
-
-
-def _join_planes(data: bytes, page: Page, planes: Planes) -> Any:
-    """Open planes where they lie in the file."""
-    size = page.pixels * page.bits // 8
-    kind, space = ("ushort", "rgb16") if page.bits == 16 else ("uchar", "srgb")
-    file = memoryview(data)
-    bands = [
-        pyvips.Image.new_from_memory(file[place : place + size], page.width, page.height, 1, kind)
-        for place in planes.offsets
-    ]
-    image = bands[0].bandjoin(bands[1:])
-    image = (image.byteswap() if planes.is_big_endian else image).copy(interpretation=space)
-    if planes.profile:
-        image.set_type(pyvips.GValue.blob_type, PROFILE, planes.profile)
-    return image
-
-
-def _decode_lab(data: bytes, page: Page) -> UInt16:
-    """Decode the lightness of a Lab page of 8 bits, which libvips does not read from memory."""
-    try:
-        with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
-            image.seek(page.index)
-            lightness = np.asarray(image)[..., 0]
-    except (OSError, ValueError, EOFError, SyntaxError, LookupError, TypeError):
-        raise InvalidImage("The image is broken or truncated.") from None
-    return np.asarray(lightness.astype(np.uint16) * np.uint16(257), np.uint16)
-
-
-def _check_range(image: Any, white: float) -> None:
-    try:
-        statistics = image.stats()
-    except pyvips.Error:
-        raise InvalidImage("The image is broken or truncated.") from None
-    low, high = (statistics(column, 0)[0] for column in (0, 1))
-    if not (-OUTSIDE * white <= low and high <= (1 + OUTSIDE) * white):
-        raise UnsupportedImage(
-            f"A TIFF of floating-point samples from {low:g} to {high:g} is not read; "
-            "0 to 1 is, or 0 to SMaxSampleValue."
-        )
-
-
-def _compute(image: Any, *, space: ColorSpace | None = None, keep_alpha: bool = False) -> Decoded:
+def compute_lightness(
+    image: Any, *, space: ColorSpace | None = None, keep_alpha: bool = False
+) -> Decoded:
     """Compute L from a libvips image, and alpha if it is kept."""
     depth = np.uint16 if image.format == "ushort" else np.uint8
     try:

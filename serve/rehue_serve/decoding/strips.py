@@ -25,6 +25,9 @@ def convert_in_strips(
         convert: called with each strip of the colors; returns HW L.
         strip_pixels: that are converted at a time, about.
         keep_alpha: return alpha; else transparent pictures are composed over white.
+
+    Returns:
+        HW L; and alpha, HW, or None where there is none or it is not kept.
     """
     height, width = colors.shape[:2]
     lightness = np.empty((height, width), np.uint16)

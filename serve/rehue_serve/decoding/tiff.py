@@ -1,6 +1,6 @@
 """The pages of a TIFF file and how their samples are meant, read from its tags.
 
-tifffile parses the tags; libvips decodes the pixels (`rehue_serve.decoding.color`).
+tifffile parses the tags; libvips decodes the pixels (`rehue_serve.decoding.tiff_pages`).
 """
 
 import io

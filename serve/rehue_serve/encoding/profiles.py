@@ -12,7 +12,8 @@ from PIL import ImageCms
 from rehue_core import lab
 from rehue_core.lab import Float32, Lightness
 from rehue_core.light import clean_field, enlarge_rows
-from rehue_serve.decoding.color import PROFILE, is_srgb_profile
+from rehue_serve.decoding.color import PROFILE
+from rehue_serve.decoding.profiles import is_srgb_profile
 
 LARGEST = 4 << 20  # bytes; a JPEG has no place for more than 16 MB
 STRIP_PIXELS = 1 << 17  # that are converted at a time
