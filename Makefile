@@ -2,14 +2,13 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/.stamp
-# .venv holds what the last command needed: serving alone for demo and serve,
-# everything for the rest.
-# Compiled once: else Ray's dozen processes would each compile what they import, for good where
-# PYTHONDONTWRITEBYTECODE is set.
+# .venv holds what the last command needed: only serving for demo and serve, everything for the rest.
+# Python files are compiled at installation. Otherwise each of Ray's dozen processes would compile what
+# it imports, and every time if PYTHONDONTWRITEBYTECODE is set.
 INSTALL = $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python
-# What tries the alerts: the one on the PATH, or Debian's. Without either that test is skipped.
+# For the tests of the alerts: from the PATH, or from Debian. Without either they are skipped.
 PROMTOOL := $(if $(shell command -v promtool),,$(if $(shell command -v apt-get),$(BIN)/promtool))
-# What reads metadata beside Pillow and tifffile in tests: likewise.
+# For tests of metadata, in addition to Pillow and tifffile: likewise from the PATH or Debian.
 EXIFTOOL := $(if $(shell command -v exiftool),,$(if $(shell command -v apt-get),.venv/exiftool/exiftool))
 
 .DEFAULT_GOAL := help
@@ -20,13 +19,14 @@ help: ## list the commands
 
 dev: $(STAMP)-dev ## set up .venv with everything: serving, training, tests
 
-demo: $(STAMP)-serve ## colorize the sample photographs through the whole system, into demo/
+demo: $(STAMP)-serve ## colorize the sample photographs with the whole system, into demo/
 	$(BIN)/python clients/demo.py
 
 serve: $(STAMP)-serve ## start everything on this machine, in the foreground
 	@exec $(BIN)/rehue serve
 
-# The unit tests share nothing and spend half of their time waiting. The rest share servers.
+# Unit tests share nothing and spend half of their time waiting, so two processes run them. Other tests
+# share servers.
 PARALLEL = $(if $(filter unit,$(ARGS)),-n 2 --dist loadfile)
 
 test: $(STAMP)-dev $(PROMTOOL) $(EXIFTOOL) .venv/checkov/.stamp .venv/helm/.stamp ## run the tests: ARGS="-m unit" for those without a server
@@ -40,10 +40,10 @@ lint: $(STAMP)-dev ## check style, types and the direction of imports
 	$(BIN)/mypy clients/demo.py
 	$(BIN)/lint-imports
 
-bench: $(STAMP)-dev ## measure the bare model, Triton and the full chain, in one run
+bench: $(STAMP)-dev ## measure the bare model, Triton and the full chain in one run
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m loadtest.bench $(ARGS)
 
-# Failures of parts, overload, restarts under a batch; callers that are slow, early or too large.
+# Failures of parts, overload, restarts under load; slow callers, early answers, large messages.
 FAULTS := faults nodes client_restart callers reading receiving too_large haproxy
 
 SHAPE ?= ramp
@@ -52,22 +52,22 @@ loadtest: $(STAMP)-dev ## load a running server: make loadtest SHAPE=steps ARGS=
 	$(BIN)/python -m locust -f loadtest/locustfile.py --headless --only-summary --shape $(SHAPE) \
 	  --csv results/loadtest/locust --html results/loadtest/locust.html $(ARGS)
 
-openloop: $(STAMP)-dev ## find the rate that a running server carries: make openloop ARGS="--limit 500"
+openloop: $(STAMP)-dev ## find the highest rate that a running server can handle: make openloop ARGS="--limit 500"
 	$(BIN)/python -m loadtest.openloop $(ARGS)
 
 peers: $(STAMP)-dev .venv-peers/.stamp ## compare Rehue with other servers of the same model
 	$(BIN)/python -m loadtest.peers $(ARGS)
 
-capacity: $(STAMP)-dev ## measure what a cluster needs, and check one prediction
+capacity: $(STAMP)-dev ## compute the size and cost of a cluster, and check one prediction
 	$(BIN)/python -m loadtest.capacity $(ARGS)
 
-test-faults: $(STAMP)-dev ## break the running system under load, at length: Tritons, replicas, nodes, callers
+test-faults: $(STAMP)-dev ## faults under load, the long form: Tritons, replicas, nodes, callers
 	$(BIN)/python -m pytest $(addprefix tests/system/test_,$(FAULTS:=.py)) --long -s $(ARGS)
 
-test-batch: $(STAMP)-dev ## bulk jobs at length: 20,000 photographs on S3, killed twice
+test-batch: $(STAMP)-dev ## bulk jobs, the long form: 20,000 photographs on S3, killed twice
 	$(BIN)/python -m pytest tests/system/test_batch.py --long -s $(ARGS)
 
-soak: $(STAMP)-dev ## good and bad photographs at 80 % load for 20 minutes: ARGS=--soak-seconds=480 for less
+soak: $(STAMP)-dev ## good and bad photographs at 80 % load for 20 minutes; shorter: ARGS=--soak-seconds=480
 	$(BIN)/python -m pytest tests/system/test_soak.py --soak-seconds=1200 -s $(ARGS)
 
 fuzz: $(STAMP)-dev ## tens of thousands of malformed inputs and early answers, over HTTP, gRPC and raw sockets
@@ -88,7 +88,7 @@ plan: $(STAMP)-dev ## build the TensorRT plans for this machine's GPU
 gpu-check: $(STAMP)-dev ## build, compare and measure the plans on this machine's GPU
 	$(BIN)/rehue gpu-check $(ARGS)
 
-k8s: $(STAMP)-dev $(PROMTOOL) .venv/checkov/.stamp .venv/helm/.stamp ## render the manifests for Kubernetes and check them
+k8s: $(STAMP)-dev $(PROMTOOL) .venv/checkov/.stamp .venv/helm/.stamp ## render the Kubernetes manifests and check them
 	$(BIN)/python -m pytest tests/k8s $(ARGS)
 
 IMAGES ?= serve triton-cpu training triton
@@ -99,7 +99,7 @@ images: $(STAMP)-dev .venv/helm/.stamp ## build the images with buildah, list th
 chart: $(STAMP)-dev .venv/helm/.stamp ## pack the Helm chart, into results/chart
 	@KUBECTL=$(BIN)/kubectl PYTHON=.venv/helm/bin/python k8s/build-chart results/chart
 
-lock: $(STAMP)-dev ## choose versions again and lock them with hashes
+lock: $(STAMP)-dev ## resolve all versions again and lock them with hashes
 	@for extra in dev serve training client; do \
 	  $(BIN)/uv pip compile $$([ $$extra = client ] && echo clients/pyproject.toml || echo pyproject.toml --extra $$extra) \
 	    $$([ $$extra = dev ] || echo --constraint requirements/dev.lock) \
@@ -131,7 +131,7 @@ stubs: $(STAMP)-dev ## generate the gRPC stubs from the proto
 	cd clients && ../$(BIN)/python -m grpc_tools.protoc -I. \
 	  --python_out=. --pyi_out=. --grpc_python_out=. rehue_client/v1/rehue.proto
 
-clean: ## remove what the commands made
+clean: ## remove everything that these commands made
 	rm -rf .venv .venv-peers .coverage demo results .mypy_cache .ruff_cache .pytest_cache
 
 .venv-peers/.stamp: loadtest/peer_servers/requirements.lock $(BIN)/uv
@@ -158,7 +158,7 @@ $(BIN)/promtool: | $(BIN)/uv
 	@$(call UNPACK_FROM_DEBIAN,libimage-exiftool-perl,mkdir -p $(@D) \
 	  && cp -r $$at/usr/share/perl5 $(@D)/lib && cp $$at/usr/bin/exiftool $@)
 
-# Environments of their own: checkov's versions would hold back the project's, and Helm takes 75 MB.
+# Separate environments: checkov's dependencies would hold back the project's, and Helm takes 75 MB.
 .venv/checkov/.stamp .venv/helm/.stamp: .venv/%/.stamp: requirements/%.lock $(BIN)/uv
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv/$*
 	$(BIN)/uv pip install --quiet --python .venv/$*/bin/python --require-hashes -r $<

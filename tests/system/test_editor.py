@@ -171,7 +171,7 @@ def test_colours_of_another_picture(web: WebPage, tmp_path: Path) -> None:
     tab.set_input_files(reference, wrong)
     tab.wait_for_function("() => document.querySelector('#editor .trouble').textContent")
     trouble = tab.locator("#editor .trouble").inner_text()
-    assert trouble == "This was not done: reference: the picture has no colours."
+    assert trouble == "This did not work: reference: the picture has no colours."
 
 
 def test_fingers_put_a_colour(browser: Browser, url: str) -> None:
@@ -225,7 +225,7 @@ def test_versions_and_wrong_files(web: WebPage, tmp_path: Path) -> None:
     tab.set_input_files("#editor [data-file=edits]", wrong)
     tab.wait_for_function("() => document.querySelector('#editor .trouble').textContent")
     assert tab.locator("#editor .trouble").inner_text() == (
-        "These are no saved edits: the file is not JSON."
+        "This file has no saved edits: the file is not JSON."
     )
     assert tab.locator("#editor [data-value=warmth]").input_value() == "0.35"
     tab.set_viewport_size({"width": 320, "height": 640})

@@ -74,26 +74,26 @@ class ColorizerServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ColorizeStream(self, request_iterator, context):
-        """Colorizes the photographs of a stream. Answers are sent in the order in which
-        they are ready, each with its request's id. A photograph that fails is
-        answered with `error` set and does not end the stream.
+        """Colorizes the photographs of a stream. Answers are sent as soon as they are
+        ready, each with its request's id. A photograph that fails is answered with
+        `error` set and does not end the stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Candidates(self, request, context):
-        """Answers several versions of one photograph to choose from.
+        """Returns several versions of one photograph to choose from.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ColorizeChunks(self, request_iterator, context):
-        """Colorizes one photograph of any size, sent and answered in chunks: for what is too
-        large for one message. The first request has the parameters and the first bytes of
-        `image`, those after it further bytes of `image` alone; the answers likewise.
-        Errors are those of Colorize.
+        """Colorizes one photograph that is too large for one message. The first request has
+        the parameters and the first bytes of `image`; later requests have only further
+        bytes of `image`. The answer comes in chunks in the same way. Errors are those of
+        Colorize.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

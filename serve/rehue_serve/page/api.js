@@ -1,6 +1,6 @@
 // Rehue's HTTP API, as the page uses it.
 
-/** An error that can be shown: RFC 9457's title and detail, and what the page needs to know. */
+/** An error to show: RFC 9457's title and detail, status, request id and Retry-After in seconds. */
 export class Problem extends Error {
   constructor(title, detail, { status = 0, request = "", retryAfter = 0 } = {}) {
     super(detail);
@@ -16,12 +16,12 @@ export class Problem extends Error {
  * @param {Blob} file the encoded photograph
  * @param {Object} request the API's parameters
  * @param {Object} options key: API key; signal: AbortSignal; onProgress(share sent, 0 to 1)
- * @returns {Promise<Object>} picture (Blob), model, pages ("read/all"), stages, duration in ms
+ * @returns {Promise<Object>} picture (Blob), model, pages ("in the picture/in the file"), stages, duration in ms
  */
 export function colorize(file, request, { key, signal, onProgress }) {
   const start = performance.now();
   const exchange = new XMLHttpRequest(); // fetch does not report the progress of uploads
-  const { hints, ...parameters } = request; // a hundred hints are too long for an address
+  const { hints, ...parameters } = request; // a hundred hints are too long for a URL
   exchange.open("POST", `v1/colorize?${new URLSearchParams(parameters)}`);
   exchange.responseType = "blob";
   if (!hints) exchange.setRequestHeader("Content-Type", file.type || "application/octet-stream");
@@ -35,7 +35,7 @@ export function colorize(file, request, { key, signal, onProgress }) {
       else readProblem(exchange).then(reject);
     });
     exchange.addEventListener("error", () => reject(new Problem(
-      "The server cannot be reached", "Is it running? Your photograph is still here: try again.")));
+      "The server cannot be reached", "Is it running? Your photograph is not lost: try again.")));
     exchange.addEventListener("abort", () => reject(new DOMException("Cancelled", "AbortError")));
     exchange.send(hints ? buildForm(file, hints) : file);
   });
@@ -61,8 +61,8 @@ function readAnswer(exchange, duration) {
 
 async function readProblem(exchange) {
   const problem = await exchange.response.text().then(JSON.parse).catch(() => ({}));
-  // The API's detail for 401 names a header, which means nothing to people.
-  const keyHint = exchange.status === 401 && "Write the key that you were given into “Your key”.";
+  // The API's detail for 401 names a header, which is of no use on the page.
+  const keyHint = exchange.status === 401 && "Enter the key that you were given under “Your key”.";
   return new Problem(
     keyHint ? "This server needs a key" : problem.title ?? "The server failed",
     keyHint || (problem.detail ?? `It answered with status ${exchange.status}.`),
@@ -74,7 +74,7 @@ async function readProblem(exchange) {
   );
 }
 
-/** List the models. Null: the server cannot be reached, or asks for a key (`onKeyNeeded`). */
+/** List the models. Null: the server cannot be reached, or requires a key (calls `onKeyNeeded`). */
 export async function listModels(key, onKeyNeeded) {
   const headers = key ? { Authorization: `Bearer ${key}` } : {};
   const answer = await fetch("v1/models", { headers }).catch(() => null);

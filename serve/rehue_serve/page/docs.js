@@ -1,4 +1,4 @@
-// Swagger UI over the server's own description.
+// Swagger UI for the server's OpenAPI description.
 
 SwaggerUIBundle({
   url: "/openapi.json",

@@ -1,15 +1,15 @@
-// The editor of a photograph's colours: places with a colour, candidates, warmth and tint.
+// The editor of a photograph's colours: hints, candidates, warmth, tint and a palette.
 //
-// It works on a copy of the photograph at screen size. The server keeps the network's answer to that
-// copy, so that an edit costs it milliseconds; the picture in full is made when the edits are used.
+// It works on a copy of the photograph at screen size. The server keeps the network's output for that
+// copy, so that an edit takes milliseconds; the full picture is made when the edits are used.
 
 import { PALETTE_MARKUP, readPalette, showPalette } from "./palette.js";
 
 const LONG_SIDE = 1280; // pixels of the copy
 const CANDIDATE_SIDE = 256;
-const AROUND = 0.05; // share of the sides around a place where likely colours are looked for
-const UNLIKE = 24; // distance in RGB at which a colour is offered beside another
-const STEP = 0.01; // share of the sides that an arrow key moves the cross
+const AROUND = 0.05; // distance, as a share of the sides, at which likely colours are also read
+const UNLIKE = 24; // smallest distance in RGB between two suggested colours
+const STEP = 0.01; // distance that an arrow key moves the cross, as a share of the sides
 const NOTHING = { strength: 1, warmth: 0, tint: 0, hints: [], palette: [], palette_strength: 1 };
 
 const MARKUP = `
@@ -26,7 +26,7 @@ const MARKUP = `
       <div class="picture" tabindex="0" role="group" aria-label="Picture. Arrow keys move the cross, Enter puts a colour there.">
         <img alt="Your photograph with the edits"><i class="cross" aria-hidden="true"></i>
       </div>
-      <div class="versions" role="group" aria-label="Versions to begin with"></div>
+      <div class="versions" role="group" aria-label="Versions to start from"></div>
     </div>
     <div class="side">
       <p class="say" role="status">Click a place to give it a colour.</p>
@@ -61,7 +61,7 @@ export class Editor {
   #now = 0; // index of the state that is shown
   #selected = -1; // index of a hint
   #cross = { x: 0.5, y: 0.5 };
-  #request = null; // AbortController of the preview that is on its way
+  #request = null; // AbortController of the preview in flight
   #versions = []; // canvases of the candidates, from which likely colours are read
   #isPlain = false;
   #resolve = null;
@@ -89,9 +89,9 @@ export class Editor {
   }
 
   /**
-   * Let the caller edit.
+      * Open the editor and wait until the edits are used or cancelled.
    * @param {Blob} picture the photograph, or a picture of it, in a format that the browser shows
-   * @param {Object} start edits to begin with, as a document
+   * @param {Object} start initial edits, as a document
    * @param {Object} photograph its model (a parameter of the API) and its name
    * @returns {Promise<Object|null>} the edits as a document; null: cancelled
    */
@@ -157,7 +157,7 @@ export class Editor {
     this.#update();
   }
 
-  /** A slider is one step of the history, when it rests. */
+  /** Preview while a slider moves; add one step to the history when it is released. */
   #slide(input, rests = false) {
     const value = Number(input.value);
     if (rests) this.#change({ [input.dataset.value]: value });
@@ -185,7 +185,7 @@ export class Editor {
     event.preventDefault();
   }
 
-  /** Put a hint with the colour that is there, and offer others. */
+  /** Add a hint with the most likely colour of the point, and suggest others. */
   #place(x, y) {
     [x, y] = [x, y].map((share) => Math.round(clamp(share) * 1e4) / 1e4);
     this.#cross = { x, y };
@@ -200,7 +200,7 @@ export class Editor {
     this.#change({ hints });
   }
 
-  /** Likely colours of a place: those of all versions there, and around it. */
+  /** List the likely colours of a point: those that the versions have there and around it. */
   #findLikely(x, y) {
     const found = [];
     const places = [[0, 0], [-1, 0], [1, 0], [0, -1], [0, 1]];
@@ -270,7 +270,7 @@ export class Editor {
 
   // --- the server
 
-  /** Ask for the picture with these edits; only the newest is shown. */
+  /** Request the picture with these edits; only the newest answer is shown. */
   async #preview(state) {
     this.#request?.abort();
     const request = this.#request = new AbortController();
@@ -322,7 +322,7 @@ export class Editor {
       this.#at(".trouble").textContent = "";
       return await read(answer);
     } catch (error) {
-      if (error.name !== "AbortError") this.#at(".trouble").textContent = `This was not done: ${error.message}`;
+      if (error.name !== "AbortError") this.#at(".trouble").textContent = `This did not work: ${error.message}`;
       return null;
     }
   }
@@ -344,7 +344,7 @@ export class Editor {
       this.#selected = -1;
       this.#change({ ...NOTHING, ...edits });
     } catch (error) {
-      this.#at(".trouble").textContent = `These are no saved edits: ${error.message}`;
+      this.#at(".trouble").textContent = `This file has no saved edits: ${error.message}`;
     }
   }
 
@@ -357,7 +357,7 @@ export class Editor {
   }
 }
 
-/** The document of docs/how-to/colours.md: what differs from no edits. */
+/** Build the document of docs/how-to/colours.md: the values that are not defaults. */
 function buildDocument(state) {
   const changed = Object.entries(state).filter(
     ([name, value]) => JSON.stringify(value) !== JSON.stringify(NOTHING[name]));
@@ -367,12 +367,12 @@ function buildDocument(state) {
 function parseDocument(text) {
   let edits;
   try { edits = JSON.parse(text); } catch { throw new Error("the file is not JSON."); }
-  if (edits?.version !== 1) throw new Error("the file has no version, or another than 1.");
-  if (!Array.isArray(edits.hints ?? [])) throw new Error("its hints are no list.");
+  if (edits?.version !== 1) throw new Error("its version is not 1.");
+  if (!Array.isArray(edits.hints ?? [])) throw new Error("its hints are not a list.");
   return edits;
 }
 
-/** The API's parameters of a document; those at their default are left out. */
+/** Build the API's parameters from a document, without default values. */
 export function buildParameters(edits) {
   const { version, hints, palette, ...numbers } = buildDocument(edits);
   return {

@@ -1,13 +1,13 @@
-// Photographs from a choice, a folder, a drop or the clipboard.
+// Photographs from the file dialog, a folder, drag and drop or the clipboard.
 
 const SUFFIX = /\.(jpe?g|png|webp|tiff?|hei[cf]|avif|jp2|gif)$/i;
 
-/** Whether a file looks like a photograph: in folders there are others too. */
+/** Whether a file of a folder looks like a photograph. */
 function isPhotograph(file) { return file.type.startsWith("image/") || SUFFIX.test(file.name); }
 
 /**
- * Call `open(files, number left out)` for photographs that arrive in any way.
- * What was chosen or dropped as a file is sent whatever it is; of folders, only photographs.
+  * Call `open(files, number left out)` for every choice, drop or paste.
+ * Single files are always passed on; of folders, only those that look like photographs.
  */
 export function receiveFiles(open) {
   const inputs = { files: document.querySelector("#files"), folder: document.querySelector("#folder") };
@@ -35,7 +35,7 @@ export function receiveFiles(open) {
 
 function openAndClear(input, openFiles) {
   const files = [...input.files];
-  input.value = ""; // so that the same choice is a change again
+  input.value = ""; // so that choosing the same files again is a change
   if (files.length) openFiles(files);
 }
 
@@ -61,7 +61,7 @@ async function listFiles(entry) {
   if (entry.isFile) return [await new Promise((resolve, reject) => entry.file(resolve, reject))];
   const reader = entry.createReader();
   const children = [];
-  for (;;) { // a reader gives at most 100 entries a call
+  for (;;) { // a reader returns at most 100 entries per call
     const part = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
     if (!part.length) break;
     children.push(...part);

@@ -1,7 +1,7 @@
-// The gray picture that has a colour picture's own lightness: what strength 0 gives.
+// The gray picture with a colour picture's lightness, as strength 0 returns it.
 
-const MOST_PIXELS = 16e6; // of the gray picture; larger ones are stretched
-const ROWS = 256; // computed at once, so that the page stays responsive
+const MOST_PIXELS = 16e6; // of the gray picture; larger pictures are drawn smaller and stretched
+const ROWS = 256; // per step, so that the page stays responsive
 const SHADES = 4096;
 
 /** IEC 61966-2-1. */
@@ -15,7 +15,7 @@ const ENCODED = Uint8ClampedArray.from({ length: SHADES }, (_, index) => {
 });
 
 /**
- * Draw a picture in gray: of equal L in CIE Lab, which is equal luminance.
+  * Draw a picture in gray with the same L in CIE Lab, that is, the same luminance.
  * @param {HTMLImageElement} picture decoded
  * @param {HTMLCanvasElement} canvas
  */

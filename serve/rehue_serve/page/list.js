@@ -1,6 +1,6 @@
 // The queue as a list: thumbnail, name and state of each photograph.
 
-const THUMBNAIL = 240; // pixels of its width
+const THUMBNAIL = 240; // width in pixels
 
 export class PhotographList {
   #list;

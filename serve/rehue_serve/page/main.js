@@ -19,9 +19,9 @@ const viewer = new Viewer($("viewer"));
 const list = new PhotographList($("photographs"), { select, remove });
 let photographs = [];
 let selected = null;
-let leftOut = 0; // files of folders that are no photographs
+let leftOut = 0; // files of folders that are not photographs
 let isPacking = false;
-let openedFrom = null; // what had the focus when photographs were opened: the result takes it from there
+let openedFrom = null; // the element with the focus when photographs were opened; the result takes it
 
 // --- the queue
 
@@ -51,7 +51,7 @@ function select(photograph) {
   $("start").hidden = true;
   $("more").hidden = false;
   if (!viewer.shows(photograph)) viewer.hide();
-  // Its settings may have changed since, with those of all.
+  // Its settings may have changed with those of all photographs.
   if (photograph.state === "done") colorize(photograph, true);
   else show(photograph);
 }
@@ -78,7 +78,7 @@ function reset() {
 
 // --- colorize and show
 
-/** Ask for what is shown of a photograph, unless it is there. */
+/** Request the picture to show, unless there is one already. */
 async function colorize(photograph, first = false) {
   if (photograph.findView()) {
     show(photograph);
@@ -87,7 +87,7 @@ async function colorize(photograph, first = false) {
   try {
     const answer = await requests.ask(photograph, photograph.viewRequest, { first });
     list.drawThumbnail(photograph, answer.picture);
-  } catch { /* its state says so */ }
+  } catch { /* the photograph's state shows the error */ }
 }
 
 /** Show a photograph's state: its picture, its progress or its error. */
@@ -120,14 +120,14 @@ async function showAnswer(photograph, answer) {
 function showFailure(photograph) {
   const { problem } = photograph;
   $("unseen").hidden = viewer.shows(photograph) || photograph.isShowable || photograph.findView();
-  $("unseen").textContent = "There is nothing to show of this photograph.";
+  $("unseen").textContent = "Your browser cannot show this photograph.";
   showProblem(problem ?? { title: "Cancelled", detail: "This photograph was not colorized." });
   $("again").hidden = false;
   if (problem?.status === 401) options.askForKey();
   else moveFocus($("alarm"));
 }
 
-/** Move the focus to a result or an error once, unless the caller has gone on to something else. */
+/** Move the focus to a result or an error once, unless the user has moved it elsewhere. */
 function moveFocus(element) {
   const { activeElement, body } = document;
   if (!openedFrom) return;
@@ -175,7 +175,7 @@ function save(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 
-/** The file to download: the picture that is shown, or asked for in its format and strength. */
+/** Get the file to download: the picture that is shown, or a new one in the chosen format and strength. */
 function getFile(photograph) {
   return requests.ask(photograph, photograph.fileRequest, { first: true });
 }
@@ -185,7 +185,7 @@ async function download() {
   try {
     const { picture } = await getFile(photograph);
     save(picture, photograph.nameDownload(picture));
-  } catch { /* its state says so */ }
+  } catch { /* the photograph's state shows the error */ }
 }
 
 async function downloadAll() {
@@ -200,13 +200,13 @@ async function downloadAll() {
   try {
     save(await buildZip(files), "rehue.zip");
   } catch (error) {
-    showProblem({ title: "The ZIP file was not made", detail: error.message });
+    showProblem({ title: "The ZIP file could not be made", detail: error.message });
   }
   isPacking = false;
   showQueue();
 }
 
-/** Cancel all that is not done, also what was not asked for yet. */
+/** Cancel all photographs that are not done, also those that were not requested yet. */
 function stop() {
   requests.cancel();
   for (const photograph of photographs.filter(({ state }) => state === "waiting")) {
@@ -215,7 +215,7 @@ function stop() {
   }
 }
 
-/** Cancel what is asked for the selected photograph; an earlier picture stays, with its settings. */
+/** Cancel the selected photograph's requests; an earlier picture stays, with its settings. */
 function cancel() {
   requests.cancel(selected);
   if (!selected.answers.size) return;
@@ -226,7 +226,7 @@ function cancel() {
 
 // --- wiring
 
-/** Take the form's settings over, for the selected photograph or all. */
+/** Apply the form's settings to the selected photograph or all. */
 function changeSettings() {
   if (!selected) return;
   for (const photograph of options.isForAll ? photographs : [selected]) {
@@ -242,7 +242,7 @@ options.addEventListener("strength", () => {
 options.addEventListener("change", () => {
   changeSettings();
   if (!selected) return;
-  if (!selected.findView()) requests.cancel(selected); // what is asked for is no longer wanted
+  if (!selected.findView()) requests.cancel(selected); // the requested pictures are no longer needed
   colorize(selected, true);
 });
 options.addEventListener("key", () => {

@@ -1,4 +1,4 @@
-// What is said about the selected photograph: its error, and the time it took.
+// Messages about the selected photograph: its error, and the time it took.
 
 const COLOURS = { decode: "#3d78c2", prepare: "#3f9a6d", infer: "#e4633c", color: "#d99a1c", encode: "#8a6bb8" };
 const $ = (id) => document.getElementById(id);

@@ -2,7 +2,7 @@
 
 import { listModels } from "./api.js";
 
-const REST = 400; // ms after which the strength slider rests
+const REST = 400; // ms without movement after which the strength slider counts as released
 const KEPT_KEY = "rehue-key"; // in the tab's session
 
 export class Options extends EventTarget {
@@ -10,7 +10,7 @@ export class Options extends EventTarget {
   #models = new Map(); // descriptions, by the value of their option
   #rest = 0;
 
-  /** Dispatches "strength" while its slider moves, "change" when a setting rests, "key". */
+  /** Dispatches "strength" while its slider moves, "change" for a new setting, and "key". */
   constructor(form) {
     super();
     this.#form = form;
@@ -50,7 +50,7 @@ export class Options extends EventTarget {
     this.#describeModel();
   }
 
-  /** Open the key's box and go to it. */
+  /** Open the field of the key and focus it. */
   askForKey() {
     this.#at("access").open = true;
     this.#at("key").focus();
@@ -62,7 +62,7 @@ export class Options extends EventTarget {
     const chosen = this.#at("model").value;
     const ready = models.filter(({ state }) => state === "READY").sort((a, b) => b.default - a.default);
     this.#models = new Map(ready.map((model) => [model.default ? "" : model.name, model]));
-    // The default has no name in requests: its answers stay valid when the list arrives.
+    // Requests for the default model name no model, so their answers stay valid when the list arrives.
     this.#at("model").replaceChildren(...[...this.#models].map(([value, { name }]) =>
       new Option(value ? name : `${name} (default)`, value)));
     this.#at("model").value = this.#models.has(chosen) ? chosen : "";

@@ -1,16 +1,16 @@
 // The palette of another picture, in the editor of colours.
 //
-// The server finds it; what is kept and saved is the palette, so that edits can be repeated without
+// The server extracts it. Only the palette is kept and saved, so that edits can be repeated without
 // that picture.
 
-const LONG_SIDE = 512; // pixels of the copy that is sent; the server looks at fewer
+const LONG_SIDE = 512; // pixels of the copy that is sent; the server uses fewer
 
 export const PALETTE_MARKUP = `
   <div class="palette">
     <button type="button" class="small" data-do="reference">Take the colours of another picture</button>
     <div hidden>
       <div class="swatches" role="img"></div>
-      <label>Its strength <output></output><input type="range" min="0" max="1" step="0.05" data-value="palette_strength"></label>
+      <label>Strength of the palette <output></output><input type="range" min="0" max="1" step="0.05" data-value="palette_strength"></label>
       <button type="button" class="small" data-do="forget">Remove this palette</button>
     </div>
     <input type="file" accept="image/*" hidden data-file="reference" aria-label="Picture whose colours are taken">
@@ -29,14 +29,14 @@ export function showPalette(element, palette) {
 }
 
 /**
- * Ask the server for a picture's palette.
+  * Get a picture's palette from the server.
  * @param {File} file
- * @param {function(Object): Promise<Object|null>} propose asks for candidates with these fields
+ * @param {function(Object): Promise<Object|null>} propose requests candidates with these fields
  * @param {function(Blob, number): Promise<Blob>} shrink
- * @returns {Promise<string[]|null>} null: not done, and said so
+ * @returns {Promise<string[]|null>} null: it failed, and the error is shown
  */
 export async function readPalette(file, propose, shrink) {
-  // What the browser cannot show, the server may be able to read.
+  // The server may read formats that the browser cannot show.
   const reference = await shrink(file, LONG_SIDE).catch(() => file);
   const found = await propose({ reference, size: 64 });
   return found && found.candidates[0].edits.palette;

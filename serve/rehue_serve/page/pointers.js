@@ -1,11 +1,11 @@
-// Mouse, pen and fingers on the frame: one moves the seam or pans, two pinch.
+// Mouse, pen and fingers on the frame: one pointer moves the seam or pans, two zoom.
 
-const REACH = 24; // CSS pixels to the seam at which a pointer takes it, where the picture is zoomed
+const REACH = 24; // CSS pixels from the seam within which a pointer moves it in a zoomed picture
 
 /**
  * @param {HTMLElement} frame
  * @param {Zoom} zoom
- * @param {Object} seam get position (CSS pixels in the frame) and moveTo(position)
+ * @param {Object} seam position (CSS pixels in the frame) and moveTo(position)
  */
 export function followPointers(frame, zoom, seam) {
   const pointers = new Map(); // positions in the frame, by id

@@ -1,4 +1,4 @@
-// Runs requests for photographs, few at a time, and waits where the server is busy.
+// Runs requests for photographs, a few at a time, and retries while the server is busy.
 
 import { colorize } from "./api.js";
 import { getKey } from "./photograph.js";
@@ -23,8 +23,8 @@ export class Requests extends EventTarget {
   get inProgress() { return this.#waiting.length + this.#running.size; }
 
   /**
-   * Ask for an answer, unless it is there or asked for already.
-   * @param {boolean} first whether it goes before all that wait
+      * Request an answer, unless it has arrived or is requested already.
+   * @param {boolean} first whether to run it before all waiting requests
    * @throws {Problem|DOMException} AbortError: cancelled
    */
   ask(photograph, request, { first = false } = {}) {
@@ -35,7 +35,7 @@ export class Requests extends EventTarget {
     if (known) return known.promise;
     const job = { photograph, request, key, controller: new AbortController() };
     job.promise = new Promise((resolve, reject) => Object.assign(job, { resolve, reject }));
-    job.promise.catch(() => {}); // whoever asked may have left
+    job.promise.catch(() => {}); // the caller may no longer be listening
     this.#waiting[first ? "unshift" : "push"](job);
     this.#report(job, "waiting");
     this.#startNext();

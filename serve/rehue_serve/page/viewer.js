@@ -1,4 +1,4 @@
-// The photograph beside its picture: two layers, a seam between them, and live strength.
+// The photograph and its picture: two layers, a seam between them, and live strength.
 
 import { drawGray } from "./gray.js";
 import { followPointers } from "./pointers.js";
@@ -9,13 +9,13 @@ export class Viewer {
   #frame;
   #before;
   #after;
-  #gray; // canvases: below the picture, and in the place of a photograph that cannot be shown
+    #gray; // canvases: under the picture, and in place of a photograph that cannot be shown
   #original;
   #seam;
-  #answer = null; // that is shown
+    #answer = null; // the answer shown
   #file = null; // its photograph
-  #loading = null; // what is being decoded to be shown
-  #grayOf = null; // answer from which the gray canvas was drawn
+  #loading = null; // the photograph and answer being decoded
+  #grayOf = null; // the answer from which the gray canvas was drawn
   #strength = 1;
   zoom;
 
@@ -43,7 +43,7 @@ export class Viewer {
   get frame() { return this.#frame; }
 
   /**
-   * Show a photograph and an answer for it; without one, the photograph alone.
+      * Show a photograph and its answer; without an answer, only the photograph.
    * @returns {Promise<boolean>} false: the browser cannot show it
    */
   show(photograph, answer = null) {
@@ -61,7 +61,7 @@ export class Viewer {
       answer && loadImage(answer.picture),
       isOther && photograph.isShowable ? loadImage(photograph.file) : null,
     ]);
-    if (loading !== this.#loading) return true; // another is shown meanwhile
+    if (loading !== this.#loading) return true; // another photograph or answer is shown by now
     this.#loading = null;
     if (!(answer ? picture : original)) return false;
     [this.#answer, this.#file] = [answer, photograph.file];
@@ -92,7 +92,7 @@ export class Viewer {
   /** Dim the picture while another is made. */
   set isStale(isStale) { this.#frame.classList.toggle("stale", isStale); }
 
-  /** Blend the picture with its gray version; above 1 the answer has the strength itself. */
+  /** Blend the picture with its gray version; above 1 the answer itself has the strength. */
   async setStrength(strength) {
     this.#strength = strength;
     this.#after.style.opacity = Math.min(1, strength);

@@ -1,6 +1,6 @@
-// ZIP files whose entries are stored as they are: pictures do not get smaller.
+// ZIP files with uncompressed entries: pictures are compressed already.
 
-const MOST_BYTES = 0xffffffff; // without ZIP64
+const MOST_BYTES = 0xffffffff; // limit without ZIP64
 const UTF8_NAMES = 1 << 11;
 const TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
   let value = byte;
@@ -25,7 +25,7 @@ export async function buildZip(files) {
   }
   const size = entries.reduce((sum, entry) => sum + entry.length, 0);
   if (offset + size > MOST_BYTES || entries.length > 0xffff) {
-    throw new RangeError("The pictures are too many for one ZIP file: download them in parts.");
+    throw new RangeError("The pictures do not fit into one ZIP file: download them in parts.");
   }
   return new Blob([...parts, ...entries, buildEnd(entries.length, size, offset)], { type: "application/zip" });
 }
