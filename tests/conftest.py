@@ -1,6 +1,7 @@
 """Markers by folder, options, and fixtures: real servers shared by all tests."""
 
 import contextlib
+import io
 import os
 import secrets
 import time
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 from paths import MODELS, PHOTOS, ROOT
+from PIL import Image
 from proxy import Proxy
 from systems import System
 
@@ -167,3 +169,11 @@ def proxied(
         log_file=replica_log,
     ) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def small() -> bytes:
+    """A photograph of 256 x 256, so that the load generator costs little."""
+    out = io.BytesIO()
+    Image.open(PHOTOS / "skimage_astronaut.jpg").resize((256, 256)).save(out, "JPEG")
+    return out.getvalue()

@@ -82,3 +82,8 @@ def infer(url: str, name: str, counts: NDArray[Any]) -> list[NDArray[Any]]:
         tensor.set_data_from_numpy(counts)
         answer = client.infer(name, [tensor])
         return [answer.as_numpy("ab")]
+
+
+def scale_model(path: Path, factor: float) -> None:
+    """Replace a network by one with scaled chroma."""
+    path.write_bytes(scale_output(path.read_bytes(), factor))

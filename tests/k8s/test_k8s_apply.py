@@ -10,8 +10,8 @@ from typing import Any
 import apiserver
 import pytest
 from admission import find_pod_templates
-from apiserver import Cluster, Refused
 from rendered import K8S, KUBECTL, Object, get_object, render_overlay
+from server_side_apply import Cluster, Refused
 
 
 class Api:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import rendered
-from apiserver import Cluster
 from manifest_schemas import list_problems
 from pod_security import list_violations
 from rendered import K8S, Object, get_object, list_objects, list_pod_templates, list_services
+from server_side_apply import Cluster
 
 from rehue_serve.settings import Settings
 

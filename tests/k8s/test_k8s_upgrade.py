@@ -10,8 +10,8 @@ from pathlib import Path
 import apiserver
 import pytest
 import yaml
-from apiserver import Cluster
 from rendered import K8S, KUBECTL, Object, get_object, render_overlay
+from server_side_apply import Cluster
 
 SERVICE = ("ray.io/v1", "RayService", "rehue", "rehue")
 

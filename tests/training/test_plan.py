@@ -1,10 +1,8 @@
 """Plans: built, compared, kept, refused; with a stand-in for TensorRT's builder only."""
 
-import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -16,21 +14,16 @@ from plan_models import (
     compare_plan,
     copy_model,
     ensure_plan,
+    scale_model,
     scale_output,
 )
-from standin import H100, HostCuda, tensorrt
+from standin import H100, tensorrt
 
-import rehue_training.plan.tensorrt
 from rehue_training.plan import identity, parity, plans, precision
-from rehue_training.plan.gpu_runners import make_product_onnx
 from rehue_training.plan.identity import PlanRefused
 from rehue_training.plan.served_model import find_served_models, load_served_model
-from rehue_training.plan.tensorrt import load_on_first_gpu
 from rehue_training.plan.tensorrt_package import (
     BuildFailed,
-    NoTensorRT,
-    read_library_version,
-    refuse_other_release,
 )  # fmt: skip
 
 
@@ -81,11 +74,6 @@ def test_what_changed_is_reported_and_rebuilt(model: Path, part: str) -> None:
     assert outcome.built
     assert "here it is" in str(outcome.refusal)
     assert check_plan(model, engine, options).record == outcome.record
-
-
-def scale_model(path: Path, factor: float) -> None:
-    """Replace a network by one with scaled chroma."""
-    path.write_bytes(scale_output(path.read_bytes(), factor))
 
 
 def test_other_code_for_the_precision_makes_another_plan(
@@ -230,19 +218,6 @@ def test_fp32_is_not_tf32(model: Path) -> None:
     assert engine.module.builds[0][1].flags == set()
 
 
-@pytest.mark.parametrize("cache", [None, "cache"])
-def test_what_was_timed_is_kept_for_other_weights(
-    model: Path, tmp_path: Path, cache: str | None
-) -> None:
-    options = replace(FAST_OPTIONS, cache=tmp_path / cache if cache else None)
-    ensure_plan(model, tensorrt(), options)
-    scale_model(model / "1" / "model.onnx", 0.9)
-    ensure_plan(model, tensorrt(), options)
-    ensure_plan(model, tensorrt(replace(H100, driver="600.1")), options)
-    kept = (options.cache or model / "1").glob("model.plan.timing-????????????????")
-    assert sorted(path.read_bytes() for path in kept) == [b"timed;", b"timed;timed;"]
-
-
 def test_an_onnx_file_replaced_while_another_builds_is_not_built(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -271,85 +246,9 @@ def test_a_plan_beyond_todays_tolerance_is_built_again(
         ensure_plan(model, tensorrt(), FAST_OPTIONS)
 
 
-@pytest.mark.parametrize("null", ["", "timing cache"])
-def test_a_timing_cache_of_another_gpu_is_left(null: str) -> None:
-    """TensorRT does not attach it, or makes none of it."""
-    built = tensorrt(null=null).build_plan(
-        make_product_onnx(8), [], precision="fp32", timing_cache=b"of another GPU"
-    )
-    assert built.timing_cache == b"timed;"
-
-
-def test_nodes_with_unlike_gpus_share_a_cache(model: Path, tmp_path: Path) -> None:
-    """Each node's own repository gets its own plan; the cache keeps both."""
-    options = replace(FAST_OPTIONS, cache=tmp_path / "cache")
-    nodes = [copy_model(tmp_path / name) for name in ("one", "two", "three")]
-    a10 = replace(H100, name="NVIDIA A10", compute_capability="8.6")
-    outcomes = [
-        ensure_plan(node, tensorrt(gpu), options)
-        for node, gpu in zip(nodes, (H100, a10, H100), strict=True)
-    ]
-    assert [outcome.built for outcome in outcomes] == [True, True, False]
-    assert outcomes[0].record == outcomes[2].record
-    for node, gpu in zip(nodes, (H100, a10, H100), strict=True):
-        assert check_plan(node, tensorrt(gpu), options).record.identity.gpu == gpu.name
-
-
-def test_gpus_that_may_share_a_plan_share_the_caches(model: Path, tmp_path: Path) -> None:
-    options = replace(FAST_OPTIONS, cache=tmp_path / "cache", compatibility="ampere-plus")
-    a10 = tensorrt(replace(H100, name="NVIDIA A10", compute_capability="8.6"))
-    assert ensure_plan(model, tensorrt(), options).built
-    other = copy_model(tmp_path / "other")
-    with pytest.raises(ValueError, match="at least one array"):  # compared there too, on none
-        ensure_plan(other, a10, replace(options, photographs=list))
-    assert not (other / "1" / "model.plan").exists()
-    assert not ensure_plan(other, a10, options).built
-    assert check_plan(other, a10, options).record.identity.gpu == H100.name
-
-
 def test_models_are_those_with_a_gpu_configuration(model: Path) -> None:
     repository = model.parent
     (repository / "other" / "configs").mkdir(parents=True)
     assert [found.folder for found in find_served_models(repository)] == [model]
     with pytest.raises(ValueError, match="no other with configs"):
         find_served_models(repository, ["other"])
-
-
-class Nvinfer:
-    """libnvinfer's functions that tell its version."""
-
-    def __init__(self, version: str) -> None:
-        names = ("Major", "Minor", "Patch", "Build")
-        for name, value in zip(names, version.split("."), strict=True):
-            setattr(self, f"getInferLib{name}Version", lambda value=int(value): value)
-
-
-class Nvinfer8:
-    @staticmethod
-    def getInferLibVersion() -> int:
-        return 8601
-
-
-def test_the_bindings_must_be_of_the_library() -> None:
-    """Its major, minor and patch version; builds of one version have the same functions."""
-    assert read_library_version(Nvinfer("11.1.0.106")) == "11.1.0.106"
-    assert read_library_version(Nvinfer8()) == "8.6.1"
-    for bindings, library in (("11.1.0.106", "11.1.0.106"), ("8.6.1", "8.6.1"),
-                              ("11.1.0.106", "11.1.0.99"),
-                              ("10.13.3.9.post1", "10.13.3.9")):  # fmt: skip
-        refuse_other_release(bindings, library)
-    for other in ("11.1.1.106", "11.2.0.106", "12.1.0.106"):
-        with pytest.raises(BuildFailed, match=rf"are 11\.1\.0\.106, but libnvinfer is {other}: "):
-            refuse_other_release("11.1.0.106", other)
-
-
-@pytest.mark.skipif(find_spec("tensorrt") is not None, reason="for where TensorRT is not whole")
-def test_the_bindings_alone_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rehue_training.plan.tensorrt, "Cuda", HostCuda)
-    monkeypatch.setattr(ctypes, "CDLL", lambda name: Nvinfer("11.1.0.99"))
-    with pytest.raises(NoTensorRT, match="is not installed"):
-        load_on_first_gpu()
-    monkeypatch.syspath_prepend(tmp_path)
-    code = "__version__ = '11.1.0.106'\nclass Logger(int):\n    WARNING = 2\n"
-    (tmp_path / "tensorrt_bindings.py").write_text(code)
-    assert load_on_first_gpu().version == "11.1.0.99"  # the library's: it builds
