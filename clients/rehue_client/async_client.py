@@ -19,7 +19,7 @@ from rehue_client import tracing
 from rehue_client.edits import NO_EDITS, Edits
 from rehue_client.errors import DeadlineExceeded, RehueError, ServiceError
 from rehue_client.http_transport import AsyncHttpTransport
-from rehue_client.picture import Candidate, Model, Options, Picture, Result
+from rehue_client.picture import Candidate, CandidateOptions, Model, Options, Picture, Result
 from rehue_client.retries import Call
 from rehue_client.session import Session, check_many, normalize_timeout
 from rehue_client.sources import (
@@ -109,17 +109,20 @@ class AsyncClient(Session[LoopKey, Transport]):
         strength: float = 1.0,
         edits: Edits | None = None,
         size: int = 512,
+        more_looks: bool = False,
         timeout: float | None = None,
     ) -> list[Candidate]:
         """Return several versions of one photograph; see `Client.candidates`."""
         edits = await self._read_reference(edits)
-        options = Options(model=model, strength=strength, edits=edits)
+        options = CandidateOptions(
+            model=model, strength=strength, edits=edits, size=size, more_looks=more_looks
+        )
         async with self._hold_image(read_source, source) as image:
             with tracing.start_span("rehue.candidates"):
                 return await self._send_with_retries(
                     self._start_call(timeout),
                     lambda transport, remaining: transport.candidates(
-                        image, options, size, timeout=remaining
+                        image, options, timeout=remaining
                     ),
                 )
 

@@ -43,6 +43,8 @@ def add_candidates_command(parser: argparse.ArgumentParser) -> None:
     add("--model", help="name of the model (default: the server's)")
     add("--size", type=int, default=512, metavar="64..2048",
         help="pixels on the long side of each version (default: 512)")  # fmt: skip
+    add("--more-looks", action="store_true",
+        help="versions of the other looks too: up to five more runs of the network")  # fmt: skip
     add_edit_options(parser)
     parser.set_defaults(run=run_candidates)
 
@@ -55,7 +57,7 @@ def run_candidates(namespace: argparse.Namespace) -> int:
             check_ready(client, namespace)
             found = client.candidates(
                 namespace.photo, model=namespace.model, strength=strength, edits=edits,
-                size=namespace.size,
+                size=namespace.size, more_looks=namespace.more_looks,
             )  # fmt: skip
         if get_suffix_format(namespace.out) is not None:
             namespace.out.parent.mkdir(parents=True, exist_ok=True)

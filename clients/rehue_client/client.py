@@ -12,7 +12,7 @@ from rehue_client import tracing
 from rehue_client.edits import Edits, read_reference
 from rehue_client.errors import DeadlineExceeded, RehueError, ServiceError
 from rehue_client.http_transport import HttpTransport
-from rehue_client.picture import Candidate, Model, Options, Picture, Result
+from rehue_client.picture import Candidate, CandidateOptions, Model, Options, Picture, Result
 from rehue_client.retries import Call
 from rehue_client.session import Session, check_many, normalize_timeout
 from rehue_client.sources import (
@@ -151,6 +151,7 @@ class Client(Session[Target, Transport]):
         strength: float = 1.0,
         edits: Edits | None = None,
         size: int = 512,
+        more_looks: bool = False,
         timeout: float | None = None,
     ) -> list[Candidate]:
         """Return several versions of one photograph to choose from; they differ visibly.
@@ -161,19 +162,23 @@ class Client(Session[Target, Transport]):
         Args:
             source: see `colorize`; so for the other arguments.
             size: pixels on the long side of each version, 64 to 2048.
+            more_looks: propose versions of the other looks too (see `Edits`), which are up to
+                five more runs of the network.
 
         Raises:
             RehueError: see `colorize`.
             TypeError: ``source`` has an unsupported type.
         """
         edits = read_reference(edits, self._max_bytes)
-        options = Options(model=model, strength=strength, edits=edits)
+        options = CandidateOptions(
+            model=model, strength=strength, edits=edits, size=size, more_looks=more_looks
+        )
         with self._hold_source(source), tracing.start_span("rehue.candidates"):
             image = read_source(source, self._max_bytes)
             return self._send_with_retries(
                 self._start_call(timeout),
                 lambda transport, remaining: transport.candidates(
-                    image, options, size, timeout=remaining
+                    image, options, timeout=remaining
                 ),
             )
 

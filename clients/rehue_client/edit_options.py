@@ -4,7 +4,10 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from rehue_client.choices import LOOKS
 from rehue_client.edits import Edits, Hint, read_hints, read_json
+
+GIVEN = ("warmth", "tint", "palette_strength", "look")  # options that override the file's value
 
 
 def add_edit_options(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +28,9 @@ def add_edit_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--palette-strength", type=parse_number(0, 1), metavar="0..1",
         help="how far palette or reference are taken over (default: 1)")  # fmt: skip
+    add("--look", choices=LOOKS.values(),
+        help="how the network looks at the photograph: farther sees it smaller, nearer in "
+        "overlapping parts, with two to four runs (default: whole)")  # fmt: skip
     add("--edits", type=Path, metavar="FILE",
         help="edits as the page saves them; the options above override them")  # fmt: skip
 
@@ -39,7 +45,7 @@ def read_edits(namespace: argparse.Namespace) -> tuple[Edits, float]:
     document = read_json(namespace.edits) if namespace.edits else {"version": 1}
     edits = Edits.from_document(document)
     listed = read_hints(read_json(namespace.hints)) if namespace.hints else ()
-    given = {name: getattr(namespace, name) for name in ("warmth", "tint", "palette_strength")}
+    given = {name: getattr(namespace, name) for name in GIVEN}
     values = vars(edits) | {name: value for name, value in given.items() if value is not None}
     values["hints"] = (*edits.hints, *listed, *namespace.hint)
     values["palette"] = namespace.palette or edits.palette

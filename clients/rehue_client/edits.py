@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
+from rehue_client.choices import LOOKS
 from rehue_client.sources import Source, read_source
 
 VERSION = 1  # of the document
@@ -53,6 +54,11 @@ class Edits:
         palette: up to 16 colours ``#rrggbb`` that are taken over where they fit.
         reference: a picture whose main colours are the palette; given as a photograph is.
         palette_strength: 0 to 1, how far palette or reference are taken over.
+        look: how the network looks at the photograph: ``whole``; ``farther``, smaller; or
+            ``nearer``, in overlapping parts, with two to four runs of the network.
+
+    Raises:
+        ValueError: ``look`` is none of these.
     """
 
     warmth: float = 0.0
@@ -61,6 +67,11 @@ class Edits:
     palette: tuple[str, ...] = ()
     reference: Source | None = None
     palette_strength: float = 1.0
+    look: str = LOOKS[0]
+
+    def __post_init__(self) -> None:
+        if self.look not in LOOKS.values():
+            raise ValueError(f"look {self.look!r} is not one of {', '.join(LOOKS.values())}")
 
     def __bool__(self) -> bool:
         """Whether anything is asked for."""
@@ -73,14 +84,15 @@ class Edits:
         Raises:
             ValueError: it is none, or of a newer version.
         """
-        known = {"version", "strength", "hints", "palette", *NUMBERS}
+        known = {"version", "strength", "hints", "palette", "look", *NUMBERS}
         if not isinstance(document, Mapping) or document.get("version") != VERSION:
             raise ValueError(f"these are not edits of version {VERSION}")
         if unknown := set(document) - known:
             raise ValueError(f"edits do not have {', '.join(sorted(unknown))}")
         numbers = {name: document[name] for name in NUMBERS if name in document}
         palette = tuple(map(str, document.get("palette", ())))
-        return cls(hints=read_hints(document.get("hints", ())), palette=palette, **numbers)
+        hints, look = read_hints(document.get("hints", ())), document.get("look", LOOKS[0])
+        return cls(hints=hints, palette=palette, look=look, **numbers)
 
     def to_document(self) -> dict[str, Any]:
         """Return the document. The reference is left out: it is a file of its own."""
@@ -93,6 +105,8 @@ class Edits:
             document["hints"] = [vars(hint) for hint in self.hints]
         if self.palette:
             document["palette"] = list(self.palette)
+        if self.look != default.look:
+            document["look"] = self.look
         return document
 
     def to_parameters(self) -> dict[str, str]:
@@ -104,6 +118,8 @@ class Edits:
             parameters["hints"] = json.dumps([vars(hint) for hint in self.hints])
         if self.palette:
             parameters["palette"] = ",".join(self.palette)
+        if self.look != LOOKS[0]:
+            parameters["look"] = self.look
         return parameters
 
     @classmethod

@@ -9,7 +9,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
-from rehue_client.choices import CHOICES
+from rehue_client.choices import CHOICES, LOOKS
 from rehue_client.edits import Edits, Hint
 from rehue_client.errors import (
     ERRORS_BY_REASON,
@@ -23,7 +23,7 @@ from rehue_client.errors import (
     Unauthenticated,
     Unavailable,
 )
-from rehue_client.picture import Candidate, Model, Options, Picture, Timings
+from rehue_client.picture import Candidate, CandidateOptions, Model, Options, Picture, Timings
 from rehue_client.v1 import rehue_pb2
 
 CHUNK = 1024**2  # bytes of a photograph in one message
@@ -64,15 +64,16 @@ def build_request(image: bytes, options: Options) -> rehue_pb2.ColorizeRequest:
 
 
 def build_candidates_request(
-    image: bytes, options: Options, size: int
+    image: bytes, options: CandidateOptions
 ) -> rehue_pb2.CandidatesRequest:
-    """Build the request of candidates; `size` is in pixels."""
+    """Build the request of candidates."""
     return rehue_pb2.CandidatesRequest(
         image=image,
         model=options.model,
         strength=options.strength,
         edits=_build_edits(options.edits),
-        size=size,
+        size=options.size,
+        more_looks=options.more_looks,
     )
 
 
@@ -86,6 +87,7 @@ def _build_edits(edits: Edits) -> rehue_pb2.Edits | None:
         palette=edits.palette,
         reference=cast("bytes", edits.reference),
         palette_strength=edits.palette_strength,
+        look=f"LOOK_{edits.look}".upper(),
     )
 
 
@@ -102,6 +104,7 @@ def parse_candidate(candidate: rehue_pb2.Candidate) -> Candidate:
             hints=tuple(Hint(hint.x, hint.y, hint.color) for hint in edits.hints),
             palette=tuple(edits.palette),
             palette_strength=edits.palette_strength,
+            look=LOOKS[edits.look],
         ),
     )
 
@@ -147,6 +150,7 @@ def parse_picture(answer: rehue_pb2.ColorizeResponse) -> Picture:
         timings=Timings.from_stages(stages),
         pages=answer.pages or 1,
         frames=answer.frames or 1,
+        dropped=tuple(answer.dropped),
     )
 
 

@@ -16,7 +16,7 @@ from rehue_client.grpc_messages import (
     parse_picture,
     split_request,
 )
-from rehue_client.picture import Candidate, Model, Options, Picture
+from rehue_client.picture import Candidate, CandidateOptions, Model, Options, Picture
 from rehue_client.proxy import describe_route, is_loopback
 from rehue_client.target import Target, Tls
 from rehue_client.v1 import rehue_pb2, rehue_pb2_grpc
@@ -80,11 +80,11 @@ class GrpcTransport:
         return parse_picture(answer)
 
     def candidates(
-        self, image: bytes, options: Options, size: int, *, timeout: float | None
+        self, image: bytes, options: CandidateOptions, *, timeout: float | None
     ) -> list[Candidate]:
         try:
             answer = self._candidates(
-                build_candidates_request(image, options, size),
+                build_candidates_request(image, options),
                 timeout=timeout,
                 metadata=_add_trace(self._metadata),
             )
@@ -149,11 +149,11 @@ class AsyncGrpcTransport:
         return parse_picture(answer)
 
     async def candidates(
-        self, image: bytes, options: Options, size: int, *, timeout: float | None
+        self, image: bytes, options: CandidateOptions, *, timeout: float | None
     ) -> list[Candidate]:
         try:
             answer = await self._candidates(
-                build_candidates_request(image, options, size),
+                build_candidates_request(image, options),
                 timeout=timeout,
                 metadata=_add_trace(self._metadata),
             )

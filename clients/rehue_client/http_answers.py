@@ -74,6 +74,7 @@ def parse_picture(answer: Answer, route: str) -> Picture:
         timings=Timings.from_stages(_parse_server_timing(answer.headers.get("Server-Timing", ""))),
         pages=pages,
         frames=frames,
+        dropped=tuple(filter(None, answer.headers.get("X-Rehue-Dropped", "").split(", "))),
     )
 
 

@@ -8,7 +8,7 @@ import httpx
 from rehue_client import tracing
 from rehue_client.choices import CHOICES
 from rehue_client.edits import Edits
-from rehue_client.picture import Options
+from rehue_client.picture import CandidateOptions, Options
 
 CONNECT_TIMEOUT = 5.0  # seconds to connect before the attempt fails
 PIECE = 1024**2  # bytes of a body that are sent at a time
@@ -32,12 +32,13 @@ def build_colorize_request(
 def build_candidates_request(
     client: httpx.Client | httpx.AsyncClient,
     image: bytes,
-    options: Options,
-    size: int,
+    options: CandidateOptions,
     timeout: float | None,
 ) -> httpx.Request:
-    """Build the request of candidates; `size` is in pixels, `timeout` in seconds."""
-    parameters = {**_build_parameters(options), "size": str(size)}
+    """Build the request of candidates; `timeout` is in seconds."""
+    parameters = {**_build_parameters(options), "size": str(options.size)}
+    if options.more_looks:
+        parameters["more_looks"] = "true"
     return _build_photograph_request(
         client, "/v1/candidates", image, options.edits, parameters, timeout
     )

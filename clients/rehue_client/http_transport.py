@@ -24,7 +24,7 @@ from rehue_client.http_requests import (
     build_colorize_request,
     build_get_request,
 )
-from rehue_client.picture import Candidate, Model, Options, Picture
+from rehue_client.picture import Candidate, CandidateOptions, Model, Options, Picture
 from rehue_client.proxy import describe_route, is_loopback
 from rehue_client.target import Target, Tls
 
@@ -46,9 +46,9 @@ class HttpTransport:
         return parse_picture(self._send(request, timeout), self._route)
 
     def candidates(
-        self, image: bytes, options: Options, size: int, *, timeout: float | None
+        self, image: bytes, options: CandidateOptions, *, timeout: float | None
     ) -> list[Candidate]:
-        request = build_candidates_request(self._client, image, options, size, timeout)
+        request = build_candidates_request(self._client, image, options, timeout)
         return parse_candidates(self._send(request, timeout), self._route)
 
     def models(self, *, timeout: float | None) -> list[Model]:
@@ -90,9 +90,9 @@ class AsyncHttpTransport:
         return parse_picture(await self._send(request, timeout), self._route)
 
     async def candidates(
-        self, image: bytes, options: Options, size: int, *, timeout: float | None
+        self, image: bytes, options: CandidateOptions, *, timeout: float | None
     ) -> list[Candidate]:
-        request = build_candidates_request(self._client, image, options, size, timeout)
+        request = build_candidates_request(self._client, image, options, timeout)
         return parse_candidates(await self._send(request, timeout), self._route)
 
     async def models(self, *, timeout: float | None) -> list[Model]:

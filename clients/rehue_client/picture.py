@@ -82,6 +82,9 @@ class Picture:
         pages: of a TIFF that are in ``data``; else 1.
         frames: pages or frames of the photograph's file. Of an animation the first is
             colorized.
+        dropped: what the photograph has and ``data`` has not, although metadata is kept:
+            ``exif``, ``xmp``, ``iptc`` or ``text``, broken, too large, or without a place in
+            the format.
     """
 
     data: bytes = field(repr=False)
@@ -91,6 +94,7 @@ class Picture:
     timings: Timings
     pages: int = 1
     frames: int = 1
+    dropped: tuple[str, ...] = ()
 
     @property
     def format(self) -> str:
@@ -211,6 +215,14 @@ class Options:
             value = getattr(self, name)
             if value not in allowed:
                 raise InvalidParameter(f"{name} {value!r} is not one of {', '.join(allowed)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CandidateOptions(Options):
+    """Parameters of a request for candidates."""
+
+    size: int = 512
+    more_looks: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -57,9 +57,12 @@ class Report:
 
     def add_colorized(self, job: Job, picture: Picture) -> None:
         self.colorized_sources.append(job.source)
+        if picture.dropped and not self._quiet:
+            print(f"{job.source}: not kept: {', '.join(picture.dropped)}", file=sys.stderr)
         self._print_json(
             job, "colorized",
             model=picture.model, request_id=picture.request_id, ms=round(picture.timings.total, 2),
+            **({"dropped": list(picture.dropped)} if picture.dropped else {}),
         )  # fmt: skip
 
     def add_skipped(self, job: Job) -> None:

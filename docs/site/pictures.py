@@ -13,7 +13,7 @@ import numpy as np
 
 from rehue_core import colorize, lab
 from rehue_core.candidates import choose_candidates
-from rehue_core.edits import NO_EDITS, Edits, Hint, apply_edits, format_palette
+from rehue_core.edits import NO_EDITS, WHOLE, Edits, Hint, apply_edits, format_palette
 from rehue_core.lab import Float32, UInt8
 from rehue_core.palette import extract_palette
 from rehue_core.rgb import convert_to_rgb
@@ -68,7 +68,7 @@ def main() -> int:
         "automatic": officer.make_picture(),
         "with four hints": officer.make_picture(UNIFORM),
     })  # fmt: skip
-    versions = choose_candidates(officer.ab, officer.lightness, 1.0, NO_EDITS)
+    versions = choose_candidates({WHOLE: officer.ab}, officer.lightness, 1.0, NO_EDITS)
     write_sheet("colours-candidates.jpg", {
         version.name: officer.make_picture(version.edits, version.strength) for version in versions
     })  # fmt: skip

@@ -45,13 +45,16 @@ class Box:
     width: int
 
 
-def fit_box(height: int, width: int, spec: ModelSpec) -> Box:
+def fit_box(height: int, width: int, spec: ModelSpec, share: float = 1.0) -> Box:
     """Fit a photograph of this size into the network's input, centered and undistorted.
 
     The sides of the box are multiples of the step between input and output pixels, so
     that the box can be cut exactly out of the output too.
+
+    Args:
+        share: of the sides of the largest box.
     """
-    scale = min(spec.height / height, spec.width / width)
+    scale = share * min(spec.height / height, spec.width / width)
     step_x, step_y = spec.width // spec.ab_width, spec.height // spec.ab_height
     box_height = _round_to_step(height * scale, step_y, spec.height)
     box_width = _round_to_step(width * scale, step_x, spec.width)
@@ -64,7 +67,7 @@ def _round_to_step(length: float, step: int, limit: int) -> int:
     return min(limit, max(1, round(length / step)) * step)
 
 
-def prepare_input(lightness: Lightness, spec: ModelSpec) -> tuple[Tensor, Box]:
+def prepare_input(lightness: Lightness, spec: ModelSpec, share: float = 1.0) -> tuple[Tensor, Box]:
     """Compute the network's input for one photograph.
 
     The photograph keeps its aspect ratio. The rest of the input is filled with the
@@ -73,13 +76,14 @@ def prepare_input(lightness: Lightness, spec: ModelSpec) -> tuple[Tensor, Box]:
     Args:
         lightness: HW float32 or uint16, full resolution; see `rehue_core.lab.Lightness`.
         spec: the model's contract.
+        share: see `fit_box`.
 
     Returns:
         1HW of the input's dtype, where one count is ``lightness_scale``; and the
         photograph's box in it.
     """
     height, width = lightness.shape
-    box = fit_box(height, width, spec)
+    box = fit_box(height, width, spec, share)
     shrinks = box.height < height or box.width < width
     small = cv2.resize(
         lightness,

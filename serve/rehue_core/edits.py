@@ -1,7 +1,7 @@
 """A person's choices of colour, and what they make of a network's ab field.
 
-The order is fixed: strength, palette, warmth and tint, hints. So a hint has exactly its colour,
-whatever else is chosen.
+The order is fixed: look, strength, palette, warmth and tint, hints. So a hint has exactly its
+colour, whatever else is chosen.
 """
 
 import hashlib
@@ -20,6 +20,7 @@ from rehue_core.palette import apply_palette
 from rehue_core.rgb import convert_to_rgb
 
 GRAY = "gray"
+WHOLE, FARTHER, NEARER = LOOKS = ("whole", "farther", "nearer")  # the default first
 MAX_HINTS = 100
 MAX_PALETTE = 16
 DIGITS = 6  # to which numbers are rounded, so that a proto's float and JSON's number agree
@@ -45,6 +46,7 @@ class Edits:
         hints: up to `MAX_HINTS`, in the order in which they were given.
         palette: up to `MAX_PALETTE` colours ``#rrggbb``.
         palette_strength: 0 to 1.
+        look: how the network looks at the photograph, see `rehue_core.looks`.
 
     Raises:
         ValueError: a value is out of range; the message begins with its name.
@@ -55,8 +57,11 @@ class Edits:
     hints: tuple[Hint, ...] = ()
     palette: tuple[str, ...] = ()
     palette_strength: float = 1.0
+    look: str = WHOLE
 
     def __post_init__(self) -> None:
+        if self.look not in LOOKS:
+            raise ValueError(f"look is {self.look[:20]!r}; it must be one of {', '.join(LOOKS)}.")
         for name, low in (("warmth", -1), ("tint", -1), ("palette_strength", 0)):
             value = getattr(self, name)
             if not low <= value <= 1:  # also refuses NaN
@@ -71,7 +76,8 @@ class Edits:
     def __bool__(self) -> bool:
         """Whether anything is changed."""
         has_palette = self.palette and self.palette_strength
-        return bool(self.warmth or self.tint or self.hints or has_palette)
+        is_whole = self.look == WHOLE
+        return bool(self.warmth or self.tint or self.hints or has_palette or not is_whole)
 
     def compute_digest(self, strength: float) -> str:
         """Return the SHA-256 (hexadecimal) of the document with this strength."""
@@ -95,6 +101,8 @@ class Edits:
             document["palette"] = list(self.palette)
             if self.palette_strength != 1:
                 document["palette_strength"] = _write_number(self.palette_strength)
+        if self.look != WHOLE:
+            document["look"] = self.look
         return document
 
 
@@ -102,7 +110,7 @@ def apply_edits(ab: Float32, lightness: Lightness, edits: Edits) -> Float32:
     """Return an ab field with the edits, of the same size, or finer where there are hints.
 
     Args:
-        ab: hw2, Lab units, strength applied.
+        ab: hw2, Lab units, of the edits' look, strength applied.
         lightness: HW of the photograph; see `rehue_core.lab.Lightness`.
     """
     height, width = lightness.shape

@@ -40,12 +40,15 @@ class Admission:
         self._quotas.check(caller.quota)
 
     @contextlib.asynccontextmanager
-    async def admit(self, caller: Caller, deadline: float | None = None) -> AsyncIterator[float]:
+    async def admit(
+        self, caller: Caller, deadline: float | None = None, *, runs: int = 1
+    ) -> AsyncIterator[float]:
         """Hold a place for one photograph, from when its bytes are received until it is answered.
 
         Args:
             caller: who sends it.
             deadline: loop time at which the caller stops waiting.
+            runs: of the network at a time; it takes as many places, and of the quota.
 
         Yields:
             The loop time at which the block is cancelled: the caller's deadline or the
@@ -56,20 +59,20 @@ class Admission:
             QuotaExceeded: the key's quota is used up.
             DeadlineExceeded: the block took too long.
         """
-        self._check_places(caller)
-        self._quotas.take(caller.quota)
+        self._check_places(caller, runs)
+        self._quotas.take(caller.quota, runs)
         limit = asyncio.get_running_loop().time() + self._timeout
         deadline = limit if deadline is None else min(limit, deadline)
-        self.requests_in_flight += 1
-        self._requests_of_keys[caller.key] += 1
+        self.requests_in_flight += runs
+        self._requests_of_keys[caller.key] += runs
         try:
             async with asyncio.timeout_at(deadline):
                 yield deadline
         except TimeoutError:
             raise DeadlineExceeded("The time for this photograph is over.") from None
         finally:
-            self.requests_in_flight -= 1
-            self._requests_of_keys[caller.key] -= 1
+            self.requests_in_flight -= runs
+            self._requests_of_keys[caller.key] -= runs
             if not self._requests_of_keys[caller.key]:
                 del self._requests_of_keys[caller.key]
 
@@ -77,16 +80,22 @@ class Admission:
         """Record the time that a photograph took, on which ``Retry-After`` is based."""
         self._mean_seconds += 0.25 * (seconds - self._mean_seconds)
 
-    def _check_places(self, caller: Caller) -> None:
-        if self.requests_in_flight >= self._max_requests:
+    def _check_places(self, caller: Caller, runs: int = 1) -> None:
+        if not _fits(self.requests_in_flight, runs, self._max_requests):
             raise self._build_overload_error("Too many photographs are in flight.")
-        if caller.key and self._requests_of_keys[caller.key] >= self._key_limit:
+        of_key = self._requests_of_keys[caller.key]
+        if caller.key and not _fits(of_key, runs, self._key_limit):
             raise self._build_overload_error("Too many photographs of this API key are in flight.")
 
     def _build_overload_error(self, detail: str) -> Overloaded:
         # By then the photographs in flight are done, at the current pace.
         wait = self._mean_seconds * max(1, self.requests_in_flight) / self._max_requests
         return Overloaded(detail, retry_after=max(1.0, wait))
+
+
+def _fits(used: int, more: int, limit: int) -> bool:
+    """Whether there is room; what is larger than the limit gets it where nothing else is."""
+    return used + more <= max(limit, more)
 
 
 def build_stopping_error() -> Unavailable:

@@ -51,9 +51,11 @@ class LimitedResponse(Response):
 
 
 class PictureResponse(LimitedResponse):
-    """A picture with its model, pages and timings as headers."""
+    """A picture with its model, pages, timings and what was not kept as headers."""
 
     def __init__(self, picture: Colorized, uploads: Uploads) -> None:
         pages = {"X-Rehue-Pages": f"{picture.pages}/{picture.frames}"}
         headers = build_headers(picture) | pages
+        if picture.dropped:
+            headers["X-Rehue-Dropped"] = ", ".join(picture.dropped)
         super().__init__(picture.data, picture.media_type, headers, uploads)

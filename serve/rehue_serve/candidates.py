@@ -1,12 +1,11 @@
 """Versions of one photograph, as encoded pictures to choose from."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from rehue_core import lab
-from rehue_core.candidates import choose_candidates
-from rehue_core.edits import Edits, apply_edits
+from rehue_core.candidates import apply_candidate, choose_candidates
+from rehue_core.edits import Edits
 from rehue_core.rgb import convert_to_rgb
 from rehue_serve.encoding.pictures import encode_pictures
 from rehue_serve.metadata.answer import complete_metadata
@@ -41,7 +40,7 @@ class Candidates:
 
 def compose_candidates(
     lightness: lab.Lightness,
-    ab: lab.Float32,
+    fields: Mapping[str, lab.Float32],
     *,
     strength: float,
     edits: Edits,
@@ -52,7 +51,7 @@ def compose_candidates(
 
     Args:
         lightness: HW of the photograph; see `rehue_core.lab.Lightness`.
-        ab: hw2, Lab units: the network's answer.
+        fields: the network's outputs; see `choose_candidates`.
         strength: of the chroma, 0 to 2, as asked for.
         edits: as asked for.
         size: pixels on the long side of the pictures, which are not enlarged.
@@ -62,8 +61,8 @@ def compose_candidates(
     height, width = (max(1, round(side * scale)) for side in lightness.shape)
     small = lab.resize(lightness, (height, width))
     found = []
-    for version in choose_candidates(ab, small, strength, edits):
-        field = apply_edits(ab * np.float32(version.strength), small, version.edits)
+    for version in choose_candidates(fields, small, strength, edits):
+        field = apply_candidate(fields, small, version)
         digest = version.edits.compute_digest(version.strength) if version.edits else ""
         mark = complete_metadata(Metadata(), width, height, model, digest)
         data = encode_pictures([convert_to_rgb(small, field)], "jpeg", QUALITY, mark)

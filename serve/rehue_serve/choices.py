@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from rehue_client.choices import CHOICES
-from rehue_core.edits import NO_EDITS, Edits
+from rehue_core.edits import LOOKS, NO_EDITS, Edits
+from rehue_core.looks import RUNS
 from rehue_serve.errors import InvalidParameter, UnknownModel
 
 MAX_MODEL_NAME = 255  # characters; it is the name of a folder
@@ -26,6 +27,7 @@ class Parameters:
     edits: Edits = NO_EDITS
     reference: bytes = b""  # an encoded picture whose main colours are the palette
     size: int = DEFAULT_SIZE  # of candidates: pixels on the long side
+    more_looks: bool = False  # candidates of the other looks too
 
     def __post_init__(self) -> None:
         if len(self.model) > MAX_MODEL_NAME:
@@ -44,3 +46,14 @@ class Parameters:
             raise InvalidParameter(f"size is {self.size}; it must be from {SMALLEST} to {LARGEST}.")
         if self.reference and self.edits.palette:
             raise InvalidParameter("reference and palette are both given; send one of them.")
+
+    @property
+    def looks(self) -> tuple[str, ...]:
+        """The looks of the network that are needed, that of the edits first."""
+        own = self.edits.look
+        return (own, *(look for look in LOOKS if look != own)) if self.more_looks else (own,)
+
+    @property
+    def runs(self) -> int:
+        """Runs of the network at a time, at most."""
+        return sum(RUNS[look] for look in self.looks)

@@ -37,7 +37,8 @@ CORS_REQUEST_HEADERS = (
     "traceparent", "tracestate",
 )  # fmt: skip
 CORS_ANSWER_HEADERS = (
-    "X-Request-Id", "X-Rehue-Model", "X-Rehue-Pages", "Server-Timing", "Retry-After",
+    "X-Request-Id", "X-Rehue-Model", "X-Rehue-Pages", "X-Rehue-Dropped", "Server-Timing",
+    "Retry-After",
 )  # fmt: skip
 
 API_KEY = HTTPBearer(
@@ -124,7 +125,7 @@ async def _answer(
                 body = await read_body(request, upload, service.settings.byte_limit)
             record.bytes_in = len(body.photograph)
             choices = parameters.add_fields(body.fields).build_parameters(body.reference)
-            async with service.admission.admit(caller, deadline) as end:
+            async with service.admission.admit(caller, deadline, runs=choices.runs) as end:
                 answer = await work(body.take_photograph(), choices, end)
         record.picture = answer
     return answer

@@ -1,9 +1,9 @@
 """Answers of networks to photographs that are being edited, kept for a few minutes.
 
 A person who edits sends the same photograph again and again, with other choices; the network's
-answer depends on the photograph alone. The key is the photograph's digest: so there is no token
-that could be guessed or lost, each replica can answer without knowing of the others, and a caller
-without the photograph cannot ask for its colours.
+answer depends on the photograph and the look alone. The key has the photograph's digest: so there
+is no token that could be guessed or lost, each replica can answer without knowing of the others,
+and a caller without the photograph cannot ask for its colours.
 """
 
 import time
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 MAX_AGE = 300.0  # seconds
 
-Key = tuple[str, int, str]  # SHA-256 of the file, page, model
-Answer = tuple[NDArray[Any], str]  # a network's output and the model's version
+Key = tuple[str, int, str, str]  # SHA-256 of the file, page, model, look
+Answer = tuple[NDArray[Any], str]  # a network's outputs of one look and the model's version
 
 
 class KeptAnswers:

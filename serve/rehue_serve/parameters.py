@@ -13,7 +13,7 @@ from rehue_serve.choices import DEFAULT_QUALITY, DEFAULT_SIZE, LARGEST, SMALLEST
 from rehue_serve.errors import InvalidParameter
 
 LONGEST_NAME = 100  # characters of an unknown name that an error repeats
-EDIT_FIELDS = ("warmth", "tint", "hints", "palette", "palette_strength")
+EDIT_FIELDS = ("warmth", "tint", "hints", "palette", "palette_strength", "look")
 MOST_ERRORS = 5  # that one answer names
 
 
@@ -38,6 +38,11 @@ class EditParameters(BaseModel):
     )
     palette_strength: float = Field(
         1.0, ge=0, le=1, description="How far palette or reference are taken over."
+    )
+    look: Literal["whole", "farther", "nearer"] = Field(
+        "whole",
+        description="How the network looks at the photograph. farther: smaller; nearer: in "
+        "overlapping parts, with two to four runs of the network.",
     )
 
     def add_fields(self, fields: Mapping[str, str]) -> Self:
@@ -103,6 +108,11 @@ class CandidatesParameters(EditParameters):
         DEFAULT_SIZE, ge=SMALLEST, le=LARGEST,
         description="Pixels on the long side of each version.",
     )  # fmt: skip
+    more_looks: bool = Field(
+        False,
+        description="Propose versions of the other looks too, which are up to five more runs of "
+        "the network.",
+    )
 
 
 def build_edits(**values: Any) -> Edits:

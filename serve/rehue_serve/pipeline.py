@@ -7,17 +7,15 @@ event loop stays free for other requests.
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from rehue_core import colorize
-from rehue_core.colorize import ModelSpec
+from rehue_core.colorize import ModelSpec, Tensor
 from rehue_serve import images, metrics, tracing
 from rehue_serve.admission import Admission
 from rehue_serve.candidates import Candidates, compose_candidates
@@ -37,6 +35,7 @@ from rehue_serve.stages import (
     Decoded,
     choose_format,
     compose_picture,
+    compute_fields,
     decode_and_prepare,
     encode,
     read_kept,
@@ -58,6 +57,7 @@ class Colorized:
     timings: dict[str, float]  # ms, by stage
     pages: int = 1  # in the answer
     frames: int = 1  # in the photograph's file
+    dropped: tuple[str, ...] = ()  # names of its metadata that the answer has not
 
 
 class Pipeline:
@@ -109,18 +109,21 @@ class Pipeline:
                 pages.append(compose)
                 del compose  # it holds the lightness, which is freed in `encode`
             model = f"{spec.name}/{version}"
-            encoded = await self._run_in_thread(
+            encoded, dropped = await self._run_in_thread(
                 lambda: encode(photograph, pages, format, parameters, model, self._signer, timings)
             )
         metrics.record_stage_times(timings)
         seconds = time.monotonic() - started
         metrics.record_picture(seconds)
         self._admission.record_duration(seconds)
-        return Colorized(encoded, MEDIA_TYPES[format], model, timings, header.pages, header.frames)
+        return Colorized(
+            encoded, MEDIA_TYPES[format], model, timings, header.pages, header.frames, dropped
+        )
 
     async def propose(self, data: bytes, parameters: Parameters, deadline: float) -> Candidates:
-        """Colorize one encoded photograph in several versions, from one answer of the network.
+        """Colorize one encoded photograph in several versions.
 
+        They are from one answer of the network, and from those of other looks if asked for.
         Args and raises: see `colorize`. Of several pages the first is colorized.
         """
         started = time.monotonic()
@@ -130,17 +133,20 @@ class Pipeline:
         digest = await self._compute_digest(data)
         timings = dict.fromkeys(STAGES, 0.0)
         async with self._memory.reserve(estimate_memory(photograph, "jpeg")):
-            answer = self._find_kept(digest, 0, spec)
-            lightness, _, input, box = await self._run_in_thread(
-                lambda: decode_and_prepare(photograph, 0, False, spec, timings, prepare=not answer)
+            kept = {look: self._find_kept(digest, 0, spec, look) for look in parameters.looks}
+            missing = [look for look, answer in kept.items() if answer is None]
+            lightness, _, inputs = await self._run_in_thread(
+                lambda: decode_and_prepare(photograph, 0, False, spec, timings, missing)
             )
             with timed_stage("infer", timings):
-                output, version = answer or await self._infer(digest, 0, spec, input, deadline)
-            ab = colorize.cut_out_box(output, box, spec).astype(np.float32)
+                looks = (self._look(digest, 0, spec, n, inputs[n], deadline) for n in missing)
+                found = dict(zip(missing, await asyncio.gather(*looks), strict=True))
+            answers = {look: answer or found[look] for look, answer in kept.items()}
+            version = answers[parameters.edits.look][1]
             with timed_stage("color", timings):
                 versions = await self._run_in_thread(
                     lambda: compose_candidates(
-                        lightness, ab * np.float32(spec.ab_scale),
+                        lightness, compute_fields(answers, lightness, spec),
                         strength=parameters.strength, edits=parameters.edits, size=parameters.size,
                         model=f"{spec.name}/{version}",
                     )
@@ -164,21 +170,34 @@ class Pipeline:
     async def _compute_digest(self, data: bytes) -> str:
         return await self._run_in_thread(lambda: hashlib.sha256(data).hexdigest())
 
-    async def _infer(
-        self, digest: str, page: int, spec: ModelSpec, input: NDArray[Any], deadline: float
-    ) -> tuple[NDArray[Any], str]:
-        """Return the network's answer and its version; those of an edited photograph are kept.
+    async def _look(
+        self,
+        digest: str,
+        page: int,
+        spec: ModelSpec,
+        look: str,
+        inputs: Sequence[Tensor],
+        deadline: float,
+    ) -> Answer:
+        """Return the network's outputs and its version; those of an edited photograph are kept.
 
         Args:
             digest: of an edited photograph; empty: the answer is not kept.
+            inputs: of this look.
         """
-        answer = await self._triton.infer(spec, input, deadline)
+        if len(inputs) == 1:  # as a rule: a task of its own would cost CPU
+            output, version = await self._triton.infer(spec, inputs[0], deadline)
+            outputs = output[None]
+        else:
+            runs = (self._triton.infer(spec, input, deadline) for input in inputs)
+            answers = await asyncio.gather(*runs)
+            outputs, version = np.stack([output for output, _ in answers]), answers[0][1]
         if digest:
-            self._kept.put((digest, page, spec.name), answer)
-        return answer
+            self._kept.put((digest, page, spec.name, look), (outputs, version))
+        return outputs, version
 
-    def _find_kept(self, digest: str, page: int, spec: ModelSpec) -> Answer | None:
-        return self._kept.get((digest, page, spec.name)) if digest else None
+    def _find_kept(self, digest: str, page: int, spec: ModelSpec, look: str) -> Answer | None:
+        return self._kept.get((digest, page, spec.name, look)) if digest else None
 
     async def _open(self, data: bytes) -> images.Photograph:
         def open_image() -> images.Photograph:
@@ -205,26 +224,28 @@ class Pipeline:
 
         It is composed in the thread that encodes it: each change of threads costs CPU.
         """
-        keep_alpha = can_hold_alpha(format)
-        answer = self._find_kept(digest, page, spec)
+        keep_alpha, look = can_hold_alpha(format), parameters.edits.look
+        kept = self._find_kept(digest, page, spec, look)
 
         def decode() -> Decoded:
             if page == 0:
                 read_kept(photograph, parameters, format, self._signer)
             decoded = decode_and_prepare(
-                photograph, page, keep_alpha, spec, timings, prepare=not answer
+                photograph, page, keep_alpha, spec, timings, [] if kept else [look]
             )
             if page == photograph.header.pages - 1:
                 photograph.free()
             return decoded
 
-        lightness, alpha, input, box = await self._run_in_thread(decode)
+        lightness, alpha, inputs = await self._run_in_thread(decode)
         with timed_stage("infer", timings):
-            output, version = answer or await self._infer(digest, page, spec, input, deadline)
+            outputs, version = kept or await self._look(
+                digest, page, spec, look, inputs[look], deadline
+            )
 
         def compose() -> Any:
             return compose_picture(
-                photograph, lightness, alpha, output, box, spec, parameters, format, timings
+                photograph, lightness, alpha, outputs, spec, parameters, format, timings
             )
 
         return compose, version

@@ -89,8 +89,8 @@ class Quotas:
         if quota.name:
             self._check(quota, self._refresh(quota))
 
-    def take(self, quota: Quota) -> None:
-        """Count one photograph.
+    def take(self, quota: Quota, count: int = 1) -> None:
+        """Count one photograph, or as many as it costs; the last may overdraw the quota.
 
         Raises:
             QuotaExceeded: it is not allowed, and not counted.
@@ -99,8 +99,8 @@ class Quotas:
             return
         use = self._refresh(quota)
         self._check(quota, use)
-        use.tokens -= 1
-        use.today += 1
+        use.tokens -= count
+        use.today += count
         _record_use(quota, "admitted")
 
     def _refresh(self, quota: Quota) -> _Use:

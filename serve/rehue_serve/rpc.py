@@ -183,6 +183,7 @@ def build_response(
         timings=rehue_pb2.Timings(**picture.timings),
         pages=picture.pages,
         frames=picture.frames,
+        dropped=picture.dropped,
     )
 
 
@@ -213,5 +214,5 @@ async def _run(
         size = len(request.image) + len(request.edits.reference)
         images.check_byte_limit(size, service.settings.upload_memory)
         upload.add(size)
-        async with service.admission.admit(caller) as deadline:
+        async with service.admission.admit(caller, runs=parameters.runs) as deadline:
             return await work(request.image, parameters, deadline)

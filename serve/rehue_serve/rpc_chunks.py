@@ -61,7 +61,7 @@ async def _colorize(
             await _discard(requests)
             raise
         record.bytes_in = len(body.photograph)
-        async with service.admission.admit(caller) as deadline:
+        async with service.admission.admit(caller, runs=parameters.runs) as deadline:
             return id, await service.pipeline.colorize(body.take_photograph(), parameters, deadline)
 
 

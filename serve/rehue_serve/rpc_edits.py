@@ -1,5 +1,6 @@
 """Edits and candidates as messages of the API."""
 
+from rehue_client.choices import LOOKS
 from rehue_client.v1 import rehue_pb2
 from rehue_core.edits import Edits, Hint
 from rehue_serve.candidates import Candidates
@@ -19,6 +20,7 @@ def parse_edits(message: rehue_pb2.Edits) -> Edits:
         hints=tuple(Hint(hint.x, hint.y, hint.color) for hint in message.hints),
         palette=tuple(message.palette),
         palette_strength=strength,
+        look=LOOKS.get(message.look, str(message.look)),
     )
 
 
@@ -29,6 +31,7 @@ def _build_edits(edits: Edits) -> rehue_pb2.Edits:
         hints=[rehue_pb2.Hint(x=hint.x, y=hint.y, color=hint.color) for hint in edits.hints],
         palette=edits.palette,
         palette_strength=edits.palette_strength,
+        look=f"LOOK_{edits.look}".upper(),
     )
 
 

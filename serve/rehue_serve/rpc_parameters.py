@@ -43,4 +43,5 @@ def parse_candidates_parameters(request: rehue_pb2.CandidatesRequest) -> Paramet
         edits=parse_edits(request.edits),
         reference=request.edits.reference,
         size=request.size if request.HasField("size") else DEFAULT_SIZE,
+        more_looks=request.more_looks,
     )

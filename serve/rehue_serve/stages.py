@@ -5,7 +5,7 @@ Each stage is traced, and its time is recorded. The network's stage is in `rehue
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from rehue_client.v1 import rehue_pb2
 from rehue_core import colorize, lab, ycbcr
 from rehue_core.colorize import ModelSpec
 from rehue_core.edits import Edits, Hint, apply_edits
+from rehue_core.looks import compute_field, join_look, prepare_look
 from rehue_core.rgb import convert_to_rgb
 from rehue_serve import images, tracing
 from rehue_serve.choices import Parameters
@@ -22,13 +23,15 @@ from rehue_serve.composition import ComposedPicture
 from rehue_serve.encoding.pictures import encode_pictures
 from rehue_serve.errors import InvalidParameter
 from rehue_serve.formats import MEDIA_TYPES, encodes_by_rows
+from rehue_serve.kept import Answer
 from rehue_serve.metadata.answer import complete_metadata, read_metadata_of
 from rehue_serve.metadata.credentials import Signer, can_hold_credentials
 
 Compose = Callable[[], Any]  # what `encode_pictures` takes
 STAGES = tuple(field.name for field in rehue_pb2.Timings.DESCRIPTOR.fields)  # in their order
 LARGE = 1 << 22  # pixels; larger pictures are composed while they are encoded, if they can be
-Decoded = tuple[lab.Lightness, NDArray[Any] | None, colorize.Tensor, colorize.Box]
+# Lightness, alpha, and the network's inputs by look.
+Decoded = tuple[lab.Lightness, NDArray[Any] | None, dict[str, list[colorize.Tensor]]]
 
 
 @contextlib.contextmanager
@@ -56,22 +59,26 @@ def decode_and_prepare(
     keep_alpha: bool,
     spec: ModelSpec,
     timings: dict[str, float],
-    *,
-    prepare: bool,
+    looks: Collection[str],
 ) -> Decoded:
-    """Return a page's lightness and alpha, and the network's input with its box.
-
-    Args:
-        prepare: compute the input; it is empty where the network need not run.
-    """
+    """Return a page's lightness and alpha, and the network's inputs of these looks."""
     with timed_stage("decode", timings):
         lightness, alpha = images.decode_page(photograph, page, keep_alpha=keep_alpha)
-    if not prepare:
-        height, width = lightness.shape
-        return lightness, alpha, np.empty(0), colorize.fit_box(height, width, spec)
+    if not looks:
+        return lightness, alpha, {}
     with timed_stage("prepare", timings):
-        input, box = colorize.prepare_input(lightness, spec)
-    return lightness, alpha, input, box
+        inputs = {look: prepare_look(lightness, spec, look) for look in looks}
+    return lightness, alpha, inputs
+
+
+def compute_fields(
+    answers: Mapping[str, Answer], lightness: lab.Lightness, spec: ModelSpec
+) -> dict[str, lab.Float32]:
+    """Return the ab field of each look, hw2, Lab units, of the network's answers."""
+    return {
+        look: compute_field(outputs, lightness.shape, spec, look)
+        for look, (outputs, _) in answers.items()
+    }
 
 
 def read_kept(
@@ -91,14 +98,13 @@ def compose_picture(
     photograph: images.Photograph,
     lightness: lab.Lightness,
     alpha: NDArray[Any] | None,
-    output: colorize.Tensor,
-    box: colorize.Box,
+    outputs: colorize.Tensor,
     spec: ModelSpec,
     parameters: Parameters,
     format: str,
     timings: dict[str, float],
 ) -> Any:
-    """Join the network's colours and the photograph's lightness.
+    """Join the network's colours, outputs of the look asked for, and the photograph's lightness.
 
     Returns:
         What `encode_pictures` takes: planes for JPEG, else pixels, or a picture that is
@@ -106,6 +112,7 @@ def compose_picture(
     """
     profile, marked = photograph.profile, parameters.mark == "visible"
     with timed_stage("color", timings):
+        output, box = join_look(outputs, lightness.shape, spec, parameters.edits.look)
         ab, scale = colorize.choose_ab(
             lightness, output, box, spec, parameters.strength, parameters.edits
         )
@@ -146,8 +153,12 @@ def encode(
     model: str,
     signer: Signer | None,
     timings: dict[str, float],
-) -> bytes:
-    """Compose and encode the pages, with what the file keeps besides its pixels."""
+) -> tuple[bytes, tuple[str, ...]]:
+    """Compose and encode the pages, with what the file keeps besides its pixels.
+
+    Returns:
+        The file, and the names of the photograph's metadata that it does not have.
+    """
     # Each page's lightness is freed as soon as its picture is composed.
     pictures = [pages.pop(0)() for _ in range(len(pages))]
     with timed_stage("encode", timings):
@@ -160,6 +171,7 @@ def encode(
             model,
             edits or "",
             photograph.profile,
+            format,
         )
         data = encode_pictures(pictures, format, parameters.quality, metadata)
         # A large picture is composed while it is encoded.
@@ -170,4 +182,4 @@ def encode(
             data = signer.sign(photograph.manifest, data, media_type, model, edits or "")
     timings["color"] += composed
     timings["encode"] -= composed
-    return data
+    return data, metadata.dropped

@@ -1,19 +1,21 @@
 """A person's choices of colour through every way in, on a real Triton."""
 
+import base64
 import hashlib
 import io
 import json
 import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import cv2
 import grpc
 import httpx
 import numpy as np
 import pytest
 import scripted_triton
-from paths import MODELS
+from paths import MODELS, PHOTOS
 from PIL import Image
 from serving import serve_grpc, serve_http, start_service
 from skimage.color import deltaE_ciede2000, rgb2lab
@@ -178,6 +180,70 @@ async def test_candidates_are_answered_over_both_protocols(
     assert message.candidates[1].edits.warmth == 0.35
 
 
+async def test_candidates_of_other_looks_are_runs_of_the_network(
+    service: Service, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They differ visibly, are paid for in places, and are made again in full by their edits."""
+    photo = (PHOTOS / "lomiri_seeding_by_Clements_Engelhardt.jpg").read_bytes()  # 16:9
+    runs, places = [], []
+    infer = service.triton.infer
+
+    async def watch(spec: Any, input: Any, deadline: float) -> Any:
+        runs.append(input.tobytes())
+        places.append(service.admission.requests_in_flight)
+        return await infer(spec, input, deadline)
+
+    monkeypatch.setattr(service.triton, "infer", watch)
+    parameters = {"size": "256", "more_looks": "true"}
+    answer = await http.post("/v1/candidates", content=photo, params=parameters)
+    assert answer.status_code == 200, answer.text
+    found = {version["name"]: version for version in answer.json()["candidates"]}
+    assert [name for name in found if name.startswith("from")] == ["from farther", "from nearer"]
+    assert len(set(runs)) == len(runs) == 5  # whole, farther, and three parts
+    assert set(places) == {6}  # as many as a panorama takes
+    assert service.admission.requests_in_flight == 0
+    labs = {
+        name: rgb2lab(decode(base64.b64decode(version["image"]))) for name, version in found.items()
+    }
+    for name in ("from farther", "from nearer"):
+        for other in labs.keys() - {name}:
+            distance = np.linalg.norm((labs[name] - labs[other])[..., 1:], axis=-1).mean()
+            assert distance > 1.5, (name, other)
+    async with serve_grpc(service) as stub:
+        request = rehue_pb2.CandidatesRequest(image=photo, size=256, more_looks=True)
+        message = await stub.Candidates(request)
+        assert [version.name for version in message.candidates] == list(found)
+        nearer = message.candidates[-1].edits
+        in_full = await stub.Colorize(
+            rehue_pb2.ColorizeRequest(image=photo, edits=nearer, format="FORMAT_PNG")
+        )
+    assert len(runs) == 5  # all of it is kept
+    assert found["from nearer"]["edits"] == {"version": 1, "look": "nearer"}
+    same = await http.post("/v1/colorize", content=photo, params={"look": "nearer", **PNG})
+    assert same.content == in_full.image
+    full = decode(in_full.image)
+    small = cv2.resize(full, labs["from nearer"].shape[1::-1], interpolation=cv2.INTER_AREA)
+    difference = rgb2lab(small)[..., 1:] - labs["from nearer"][..., 1:]
+    assert np.linalg.norm(difference, axis=-1).mean() < 1.5
+
+
+async def test_more_looks_need_places(
+    service: Service, http: httpx.AsyncClient, photo: bytes
+) -> None:
+    service.admission._max_requests = 6
+    parameters = {"more_looks": "true"}
+    alone = await http.post("/v1/candidates", content=photo, params=parameters)
+    assert alone.status_code == 200
+    service.admission.requests_in_flight = 1  # another photograph
+    beside = await http.post("/v1/candidates", content=photo, params=parameters)
+    assert beside.status_code == 429
+    one = await http.post("/v1/candidates", content=photo)
+    assert one.status_code == 200
+    service.admission.requests_in_flight = 0
+    service.admission._max_requests = 2  # a server of few places answers it alone
+    assert (await http.post("/v1/candidates", content=photo, params=parameters)).status_code == 200
+
+
 REFUSED = [
     ({"warmth": "2"}, "warmth"),
     ({"tint": "nan"}, "tint"),
@@ -195,6 +261,7 @@ REFUSED = [
     ({"palette": ",".join(["#123456"] * 17)}, "palette"),
     ({"palette_strength": "1.5"}, "palette_strength"),
     ({"reference": "text"}, "reference"),
+    ({"look": "sideways"}, "look"),
 ]
 
 
@@ -213,6 +280,9 @@ async def test_nonsense_is_refused_and_named(
     size = await http.post("/v1/candidates", content=photo, params={"size": "10000"})
     assert size.status_code == 422
     assert "size" in size.json()["detail"]
+    looks = await http.post("/v1/candidates", content=photo, params={"more_looks": "three"})
+    assert looks.status_code == 422
+    assert looks.json()["detail"].startswith("more_looks")
 
 
 async def test_nonsense_is_refused_over_grpc(service: Service, photo: bytes) -> None:
@@ -223,6 +293,7 @@ async def test_nonsense_is_refused_over_grpc(service: Service, photo: bytes) -> 
         (rehue_pb2.Edits(hints=[rehue_pb2.Hint()]), "hints[0].color"),
         (rehue_pb2.Edits(reference=b"no picture"), "reference"),
         (rehue_pb2.Edits(reference=photo, palette=["#123456"]), "reference and palette"),
+        (rehue_pb2.Edits(look=cast("Any", 7)), "look is '7'; it must be one of whole"),
     ]
     async with serve_grpc(service) as stub:
         for edits, name in refused:
@@ -253,7 +324,7 @@ def test_command_and_sdk(tmp_path: Path, server: Any) -> None:
     from rehue_client import Client, Edits, Hint
     from rehue_client.command import main
 
-    photo = Path(__file__).parents[1] / "photos" / "skimage_coffee.jpg"
+    photo = PHOTOS / "skimage_coffee.jpg"
     edits = Edits(warmth=0.2, hints=(Hint(0.5, 0.2, "#1f5a2b"),), reference=photo)
     pictures = []
     for url in (server.http_url, server.grpc_url):
@@ -272,6 +343,15 @@ def test_command_and_sdk(tmp_path: Path, server: Any) -> None:
     same = tmp_path / "same.png"
     assert main(["colorize", str(photo), "-o", str(same), "--warmth", "0.35", *at]) == 0
     assert given.read_bytes() == same.read_bytes()
+    looks = ["candidates", str(photo), "-o", str(tmp_path / "all"), "--more-looks", *at]
+    assert main(looks) == 0
+    nearer = tmp_path / "all" / "from-nearer.json"
+    assert main(["colorize", str(photo), "-o", str(given), "--edits", str(nearer), *at]) == 0
+    assert main(["colorize", str(photo), "-o", str(same), "--look", "nearer", *at]) == 0
+    assert given.read_bytes() == same.read_bytes()
+    with Client(server.http_url) as client:
+        names = [version.name for version in client.candidates(photo, more_looks=True)]
+    assert "from nearer" in names
     bad = ["colorize", str(photo), "-o", str(same), "--hint", "0.5=red", *at]
     with pytest.raises(SystemExit):
         main(bad)

@@ -220,6 +220,15 @@ def test_versions_and_wrong_files(web: WebPage, tmp_path: Path) -> None:
     tab = web.tab
     tab.click("#editor .versions button:has-text('warmer')")
     assert tab.locator("#editor [data-value=warmth]").input_value() == "0.35"
+    tab.click("#editor [data-do=propose]")
+    tab.click("#editor .versions button:has-text('from farther')")
+    with tab.expect_download() as download:
+        tab.click("#editor [data-do=save]")
+    saved = tmp_path / "saved.json"
+    download.value.save_as(saved)
+    assert json.loads(saved.read_text()) == {"version": 1, "look": "farther"}
+    assert tab.locator("#editor [data-value=warmth]").input_value() == "0"
+    tab.click("#editor [data-do=undo]")
     wrong = tmp_path / "wrong.json"
     wrong.write_text("no edits")
     tab.set_input_files("#editor [data-file=edits]", wrong)

@@ -18,6 +18,7 @@ import tifffile
 from icc import ADOBE_RGB
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
+from PIL.PngImagePlugin import PngInfo
 from scans import DEEP, GRAY, REFUSED, RGB, Scan, list_scans, save, write_tiff
 from skimage.color import rgb2lab
 
@@ -165,3 +166,28 @@ def test_other_words_are_refused(server: Server, name: str) -> None:
     )  # fmt: skip
     assert answer.status_code == 422
     assert name in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_metadata_that_is_too_large_is_said_to_be_missing(
+    server: Server, way: str, tmp_path: Path
+) -> None:
+    packet = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'>" + b"<a b='c'/>" * 150_000 + b"</x:xmpmeta>"
+    path, out = tmp_path / "scan.png", tmp_path / "answer.png"
+    text = PngInfo()
+    text.add_itxt("XML:com.adobe.xmp", packet.decode())
+    Image.new("L", (48, 32), 120).save(path, pnginfo=text)
+    if way == "command":
+        done = run_command(server, path, "-o", out, "--json")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert json.loads(done.stdout.splitlines()[0])["dropped"] == ["xmp"]
+        assert "not kept: xmp" in done.stderr
+        kept = run_command(server, path, "-o", out, "--json", "--metadata", "none")
+        assert "dropped" not in json.loads(kept.stdout.splitlines()[0])
+        return
+    with Client(server.http_url if way == "http" else server.grpc_url) as client:
+        assert client.colorize(path).dropped == ("xmp",)
+        assert client.colorize(path, metadata="none").dropped == ()
+    if way == "http":
+        answer = httpx.post(f"{server.http_url}/v1/colorize", content=path.read_bytes())
+        assert answer.headers["X-Rehue-Dropped"] == "xmp"

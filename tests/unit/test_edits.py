@@ -170,7 +170,7 @@ def test_palette_is_taken_over_where_it_fits(ab: lab.Float32, lightness: Any) ->
 
 
 def test_candidates_differ_visibly(ab: lab.Float32, lightness: Any) -> None:
-    found = choose_candidates(ab, lightness, 1.0, Edits())
+    found = choose_candidates({"whole": ab}, lightness, 1.0, Edits())
     assert [candidate.name for candidate in found] == [
         "as is", "warmer", "cooler", "paler", "more vivid",
     ]  # fmt: skip
@@ -181,9 +181,9 @@ def test_candidates_differ_visibly(ab: lab.Float32, lightness: Any) -> None:
         for other in fields[:index]:
             assert np.linalg.norm(field - other, axis=-1).mean() >= VISIBLE
     # Without any colour there is nothing to make paler or more vivid.
-    names = [c.name for c in choose_candidates(ab * 0, lightness, 1.0, Edits())]
+    names = [c.name for c in choose_candidates({"whole": ab * 0}, lightness, 1.0, Edits())]
     assert names == ["as is", "warmer", "cooler"]
-    already = [c.name for c in choose_candidates(ab, lightness, 1.0, Edits(warmth=1))]
+    already = [c.name for c in choose_candidates({"whole": ab}, lightness, 1.0, Edits(warmth=1))]
     assert "warmer" not in already
     assert "cooler" in already
 

@@ -10,7 +10,7 @@ ANSWER = np.zeros((2, 4, 4), np.float16), "1"  # 64 bytes
 def test_answers_are_bounded_in_memory_and_time() -> None:
     now = 0.0
     kept = KeptAnswers(130, lambda: now)
-    first, second, third = (("file", page, "rehue") for page in range(3))
+    first, second, third = (("file", page, "rehue", "whole") for page in range(3))
     kept.put(first, ANSWER)
     kept.put(second, ANSWER)
     assert kept.get(first) is ANSWER
@@ -27,5 +27,5 @@ def test_answers_are_bounded_in_memory_and_time() -> None:
 
 def test_nothing_is_kept_without_memory() -> None:
     kept = KeptAnswers(0)
-    kept.put(("file", 0, "rehue"), ANSWER)
-    assert kept.get(("file", 0, "rehue")) is None
+    kept.put(("file", 0, "rehue", "whole"), ANSWER)
+    assert kept.get(("file", 0, "rehue", "whole")) is None

@@ -144,7 +144,9 @@ def test_formats_that_are_only_read_are_marked_too(format: str) -> None:
 
 def test_a_mark_is_not_added_twice() -> None:
     once = update_packet(XMP, "Rehue 1", "rehue/1")
+    assert once
     twice = update_packet(once, "Rehue 1", "rehue/2")
+    assert twice
     assert twice.count(b"DigitalSourceType>") == 2  # one element: its begin and its end
 
 

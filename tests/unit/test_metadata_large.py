@@ -26,7 +26,7 @@ from rehue_serve.encoding.pictures import encode_pictures
 from rehue_serve.metadata.answer import complete_metadata, read_metadata_of
 from rehue_serve.metadata.containers import Metadata
 from rehue_serve.metadata.reading import wrap_iptc
-from rehue_serve.metadata.xmp import SOURCE_TYPE, update_packet
+from rehue_serve.metadata.xmp import SOURCE_TYPE
 
 LONG = "depth " * 40_000  # 240 KB, as maps of the depth in phones' files
 MANY = "".join(f'<xmp:Label{n} xmlns:xmp="a:b/">{n:090}</xmp:Label{n}>' for n in range(1000))
@@ -67,11 +67,28 @@ def test_a_packet_over_64_kb_is_kept_in_a_jpeg(packet: bytes, tmp_path: Path) ->
     assert "Market" in run_exiftool(tmp_path / "answer.jpg", "-XMP-dc:Title")
 
 
+@pytest.mark.parametrize(
+    ("own", "format", "dropped"),
+    [
+        (Metadata(exif=build_exif(1).tobytes(), xmp=XMP, iptc=b"8BIM"), "jpeg", ()),
+        (Metadata(xmp=add_to_packet("depth" * (4 << 20))), "png", ("xmp",)),  # over 16 MiB
+        (Metadata(exif=b"II*", xmp=XMP[:200]), "tiff", ("exif", "xmp")),
+        (Metadata(iptc=b"8BIM", text={"Title": "a"}), "webp", ("iptc", "text")),
+        (Metadata(iptc=b"8BIM", text={"Title": "a"}), "png", ()),
+    ],
+)
+def test_what_is_not_kept_is_named(own: Metadata, format: str, dropped: tuple[str, ...]) -> None:
+    assert complete_metadata(own, 8, 8, "rehue/1", format=format).dropped == dropped
+
+
 def test_a_broken_extended_packet_never_costs_the_picture() -> None:
     metadata = complete_metadata(Metadata(xmp=add_to_packet(LONG)), 8, 8, "rehue/1")
     data = encode_pictures([np.zeros((8, 8, 3), np.uint8)], "jpeg", 92, metadata)
     place = data.rindex(b"depth depth")
-    root = read_xmp(answer(data[:place] + b"DEPTH" + data[place + 5 :], "png"), "png")
+    broken = data[:place] + b"DEPTH" + data[place + 5 :]
+    root = read_xmp(answer(broken, "png"), "png")
+    assert read_metadata_of(images.open_image(broken, **LIMITS)).dropped == ("xmp",)
+    assert read_metadata_of(images.open_image(data, **LIMITS)).dropped == ()
     assert find_property(root, "DigitalSourceType") == SOURCE_TYPE
     assert "depth " not in ElementTree.tostring(root, "unicode")
 
@@ -112,5 +129,7 @@ def test_iptc_over_64_kb_is_kept_in_a_jpeg() -> None:
     ],
 )  # fmt: skip
 def test_a_broken_or_hostile_packet_is_replaced(packet: bytes) -> None:
-    root = ElementTree.fromstring(update_packet(packet, "Rehue 1", "rehue/1"))
+    metadata = complete_metadata(Metadata(xmp=packet), 8, 8, "rehue/1")
+    root = ElementTree.fromstring(metadata.xmp)
+    assert metadata.dropped == ("xmp",)
     assert find_property(root, "DigitalSourceType") == SOURCE_TYPE

@@ -25,47 +25,49 @@ _sym_db = _symbol_database.Default()
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1brehue_client/v1/rehue.proto\x12\x08rehue.v1\x1a\x17google/rpc/status.proto\"\xcb\x02\n\x0f\x43olorizeRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\x08strength\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12 \n\x06\x66ormat\x18\x04 \x01(\x0e\x32\x10.rehue.v1.Format\x12\x14\n\x07quality\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\n\n\x02id\x18\x06 \x01(\t\x12$\n\x08metadata\x18\x07 \x01(\x0e\x32\x12.rehue.v1.Metadata\x12\x1e\n\x05\x64\x65pth\x18\x08 \x01(\x0e\x32\x0f.rehue.v1.Depth\x12\"\n\x07profile\x18\t \x01(\x0e\x32\x11.rehue.v1.Profile\x12\x1c\n\x04mark\x18\n \x01(\x0e\x32\x0e.rehue.v1.Mark\x12\x1e\n\x05\x65\x64its\x18\x0f \x01(\x0b\x32\x0f.rehue.v1.EditsB\x0b\n\t_strengthB\n\n\x08_quality\"\x9c\x01\n\x05\x45\x64its\x12\x0e\n\x06warmth\x18\x01 \x01(\x01\x12\x0c\n\x04tint\x18\x02 \x01(\x01\x12\x1d\n\x05hints\x18\x03 \x03(\x0b\x32\x0e.rehue.v1.Hint\x12\x0f\n\x07palette\x18\x04 \x03(\t\x12\x11\n\treference\x18\x05 \x01(\x0c\x12\x1d\n\x10palette_strength\x18\x06 \x01(\x01H\x00\x88\x01\x01\x42\x13\n\x11_palette_strength\"+\n\x04Hint\x12\t\n\x01x\x18\x01 \x01(\x01\x12\t\n\x01y\x18\x02 \x01(\x01\x12\r\n\x05\x63olor\x18\x03 \x01(\t\"\x91\x01\n\x11\x43\x61ndidatesRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\x08strength\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12\x1e\n\x05\x65\x64its\x18\x04 \x01(\x0b\x32\x0f.rehue.v1.Edits\x12\x11\n\x04size\x18\x05 \x01(\x05H\x01\x88\x01\x01\x42\x0b\n\t_strengthB\x07\n\x05_size\"\x84\x01\n\x12\x43\x61ndidatesResponse\x12\'\n\ncandidates\x18\x01 \x03(\x0b\x32\x13.rehue.v1.Candidate\x12\r\n\x05model\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\"\n\x07timings\x18\x04 \x01(\x0b\x32\x11.rehue.v1.Timings\"Z\n\tCandidate\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\x0c\x12\x10\n\x08strength\x18\x03 \x01(\x02\x12\x1e\n\x05\x65\x64its\x18\x04 \x01(\x0b\x32\x0f.rehue.v1.Edits\"\xca\x01\n\x10\x43olorizeResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\x0c\x12\x12\n\nmedia_type\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\"\n\x07timings\x18\x06 \x01(\x0b\x32\x11.rehue.v1.Timings\x12!\n\x05\x65rror\x18\x07 \x01(\x0b\x32\x12.google.rpc.Status\x12\r\n\x05pages\x18\x08 \x01(\x05\x12\x0e\n\x06\x66rames\x18\t \x01(\x05\"\x13\n\x11ListModelsRequest\"5\n\x12ListModelsResponse\x12\x1f\n\x06models\x18\x01 \x03(\x0b\x32\x0f.rehue.v1.Model\"[\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x04 \x01(\x08\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\"X\n\x07Timings\x12\x0e\n\x06\x64\x65\x63ode\x18\x01 \x01(\x02\x12\x0f\n\x07prepare\x18\x02 \x01(\x02\x12\r\n\x05infer\x18\x03 \x01(\x02\x12\r\n\x05\x63olor\x18\x04 \x01(\x02\x12\x0e\n\x06\x65ncode\x18\x05 \x01(\x02*\xef\x01\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x11\n\rINVALID_IMAGE\x10\x01\x12\x13\n\x0fIMAGE_TOO_LARGE\x10\x02\x12\x15\n\x11UNSUPPORTED_IMAGE\x10\x03\x12\x15\n\x11INVALID_PARAMETER\x10\x04\x12\x11\n\rUNKNOWN_MODEL\x10\x05\x12\x13\n\x0fUNAUTHENTICATED\x10\x06\x12\x0e\n\nOVERLOADED\x10\x07\x12\x0f\n\x0bUNAVAILABLE\x10\x08\x12\x15\n\x11\x44\x45\x41\x44LINE_EXCEEDED\x10\t\x12\x0c\n\x08INTERNAL\x10\n*\\\n\x06\x46ormat\x12\x0f\n\x0b\x46ORMAT_AUTO\x10\x00\x12\x0f\n\x0b\x46ORMAT_JPEG\x10\x01\x12\x0e\n\nFORMAT_PNG\x10\x02\x12\x0f\n\x0b\x46ORMAT_WEBP\x10\x03\x12\x0f\n\x0b\x46ORMAT_TIFF\x10\x04*0\n\x08Metadata\x12\x11\n\rMETADATA_KEEP\x10\x00\x12\x11\n\rMETADATA_NONE\x10\x01*$\n\x05\x44\x65pth\x12\x0e\n\nDEPTH_AUTO\x10\x00\x12\x0b\n\x07\x44\x45PTH_8\x10\x01*-\n\x07Profile\x12\x10\n\x0cPROFILE_SRGB\x10\x00\x12\x10\n\x0cPROFILE_KEEP\x10\x01*\'\n\x04Mark\x12\r\n\tMARK_NONE\x10\x00\x12\x10\n\x0cMARK_VISIBLE\x10\x01\x32\xfa\x02\n\tColorizer\x12\x41\n\x08\x43olorize\x12\x19.rehue.v1.ColorizeRequest\x1a\x1a.rehue.v1.ColorizeResponse\x12K\n\x0e\x43olorizeStream\x12\x19.rehue.v1.ColorizeRequest\x1a\x1a.rehue.v1.ColorizeResponse(\x01\x30\x01\x12G\n\nCandidates\x12\x1b.rehue.v1.CandidatesRequest\x1a\x1c.rehue.v1.CandidatesResponse\x12K\n\x0e\x43olorizeChunks\x12\x19.rehue.v1.ColorizeRequest\x1a\x1a.rehue.v1.ColorizeResponse(\x01\x30\x01\x12G\n\nListModels\x12\x1b.rehue.v1.ListModelsRequest\x1a\x1c.rehue.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1brehue_client/v1/rehue.proto\x12\x08rehue.v1\x1a\x17google/rpc/status.proto\"\xcb\x02\n\x0f\x43olorizeRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\x08strength\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12 \n\x06\x66ormat\x18\x04 \x01(\x0e\x32\x10.rehue.v1.Format\x12\x14\n\x07quality\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\n\n\x02id\x18\x06 \x01(\t\x12$\n\x08metadata\x18\x07 \x01(\x0e\x32\x12.rehue.v1.Metadata\x12\x1e\n\x05\x64\x65pth\x18\x08 \x01(\x0e\x32\x0f.rehue.v1.Depth\x12\"\n\x07profile\x18\t \x01(\x0e\x32\x11.rehue.v1.Profile\x12\x1c\n\x04mark\x18\n \x01(\x0e\x32\x0e.rehue.v1.Mark\x12\x1e\n\x05\x65\x64its\x18\x0f \x01(\x0b\x32\x0f.rehue.v1.EditsB\x0b\n\t_strengthB\n\n\x08_quality\"\xba\x01\n\x05\x45\x64its\x12\x0e\n\x06warmth\x18\x01 \x01(\x01\x12\x0c\n\x04tint\x18\x02 \x01(\x01\x12\x1d\n\x05hints\x18\x03 \x03(\x0b\x32\x0e.rehue.v1.Hint\x12\x0f\n\x07palette\x18\x04 \x03(\t\x12\x11\n\treference\x18\x05 \x01(\x0c\x12\x1d\n\x10palette_strength\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x1c\n\x04look\x18\x07 \x01(\x0e\x32\x0e.rehue.v1.LookB\x13\n\x11_palette_strength\"+\n\x04Hint\x12\t\n\x01x\x18\x01 \x01(\x01\x12\t\n\x01y\x18\x02 \x01(\x01\x12\r\n\x05\x63olor\x18\x03 \x01(\t\"\xa5\x01\n\x11\x43\x61ndidatesRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\r\n\x05model\x18\x02 \x01(\t\x12\x15\n\x08strength\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12\x1e\n\x05\x65\x64its\x18\x04 \x01(\x0b\x32\x0f.rehue.v1.Edits\x12\x11\n\x04size\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x12\n\nmore_looks\x18\x06 \x01(\x08\x42\x0b\n\t_strengthB\x07\n\x05_size\"\x84\x01\n\x12\x43\x61ndidatesResponse\x12\'\n\ncandidates\x18\x01 \x03(\x0b\x32\x13.rehue.v1.Candidate\x12\r\n\x05model\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\"\n\x07timings\x18\x04 \x01(\x0b\x32\x11.rehue.v1.Timings\"Z\n\tCandidate\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\x0c\x12\x10\n\x08strength\x18\x03 \x01(\x02\x12\x1e\n\x05\x65\x64its\x18\x04 \x01(\x0b\x32\x0f.rehue.v1.Edits\"\xdb\x01\n\x10\x43olorizeResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\x0c\x12\x12\n\nmedia_type\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\"\n\x07timings\x18\x06 \x01(\x0b\x32\x11.rehue.v1.Timings\x12!\n\x05\x65rror\x18\x07 \x01(\x0b\x32\x12.google.rpc.Status\x12\r\n\x05pages\x18\x08 \x01(\x05\x12\x0e\n\x06\x66rames\x18\t \x01(\x05\x12\x0f\n\x07\x64ropped\x18\n \x03(\t\"\x13\n\x11ListModelsRequest\"5\n\x12ListModelsResponse\x12\x1f\n\x06models\x18\x01 \x03(\x0b\x32\x0f.rehue.v1.Model\"[\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x04 \x01(\x08\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\"X\n\x07Timings\x12\x0e\n\x06\x64\x65\x63ode\x18\x01 \x01(\x02\x12\x0f\n\x07prepare\x18\x02 \x01(\x02\x12\r\n\x05infer\x18\x03 \x01(\x02\x12\r\n\x05\x63olor\x18\x04 \x01(\x02\x12\x0e\n\x06\x65ncode\x18\x05 \x01(\x02*\xef\x01\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x11\n\rINVALID_IMAGE\x10\x01\x12\x13\n\x0fIMAGE_TOO_LARGE\x10\x02\x12\x15\n\x11UNSUPPORTED_IMAGE\x10\x03\x12\x15\n\x11INVALID_PARAMETER\x10\x04\x12\x11\n\rUNKNOWN_MODEL\x10\x05\x12\x13\n\x0fUNAUTHENTICATED\x10\x06\x12\x0e\n\nOVERLOADED\x10\x07\x12\x0f\n\x0bUNAVAILABLE\x10\x08\x12\x15\n\x11\x44\x45\x41\x44LINE_EXCEEDED\x10\t\x12\x0c\n\x08INTERNAL\x10\n*\\\n\x06\x46ormat\x12\x0f\n\x0b\x46ORMAT_AUTO\x10\x00\x12\x0f\n\x0b\x46ORMAT_JPEG\x10\x01\x12\x0e\n\nFORMAT_PNG\x10\x02\x12\x0f\n\x0b\x46ORMAT_WEBP\x10\x03\x12\x0f\n\x0b\x46ORMAT_TIFF\x10\x04*0\n\x08Metadata\x12\x11\n\rMETADATA_KEEP\x10\x00\x12\x11\n\rMETADATA_NONE\x10\x01*$\n\x05\x44\x65pth\x12\x0e\n\nDEPTH_AUTO\x10\x00\x12\x0b\n\x07\x44\x45PTH_8\x10\x01*-\n\x07Profile\x12\x10\n\x0cPROFILE_SRGB\x10\x00\x12\x10\n\x0cPROFILE_KEEP\x10\x01*\'\n\x04Mark\x12\r\n\tMARK_NONE\x10\x00\x12\x10\n\x0cMARK_VISIBLE\x10\x01*9\n\x04Look\x12\x0e\n\nLOOK_WHOLE\x10\x00\x12\x10\n\x0cLOOK_FARTHER\x10\x01\x12\x0f\n\x0bLOOK_NEARER\x10\x02\x32\xfa\x02\n\tColorizer\x12\x41\n\x08\x43olorize\x12\x19.rehue.v1.ColorizeRequest\x1a\x1a.rehue.v1.ColorizeResponse\x12K\n\x0e\x43olorizeStream\x12\x19.rehue.v1.ColorizeRequest\x1a\x1a.rehue.v1.ColorizeResponse(\x01\x30\x01\x12G\n\nCandidates\x12\x1b.rehue.v1.CandidatesRequest\x1a\x1c.rehue.v1.CandidatesResponse\x12K\n\x0e\x43olorizeChunks\x12\x19.rehue.v1.ColorizeRequest\x1a\x1a.rehue.v1.ColorizeResponse(\x01\x30\x01\x12G\n\nListModels\x12\x1b.rehue.v1.ListModelsRequest\x1a\x1c.rehue.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'rehue_client.v1.rehue_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ERRORREASON']._serialized_start=1444
-  _globals['_ERRORREASON']._serialized_end=1683
-  _globals['_FORMAT']._serialized_start=1685
-  _globals['_FORMAT']._serialized_end=1777
-  _globals['_METADATA']._serialized_start=1779
-  _globals['_METADATA']._serialized_end=1827
-  _globals['_DEPTH']._serialized_start=1829
-  _globals['_DEPTH']._serialized_end=1865
-  _globals['_PROFILE']._serialized_start=1867
-  _globals['_PROFILE']._serialized_end=1912
-  _globals['_MARK']._serialized_start=1914
-  _globals['_MARK']._serialized_end=1953
+  _globals['_ERRORREASON']._serialized_start=1511
+  _globals['_ERRORREASON']._serialized_end=1750
+  _globals['_FORMAT']._serialized_start=1752
+  _globals['_FORMAT']._serialized_end=1844
+  _globals['_METADATA']._serialized_start=1846
+  _globals['_METADATA']._serialized_end=1894
+  _globals['_DEPTH']._serialized_start=1896
+  _globals['_DEPTH']._serialized_end=1932
+  _globals['_PROFILE']._serialized_start=1934
+  _globals['_PROFILE']._serialized_end=1979
+  _globals['_MARK']._serialized_start=1981
+  _globals['_MARK']._serialized_end=2020
+  _globals['_LOOK']._serialized_start=2022
+  _globals['_LOOK']._serialized_end=2079
   _globals['_COLORIZEREQUEST']._serialized_start=67
   _globals['_COLORIZEREQUEST']._serialized_end=398
   _globals['_EDITS']._serialized_start=401
-  _globals['_EDITS']._serialized_end=557
-  _globals['_HINT']._serialized_start=559
-  _globals['_HINT']._serialized_end=602
-  _globals['_CANDIDATESREQUEST']._serialized_start=605
-  _globals['_CANDIDATESREQUEST']._serialized_end=750
-  _globals['_CANDIDATESRESPONSE']._serialized_start=753
-  _globals['_CANDIDATESRESPONSE']._serialized_end=885
-  _globals['_CANDIDATE']._serialized_start=887
-  _globals['_CANDIDATE']._serialized_end=977
-  _globals['_COLORIZERESPONSE']._serialized_start=980
-  _globals['_COLORIZERESPONSE']._serialized_end=1182
-  _globals['_LISTMODELSREQUEST']._serialized_start=1184
-  _globals['_LISTMODELSREQUEST']._serialized_end=1203
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1205
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1258
-  _globals['_MODEL']._serialized_start=1260
-  _globals['_MODEL']._serialized_end=1351
-  _globals['_TIMINGS']._serialized_start=1353
-  _globals['_TIMINGS']._serialized_end=1441
-  _globals['_COLORIZER']._serialized_start=1956
-  _globals['_COLORIZER']._serialized_end=2334
+  _globals['_EDITS']._serialized_end=587
+  _globals['_HINT']._serialized_start=589
+  _globals['_HINT']._serialized_end=632
+  _globals['_CANDIDATESREQUEST']._serialized_start=635
+  _globals['_CANDIDATESREQUEST']._serialized_end=800
+  _globals['_CANDIDATESRESPONSE']._serialized_start=803
+  _globals['_CANDIDATESRESPONSE']._serialized_end=935
+  _globals['_CANDIDATE']._serialized_start=937
+  _globals['_CANDIDATE']._serialized_end=1027
+  _globals['_COLORIZERESPONSE']._serialized_start=1030
+  _globals['_COLORIZERESPONSE']._serialized_end=1249
+  _globals['_LISTMODELSREQUEST']._serialized_start=1251
+  _globals['_LISTMODELSREQUEST']._serialized_end=1270
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1272
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1325
+  _globals['_MODEL']._serialized_start=1327
+  _globals['_MODEL']._serialized_end=1418
+  _globals['_TIMINGS']._serialized_start=1420
+  _globals['_TIMINGS']._serialized_end=1508
+  _globals['_COLORIZER']._serialized_start=2082
+  _globals['_COLORIZER']._serialized_end=2460
 # @@protoc_insertion_point(module_scope)

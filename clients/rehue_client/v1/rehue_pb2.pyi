@@ -49,6 +49,12 @@ class Mark(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     MARK_NONE: _ClassVar[Mark]
     MARK_VISIBLE: _ClassVar[Mark]
+
+class Look(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LOOK_WHOLE: _ClassVar[Look]
+    LOOK_FARTHER: _ClassVar[Look]
+    LOOK_NEARER: _ClassVar[Look]
 ERROR_REASON_UNSPECIFIED: ErrorReason
 INVALID_IMAGE: ErrorReason
 IMAGE_TOO_LARGE: ErrorReason
@@ -73,6 +79,9 @@ PROFILE_SRGB: Profile
 PROFILE_KEEP: Profile
 MARK_NONE: Mark
 MARK_VISIBLE: Mark
+LOOK_WHOLE: Look
+LOOK_FARTHER: Look
+LOOK_NEARER: Look
 
 class ColorizeRequest(_message.Message):
     __slots__ = ("image", "model", "strength", "format", "quality", "id", "metadata", "depth", "profile", "mark", "edits")
@@ -101,20 +110,22 @@ class ColorizeRequest(_message.Message):
     def __init__(self, image: _Optional[bytes] = ..., model: _Optional[str] = ..., strength: _Optional[float] = ..., format: _Optional[_Union[Format, str]] = ..., quality: _Optional[int] = ..., id: _Optional[str] = ..., metadata: _Optional[_Union[Metadata, str]] = ..., depth: _Optional[_Union[Depth, str]] = ..., profile: _Optional[_Union[Profile, str]] = ..., mark: _Optional[_Union[Mark, str]] = ..., edits: _Optional[_Union[Edits, _Mapping]] = ...) -> None: ...
 
 class Edits(_message.Message):
-    __slots__ = ("warmth", "tint", "hints", "palette", "reference", "palette_strength")
+    __slots__ = ("warmth", "tint", "hints", "palette", "reference", "palette_strength", "look")
     WARMTH_FIELD_NUMBER: _ClassVar[int]
     TINT_FIELD_NUMBER: _ClassVar[int]
     HINTS_FIELD_NUMBER: _ClassVar[int]
     PALETTE_FIELD_NUMBER: _ClassVar[int]
     REFERENCE_FIELD_NUMBER: _ClassVar[int]
     PALETTE_STRENGTH_FIELD_NUMBER: _ClassVar[int]
+    LOOK_FIELD_NUMBER: _ClassVar[int]
     warmth: float
     tint: float
     hints: _containers.RepeatedCompositeFieldContainer[Hint]
     palette: _containers.RepeatedScalarFieldContainer[str]
     reference: bytes
     palette_strength: float
-    def __init__(self, warmth: _Optional[float] = ..., tint: _Optional[float] = ..., hints: _Optional[_Iterable[_Union[Hint, _Mapping]]] = ..., palette: _Optional[_Iterable[str]] = ..., reference: _Optional[bytes] = ..., palette_strength: _Optional[float] = ...) -> None: ...
+    look: Look
+    def __init__(self, warmth: _Optional[float] = ..., tint: _Optional[float] = ..., hints: _Optional[_Iterable[_Union[Hint, _Mapping]]] = ..., palette: _Optional[_Iterable[str]] = ..., reference: _Optional[bytes] = ..., palette_strength: _Optional[float] = ..., look: _Optional[_Union[Look, str]] = ...) -> None: ...
 
 class Hint(_message.Message):
     __slots__ = ("x", "y", "color")
@@ -127,18 +138,20 @@ class Hint(_message.Message):
     def __init__(self, x: _Optional[float] = ..., y: _Optional[float] = ..., color: _Optional[str] = ...) -> None: ...
 
 class CandidatesRequest(_message.Message):
-    __slots__ = ("image", "model", "strength", "edits", "size")
+    __slots__ = ("image", "model", "strength", "edits", "size", "more_looks")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     STRENGTH_FIELD_NUMBER: _ClassVar[int]
     EDITS_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
+    MORE_LOOKS_FIELD_NUMBER: _ClassVar[int]
     image: bytes
     model: str
     strength: float
     edits: Edits
     size: int
-    def __init__(self, image: _Optional[bytes] = ..., model: _Optional[str] = ..., strength: _Optional[float] = ..., edits: _Optional[_Union[Edits, _Mapping]] = ..., size: _Optional[int] = ...) -> None: ...
+    more_looks: bool
+    def __init__(self, image: _Optional[bytes] = ..., model: _Optional[str] = ..., strength: _Optional[float] = ..., edits: _Optional[_Union[Edits, _Mapping]] = ..., size: _Optional[int] = ..., more_looks: _Optional[bool] = ...) -> None: ...
 
 class CandidatesResponse(_message.Message):
     __slots__ = ("candidates", "model", "request_id", "timings")
@@ -165,7 +178,7 @@ class Candidate(_message.Message):
     def __init__(self, name: _Optional[str] = ..., image: _Optional[bytes] = ..., strength: _Optional[float] = ..., edits: _Optional[_Union[Edits, _Mapping]] = ...) -> None: ...
 
 class ColorizeResponse(_message.Message):
-    __slots__ = ("id", "image", "media_type", "model", "request_id", "timings", "error", "pages", "frames")
+    __slots__ = ("id", "image", "media_type", "model", "request_id", "timings", "error", "pages", "frames", "dropped")
     ID_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     MEDIA_TYPE_FIELD_NUMBER: _ClassVar[int]
@@ -175,6 +188,7 @@ class ColorizeResponse(_message.Message):
     ERROR_FIELD_NUMBER: _ClassVar[int]
     PAGES_FIELD_NUMBER: _ClassVar[int]
     FRAMES_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
     id: str
     image: bytes
     media_type: str
@@ -184,7 +198,8 @@ class ColorizeResponse(_message.Message):
     error: _status_pb2.Status
     pages: int
     frames: int
-    def __init__(self, id: _Optional[str] = ..., image: _Optional[bytes] = ..., media_type: _Optional[str] = ..., model: _Optional[str] = ..., request_id: _Optional[str] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., pages: _Optional[int] = ..., frames: _Optional[int] = ...) -> None: ...
+    dropped: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, id: _Optional[str] = ..., image: _Optional[bytes] = ..., media_type: _Optional[str] = ..., model: _Optional[str] = ..., request_id: _Optional[str] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., pages: _Optional[int] = ..., frames: _Optional[int] = ..., dropped: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ()

@@ -14,6 +14,8 @@ from rehue_serve.metadata.exif import update_exif
 from rehue_serve.metadata.reading import read_metadata
 from rehue_serve.metadata.xmp import build_packet, update_packet
 
+_WITHOUT_PLACE = {"jpeg": ("text",), "webp": ("iptc", "text"), "tiff": ("text",)}  # by format
+
 
 @cache
 def _name_software() -> str:
@@ -32,6 +34,7 @@ def complete_metadata(
     model: str,
     edits: str = "",
     profile: bytes = b"",
+    format: str = "png",
 ) -> Metadata:
     """Complete a photograph's metadata to that of the answer.
 
@@ -42,14 +45,26 @@ def complete_metadata(
         model: name and version of the network.
         edits: digest of the person's choices; empty: there are none.
         profile: ICC profile of the answer's RGB; empty: sRGB.
+        format: of the answer.
+
+    Returns:
+        What is written, and the names of what is not although the photograph has it.
     """
     if own == Metadata():
         return Metadata(xmp=build_packet(_name_software(), model, edits), profile=profile)
+    exif = update_exif(own.exif, width, height, is_srgb=not profile) if own.exif else b""
+    packet = update_packet(own.xmp, _name_software(), model, edits) if own.xmp else None
+    lost = {
+        "exif": own.exif and not exif,
+        "xmp": own.xmp and not packet,
+        **{name: getattr(own, name) for name in _WITHOUT_PLACE.get(format, ())},
+    }
     return replace(
         own,
         profile=profile or own.profile,
-        exif=update_exif(own.exif, width, height, is_srgb=not profile) if own.exif else b"",
-        xmp=update_packet(own.xmp, _name_software(), model, edits),
+        exif=exif,
+        xmp=packet or build_packet(_name_software(), model, edits),
+        dropped=tuple(sorted({*own.dropped, *(name for name, is_lost in lost.items() if is_lost)})),
     )
 
 

@@ -31,6 +31,7 @@ class Metadata:
     profile: bytes = b""  # ICC
     dpi: tuple[float, float] | None = None
     text: dict[str, str] = field(default_factory=dict)  # of PNG
+    dropped: tuple[str, ...] = ()  # names of the photograph's blocks that cannot be kept
 
 
 def embed_in_jpeg(data: Any, metadata: Metadata) -> bytes:

@@ -27,7 +27,7 @@ _XML = "{http://www.w3.org/XML/1998/namespace}"  # language and space
 _STAY = (f"{{{REHUE}}}", f"{{{IPTC_EXTENSION}}}DigitalSourceType", f"{{{RDF}}}", _NOTE, _XML)
 
 
-def join_packets(packet: bytes, segments: Iterable[bytes]) -> bytes:
+def join_packets(packet: bytes, segments: Iterable[bytes]) -> tuple[bytes, bool]:
     """Join a standard packet and its extended one.
 
     Args:
@@ -35,7 +35,8 @@ def join_packets(packet: bytes, segments: Iterable[bytes]) -> bytes:
         segments: contents of the extended one's segments, behind `SIGNATURE`.
 
     Returns:
-        One packet; the standard one where the extended one is missing or broken.
+        One packet, and whether it has all; it is the standard one where the extended one is
+        broken, too large or missing.
     """
     parts: dict[bytes, dict[int, bytes]] = {}
     for segment in segments:
@@ -45,17 +46,17 @@ def join_packets(packet: bytes, segments: Iterable[bytes]) -> bytes:
     root = parse_packet(packet) if parts else None
     found = None if root is None else find_rdf(root)
     if root is None or found is None:
-        return packet
+        return packet, not parts
     name = _take_note(found)
     extension = b"".join(part for _, part in sorted(parts.get(name, {}).items()))
     if _compute_name(extension) != name or len(extension) > LARGEST_PACKET:
-        return packet
+        return packet, False
     added = parse_packet(extension)
     extended = None if added is None else find_rdf(added)
     if extended is None:
-        return packet
+        return packet, False
     found.extend(list(extended))
-    return serialize_packet(root)
+    return serialize_packet(root), True
 
 
 def split_packet(packet: bytes, largest: int) -> tuple[bytes, list[bytes]]:

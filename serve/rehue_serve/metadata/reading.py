@@ -6,6 +6,7 @@ What is broken is left out: metadata never costs the picture.
 import struct
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from PIL import ExifTags, Image, TiffImagePlugin
@@ -58,8 +59,8 @@ def _read_metadata(data: bytes, image: Image.Image) -> Metadata:
             dpi=dpi,
         )
     if image.format in ("JPEG", "MPO"):
-        exif, xmp, iptc = _attempt(lambda: _read_jpeg_segments(data)) or (b"", b"", b"")
-        return Metadata(exif=exif, xmp=xmp, iptc=iptc, dpi=dpi)
+        metadata = _attempt(lambda: _read_jpeg_segments(data)) or Metadata()
+        return replace(metadata, dpi=dpi)
     xmp = info.get("xmp") or b""
     return Metadata(
         exif=bytes(info.get("exif") or b"").removeprefix(b"Exif\0\0"),
@@ -82,7 +83,7 @@ def _read_dpi(image: Image.Image) -> tuple[float, float] | None:
     return (across, down) if 1 <= across <= 65535 and 1 <= down <= 65535 else None
 
 
-def _read_jpeg_segments(data: bytes) -> tuple[bytes, bytes, bytes]:
+def _read_jpeg_segments(data: bytes) -> Metadata:
     exif = xmp = iptc = b""
     extended = []
     for marker, content, _ in jpeg.iterate_segments(data):
@@ -96,7 +97,8 @@ def _read_jpeg_segments(data: bytes) -> tuple[bytes, bytes, bytes]:
             extended.append(content[len(extended_xmp.SIGNATURE) :])
         elif marker == 0xED and content.startswith(b"Photoshop 3.0\0"):
             iptc += content[14:]
-    return exif, extended_xmp.join_packets(xmp, extended), iptc
+    xmp, is_whole = extended_xmp.join_packets(xmp, extended)
+    return Metadata(exif=exif, xmp=xmp, iptc=iptc, dropped=() if is_whole else ("xmp",))
 
 
 def _read_tiff_exif(image: Any) -> bytes:

@@ -69,20 +69,21 @@ def build_packet(software: str, model: str, edits: str = "") -> bytes:
     return serialize_packet(root)
 
 
-def update_packet(packet: bytes, software: str, model: str, edits: str = "") -> bytes:
+def update_packet(packet: bytes, software: str, model: str, edits: str = "") -> bytes | None:
     """Put the mark into a photograph's packet and drop what is no longer true.
 
-    A packet that is broken, too large or declares entities is replaced by one of the mark alone.
-
     Args:
-        packet: of the photograph; empty if it has none.
+        packet: of the photograph.
         software: name and version of this program.
         model: name and version of the network.
         edits: digest of the person's choices; empty: there are none.
+
+    Returns:
+        The packet; None if it is broken, too large or declares entities.
     """
     root = parse_packet(packet)
     if root is None or find_rdf(root) is None:
-        return build_packet(software, model, edits)
+        return None
     for description in root.iter(f"{{{RDF}}}Description"):
         for name in _REPLACED:
             description.attrib.pop(name, None)

@@ -16,7 +16,8 @@ export class Problem extends Error {
  * @param {Blob} file the encoded photograph
  * @param {Object} request the API's parameters
  * @param {Object} options key: API key; signal: AbortSignal; onProgress(share sent, 0 to 1)
- * @returns {Promise<Object>} picture (Blob), model, pages ("in the picture/in the file"), stages, duration in ms
+ * @returns {Promise<Object>} picture (Blob), model, pages ("in the picture/in the file"),
+ *   dropped ("xmp, iptc"), stages, duration in ms
  */
 export function colorize(file, request, { key, signal, onProgress }) {
   const start = performance.now();
@@ -54,6 +55,7 @@ function readAnswer(exchange, duration) {
     picture: exchange.response,
     model: exchange.getResponseHeader("X-Rehue-Model") ?? "",
     pages: exchange.getResponseHeader("X-Rehue-Pages") ?? "1/1",
+    dropped: exchange.getResponseHeader("X-Rehue-Dropped") ?? "",
     stages: [...timing.matchAll(/(\w+);dur=([\d.]+)/g)].map(([, name, ms]) => [name, Number(ms)]),
     duration,
   };

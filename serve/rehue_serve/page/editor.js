@@ -10,7 +10,7 @@ const CANDIDATE_SIDE = 256;
 const AROUND = 0.05; // distance, as a share of the sides, at which likely colours are also read
 const UNLIKE = 24; // smallest distance in RGB between two suggested colours
 const STEP = 0.01; // distance that an arrow key moves the cross, as a share of the sides
-const NOTHING = { strength: 1, warmth: 0, tint: 0, hints: [], palette: [], palette_strength: 1 };
+const NOTHING = { strength: 1, warmth: 0, tint: 0, hints: [], palette: [], palette_strength: 1, look: "whole" };
 
 const MARKUP = `
   <div class="row spread">
@@ -27,6 +27,7 @@ const MARKUP = `
         <img alt="Your photograph with the edits"><i class="cross" aria-hidden="true"></i>
       </div>
       <div class="versions" role="group" aria-label="Versions to start from"></div>
+      <button type="button" class="small" data-do="propose">More versions</button>
     </div>
     <div class="side">
       <p class="say" role="status">Click a place to give it a colour.</p>
@@ -128,6 +129,7 @@ export class Editor {
       clear: () => { this.#selected = -1; this.#change({ ...NOTHING }); },
       save: () => this.#save(),
       load: () => this.#at("[data-file=edits]").click(),
+      propose: () => this.#propose(true),
       reference: () => this.#at("[data-file=reference]").click(),
       forget: () => { this.#change({ palette: [] }); this.#at("[data-do=reference]").focus(); },
       use: () => this.#end(buildDocument(this.#state)),
@@ -289,17 +291,23 @@ export class Editor {
     return this.#ask("v1/candidates", { model: this.#model, ...fields }, null, (answer) => answer.json());
   }
 
-  async #propose() {
+  /** @param {boolean} more those of the network's other looks too, which cost further runs of it */
+  async #propose(more = false) {
     const copy = this.#copy;
-    const found = await this.#askForVersions({ size: CANDIDATE_SIDE });
-    if (!found || copy !== this.#copy) return;
+    this.#at("[data-do=propose]").disabled = more;
+    const found = await this.#askForVersions({ size: CANDIDATE_SIDE, ...(more && { more_looks: true }) });
+    if (copy !== this.#copy) return;
+    if (!found) {
+      this.#at("[data-do=propose]").disabled = false;
+      return;
+    }
     const buttons = found.candidates.map(({ name, edits, media_type: type, image: data }) => {
       const image = Object.assign(new Image(), { src: `data:${type};base64,${data}`, alt: "" });
       const button = Object.assign(document.createElement("button"), { type: "button" });
       button.append(image, name);
       button.addEventListener("click", () => {
-        const { strength, warmth, tint } = { ...NOTHING, ...edits };
-        this.#change({ strength, warmth, tint });
+        const { strength, warmth, tint, look } = { ...NOTHING, ...edits };
+        this.#change({ strength, warmth, tint, look });
       });
       return { button, image };
     });

@@ -19,7 +19,8 @@ export function showFacts(answer) {
   const { stages, model, duration } = answer;
   const total = stages.reduce((sum, [, ms]) => sum + ms, 0);
   $("summary").textContent = `Colorized by ${model || "the server"} in ${Math.round(total)} ms; `
-    + `${Math.round(duration)} ms including the transfer.${describePages(answer.pages)}`;
+    + `${Math.round(duration)} ms including the transfer.${describePages(answer.pages)}`
+    + (answer.dropped && ` Not kept of its metadata: ${answer.dropped}.`);
   $("bar").replaceChildren(...stages.map(([name, ms]) => paintBar(name, ms)));
   $("stages").replaceChildren(...stages.map(([name, ms]) => {
     const item = document.createElement("li");

@@ -21,7 +21,7 @@ from skimage.color import deltaE_ciede2000
 
 from rehue_core import colorize, lab
 from rehue_core.candidates import choose_candidates
-from rehue_core.edits import Edits, Hint, apply_edits, format_palette
+from rehue_core.edits import WHOLE, Edits, Hint, apply_edits, format_palette
 from rehue_core.lab import Float32, UInt8
 from rehue_core.palette import extract_palette
 from rehue_core.rgb import convert_to_rgb
@@ -161,7 +161,7 @@ def _make_reference(scene: Scene) -> Edits:
 
 
 def _score_candidates(scene: Scene) -> dict[str, float]:
-    found = choose_candidates(scene.ab, scene.lightness, 1.0, Edits())
+    found = choose_candidates({WHOLE: scene.ab}, scene.lightness, 1.0, Edits())
     errors = [float(scene.measure(c.edits, c.strength).mean()) for c in found]
     return {
         f"best of {FEW_CANDIDATES} candidates": min(errors[:FEW_CANDIDATES]),

@@ -1,10 +1,8 @@
-"""What candidates at other look sizes would bring beside those of cast and strength.
+"""What candidates at other look sizes bring beside those of cast and strength.
 
     python -m rehue_training.evaluation.looks --data test-2.tar --limit 100
 
-The network's input has a fixed size, so another look is the photograph fitted into a part of it
-(from farther away: fewer pixels of it, more of its mirror image), or overlapping squares of it
-that fill the input (from nearer). Each look is one or more further runs of the network.
+The looks are those that are served (`rehue_core.looks`), and one from twice as far, which is not.
 """
 
 import argparse
@@ -13,84 +11,48 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 from rich.progress import track
 
 from rehue_core import colorize, lab
-from rehue_core.candidates import VISIBLE, choose_candidates
-from rehue_core.edits import Edits
+from rehue_core.candidates import NAMES, VISIBLE, choose_candidates
+from rehue_core.edits import FARTHER, NEARER, WHOLE, Edits
 from rehue_core.lab import Float32
+from rehue_core.looks import compute_field, prepare_look
 from rehue_training.evaluation.colorizer import Colorizer
 from rehue_training.evaluation.evaluate import load_photographs
 from rehue_training.evaluation.guided import FEW_CANDIDATES, Scene, make_scene
 
-FARTHER = (0.75, 0.5)  # size of the photograph in the input, of the served size
+FARTHEST = 0.5  # size of the photograph in the input, of the served size
 
 
-def look_from_farther(scene: Scene, model: Colorizer, share: float) -> Float32:
-    """Return ab (hw2, Lab units) with the photograph fitted into a part of the input."""
-    spec = model.spec
-    height, width = scene.lightness.shape
-    scale = share * min(spec.height / height, spec.width / width)
-    step = spec.height // spec.ab_height
-    box_height, box_width = (max(1, round(side * scale / step)) * step for side in (height, width))
-    top, left = ((spec.height - box_height) // 2, (spec.width - box_width) // 2)
-    top, left = top // step * step, left // step * step
-    small = cv2.resize(scene.lightness, (box_width, box_height), interpolation=cv2.INTER_AREA)
-    square = cv2.copyMakeBorder(
-        cv2.convertScaleAbs(small, alpha=1 / spec.lightness_scale),
-        top, spec.height - box_height - top, left, spec.width - box_width - left,
-        cv2.BORDER_REFLECT_101,
-    )  # fmt: skip
-    box = colorize.Box(top, left, box_height, box_width)
-    return _predict(square, box, model)
+def look(scene: Scene, model: Colorizer, name: str) -> Float32:
+    """Return ab (hw2, Lab units) of a look."""
+    inputs = prepare_look(scene.lightness, model.spec, name)
+    outputs = model.predict_ab(np.stack(inputs))
+    return compute_field(outputs, scene.lightness.shape, model.spec, name)
 
 
-def look_from_nearer(scene: Scene, model: Colorizer) -> Float32:
-    """Return ab (hw2, Lab units) of squares along the long side, blended where they overlap."""
-    spec, lightness = model.spec, scene.lightness
-    is_upright = lightness.shape[0] > lightness.shape[1]
-    wide = lightness.T if is_upright else lightness
-    side, length = wide.shape
-    whole = colorize.Box(0, 0, spec.height, spec.width)
-    cells = spec.ab_height
-    columns = round(cells * length / side)
-    summed, weights = np.zeros((cells, columns, 2), np.float32), np.zeros(columns, np.float32)
-    ramp = np.bartlett(cells + 2)[1:-1].astype(np.float32)
-    count = 1 + -(-(length - side) // side)
-    for share in np.linspace(0, 1, count):
-        start, first = round(share * (length - side)), round(share * (columns - cells))
-        square = np.ascontiguousarray(wide[:, start : start + side])
-        square = cv2.resize(square, (spec.width, spec.height), interpolation=cv2.INTER_AREA)
-        counts = cv2.convertScaleAbs(square, alpha=1 / spec.lightness_scale)
-        field = _predict(counts.T if is_upright else counts, whole, model)
-        field = np.swapaxes(field, 0, 1) if is_upright else field
-        summed[:, first : first + cells] += field * ramp[:, None]
-        weights[first : first + cells] += ramp
-    field = summed / weights[:, None]
-    return np.ascontiguousarray(np.swapaxes(field, 0, 1) if is_upright else field)
-
-
-def _predict(counts: lab.UInt8, box: colorize.Box, model: Colorizer) -> Float32:
-    output = model.predict_ab(np.ascontiguousarray(counts)[None, None])[0]
-    field = colorize.cut_out_box(output, box, model.spec).astype(np.float32)
-    return np.asarray(field * np.float32(model.spec.ab_scale), np.float32)
+def look_from_farthest(scene: Scene, model: Colorizer) -> Float32:
+    """Return ab (hw2, Lab units) with the photograph at half of the size."""
+    counts, box = colorize.prepare_input(scene.lightness, model.spec, FARTHEST)
+    field = colorize.cut_out_box(model.predict_ab(counts[None])[0], box, model.spec)
+    return np.multiply(field, np.float32(model.spec.ab_scale), dtype=np.float32)
 
 
 def measure_photograph(scene: Scene, model: Colorizer) -> dict[str, float]:
-    """Return CIEDE2000 by choice, and the mean distance in ab of each look from the served one."""
-    found = choose_candidates(scene.ab, scene.lightness, 1.0, Edits())
+    """Return CIEDE2000 by choice, and the mean distance in ab of each look from the whole."""
+    found = choose_candidates({WHOLE: scene.ab}, scene.lightness, 1.0, Edits())
     casts = [float(scene.measure(c.edits, c.strength).mean()) for c in found]
-    looks = {f"at {share:g} of the size": look_from_farther(scene, model, share)
-             for share in FARTHER}  # fmt: skip
-    looks["squares"] = look_from_nearer(scene, model)
+    looks = {NAMES[name]: look(scene, model, name) for name in (FARTHER, NEARER)}
     errors = {name: float(scene.compare(ab).mean()) for name, ab in looks.items()}
+    looks["from twice as far"] = look_from_farthest(scene, model)
     few = casts[:FEW_CANDIDATES]
     row = {
         "gray": float(scene.compare(np.zeros_like(scene.ab)).mean()),
         "as is": casts[0],
         **errors,
+        "from twice as far": float(scene.compare(looks["from twice as far"]).mean()),
     }
     row |= {
         "best of as is and the looks": min(casts[0], *errors.values()),
