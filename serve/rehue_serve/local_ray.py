@@ -144,5 +144,9 @@ def build_ray_environment(settings: Settings, directory: Path) -> dict[str, str]
         # After 5 s on a busy machine Ray would restart HAProxy's manager, and the new HAProxy
         # would find its ports taken by the old one.
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+        # It is no warning alone: a new controller kills every replica that it has not reached by
+        # then, although it serves. The default, 30 s, is less than gRPC takes to find the new
+        # address of a cluster's head, which restarts with another one.
+        "RAY_SERVE_SLOW_STARTUP_WARNING_S": "600",
         "RAY_worker_niceness": "0",  # replicas are the service, not background work
     }

@@ -1,7 +1,10 @@
 """The manifests against the code: a renamed setting, port or version breaks these."""
 
 import importlib
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -104,6 +107,7 @@ def test_ray_reads_the_same_environment_on_every_node(overlay: str, settings: Se
     alone = local_ray.build_ray_environment(settings, Path("/nowhere"))
     shared = {name: value for name, value in alone.items() if not ONE_MACHINE.search(name)}
     shared["RAY_SERVE_HAPROXY_BINARY_PATH"] = "/opt/rehue/bin/rehue-haproxy"  # in the image
+    shared["RAY_grpc_client_keepalive_timeout_ms"] = "20000"  # one machine has no silent nodes
     assert get_object(overlay, "ConfigMap", "rehue-ray")["data"] == shared
     # Under their generated names: a changed setting makes KubeRay start a new cluster.
     names = [manifest["metadata"]["name"] for manifest in list_objects(overlay, "ConfigMap")]
@@ -115,6 +119,23 @@ def test_ray_reads_the_same_environment_on_every_node(overlay: str, settings: Se
             for source in get_main_container(list_pod_templates(overlay)[role])["envFrom"]
         ]
         assert sorted(given) == sorted(expected)
+
+
+def test_a_lost_head_is_waited_for(overlay: str) -> None:
+    """Ray reads the limits by the names that ray.env gives them.
+
+    `test_k8s_hosts.py` loses a head.
+    """
+    code = (
+        "from ray._raylet import Config; from ray.serve._private import deployment_state as state;"
+        "print(state.SLOW_STARTUP_WARNING_S, Config.grpc_client_keepalive_timeout_ms())"
+    )
+    environment = os.environ | get_object(overlay, "ConfigMap", "rehue-ray")["data"]
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    # As long as workers wait, RAY_gcs_rpc_server_reconnect_timeout_s, which KubeRay sets.
+    assert done.stdout.split() == ["600", "20000"]
 
 
 def test_ports_are_the_settings(overlay: str, settings: Settings) -> None:
