@@ -132,7 +132,7 @@ def photo() -> bytes:
     return (PHOTOS / "skimage_astronaut.jpg").read_bytes()
 
 
-# HAProxy before stand-ins for replicas. Imported late: Ray's modules take seconds.
+# HAProxy in front of stand-ins for replicas. Imported late: Ray's modules take seconds.
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Uploads that are answered before they have ended, and hold requests as their bytes."""
+"""Uploads that are answered before their end, and whose bytes look like requests."""
 
 import contextlib
 import socket

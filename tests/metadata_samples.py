@@ -1,4 +1,4 @@
-"""Photographs with everything that their format can say of them, and readers of it."""
+"""Photographs with all metadata that their format holds, and readers of it."""
 
 import io
 import os
@@ -44,7 +44,7 @@ def build_exif(orientation: int = 6) -> Image.Exif:
 
 
 def write(format: str) -> bytes:
-    """A gray photograph of 48 x 32 pixels that lies on its side, with everything it can hold."""
+    """Return a gray photograph of 48 x 32 pixels on its side, with all metadata of the format."""
     picture, out = Image.new("L", (48, 32), 90), io.BytesIO()
     exif, profile = build_exif(), ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
     if format == "tiff":
@@ -63,7 +63,7 @@ def write(format: str) -> bytes:
 
 
 def answer(data: bytes, format: str, keep: str = "keep") -> bytes:
-    """The file as the server answers it, with a gray picture in place of the colored one."""
+    """Return the server's answer to a file, with a gray picture in place of the colorized one."""
     photograph = images.open_image(data, **LIMITS)
     height, width = images.decode_lightness(photograph).shape
     own = read_metadata_of(photograph) if keep == "keep" else Metadata()

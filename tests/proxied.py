@@ -1,4 +1,4 @@
-"""HAProxy as `rehue-haproxy` starts it, before stand-ins for Ray's replicas.
+"""HAProxy as `rehue-haproxy` starts it, in front of stand-ins for Ray's replicas.
 
 Real HAProxy with the configuration that Ray writes. The HTTP application runs on the server that
 Ray's replicas use; it answers early, at length, or says what it received. So does the gRPC server.
@@ -71,11 +71,11 @@ class Proxied:
         return {line for line in self.log.read_text().splitlines() if line.startswith("/")}
 
     def post(self, body: bytes) -> bytes:
-        """Post as any other client: on a connection of its own."""
+        """Post over a new connection."""
         return httpx.post(f"http://127.0.0.1:{self.port}/other", content=body, timeout=5).content
 
     def call(self, message: bytes, method: str = "/rehue.v1.Colorizer/Other") -> bytes:
-        """Call as any other gRPC client: on a connection of its own."""
+        """Call over a new connection."""
         with grpc.insecure_channel(f"127.0.0.1:{self.grpc_port}") as channel:
             call = channel.unary_unary(method, bytes, bytes)
             return call(message, timeout=5)
@@ -89,7 +89,7 @@ def write_configuration(
     application: bool = True,
     fallback_port: int = 9,
 ) -> tuple[Path, int, int]:
-    """Has Ray write HAProxy's configuration; returns it and the ports of HTTP and gRPC."""
+    """Let Ray write HAProxy's configuration; return it and the ports of HTTP and gRPC."""
     http, rpc, stats, metrics = claim_free_ports(4)
     config = ray_haproxy.HAProxyConfig(
         http_options=HTTPOptions(host="127.0.0.1", port=http),
@@ -142,7 +142,7 @@ def run_haproxy(
     log_file: Path | None = None,
     **options: Any,
 ) -> Iterator[Proxied]:
-    """Run HAProxy before these ports of replicas; without its own, gRPC has the same as HTTP.
+    """Run HAProxy in front of replicas at these ports; by default gRPC's is HTTP's.
 
     Args:
         pause: seconds without progress that a client may have, instead of a minute and more.

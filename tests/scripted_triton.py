@@ -50,7 +50,7 @@ def answer_late(network: Answer, calls: int) -> Answer:
 
 
 def answer_from_wrong_graphs(network: Answer, instances: int) -> Answer:
-    """As tensorrt_backend with CUDA graphs and an output copy stream (docs/plans.md).
+    """Answer as tensorrt_backend does with CUDA graphs and an output copy stream (docs/plans.md).
 
     A graph belongs to an event set (of 3) and reads and writes the buffer (of 2) that it was
     captured on; inputs are copied to, and answers taken from, another one half of the time.
@@ -133,7 +133,7 @@ class _Healthy(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
-        """Tests are quiet."""
+        """Print nothing."""
 
 
 def main() -> None:

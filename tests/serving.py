@@ -76,7 +76,7 @@ async def _answer_healthy(*_: Any) -> HealthzResponse:
     return HealthzResponse(message="success")
 
 
-# What HAProxy asks of Ray's replicas.
+# The health check that HAProxy sends to Ray's replicas.
 HEALTH = grpc.method_handlers_generic_handler(
     "ray.serve.RayServeAPIService",
     {

@@ -281,7 +281,7 @@ class TensorRTModule:
         return NUMPY[dtype]  # type: ignore[return-value]
 
 
-def tensorrt(gpu: Gpu = H100, **options: Any) -> TensorRT:
+def create_standin(gpu: Gpu = H100, **options: Any) -> TensorRT:
     """Returns the stand-in, wrapped in this project's own code for TensorRT."""
     module = TensorRTModule(**options)
     return TensorRT(module, module.__version__, HostCuda(gpu))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The whole system as tests of faults see it: its servers and their processes."""
+"""The whole system for tests of faults: its servers and their processes."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""A test picture of every tone, and what it is read as."""
+"""A test picture of all tones, files of it, and the lightness that they are read as."""
 
 import io
 import struct
@@ -59,7 +59,7 @@ def save(picture: Image.Image, format: str, **options: Any) -> bytes:
 
 
 def write_png(pixels: NDArray[Any], color_type: int, depth: int, **chunks: bytes) -> bytes:
-    """A PNG with chunks of one's own before the pixels."""
+    """Return a PNG with these chunks before the pixels."""
 
     def pack(name: bytes, content: bytes) -> bytes:
         crc = zlib.crc32(name + content)

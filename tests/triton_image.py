@@ -22,7 +22,7 @@ REHUE = """#!{python}
 import argparse, os, sys, time
 sys.path.insert(0, {tests!r})
 from dataclasses import replace
-from standin import H100, tensorrt
+from standin import H100, create_standin
 from rehue_training.plan import command as plan_command
 with open(os.environ["STEPS"], "a") as steps:
     print("rehue", *sys.argv[1:], file=steps)
@@ -35,7 +35,7 @@ gpu = replace(H100, driver=os.environ["DRIVER"])
 change = lambda plan: None if os.environ.get("BROKEN") else plan
 if os.environ.get("SLOW"):
     change = lambda plan: time.sleep(600)
-sys.exit(plan_command.build_plans(arguments, lambda: tensorrt(gpu, change=change)))
+sys.exit(plan_command.build_plans(arguments, lambda: create_standin(gpu, change=change)))
 """
 TRITONSERVER = """#!/bin/sh
 echo "tritonserver $PYTHONPATH" >> "$STEPS"

@@ -1,4 +1,4 @@
-"""Wait for what another thread or process brings about."""
+"""Wait for a condition that another thread or process makes true."""
 
 import time
 from collections.abc import Callable

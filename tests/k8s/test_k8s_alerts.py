@@ -71,20 +71,20 @@ def create_series() -> list[dict[str, Any]]:
     return found
 
 
-def test_alerts_fire_when_they_shall(promtool: str, tmp_path: Path) -> None:
+def test_alerts_fire_when_they_should(promtool: str, tmp_path: Path) -> None:
     run_promtool_checks(promtool, tmp_path, MADE_UP.read_text())
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One line that a server gave to be scraped, with what Prometheus adds to it."""
+    """One line of a scrape, with the labels that Prometheus adds."""
 
     name: str
     labels: dict[str, str]
     value: float
 
     def series(self) -> dict[str, str]:
-        """For promtool: a counter grows by its value every minute, a gauge rests."""
+        """The series for promtool: a counter grows by its value each minute, a gauge stays."""
         names = ",".join(f"{name}={json.dumps(value)}" for name, value in self.labels.items())
         counter = not self.name.startswith(GAUGES)
         start = f"0+{self.value}" if counter else f"{self.value}"
@@ -125,7 +125,7 @@ def recorded(server: Server, triton: EmbeddedTriton) -> list[Sample]:
     wanted += [s for name in list_exported_metrics() for s in Selectors(name)]
     wanted = [selector for selector in wanted if selector.name not in KEY_SERIES]
     found: list[Sample] = []
-    deadline = time.monotonic() + 60  # Ray gathers every 10 s
+    deadline = time.monotonic() + 60  # Ray exports every 10 s
     while missing := [
         selector
         for selector in wanted
@@ -137,7 +137,7 @@ def recorded(server: Server, triton: EmbeddedTriton) -> list[Sample]:
         found = list(parse_scrape(text, "rehue-ray", honor=True))
     text = httpx.get(f"http://127.0.0.1:{triton.metrics_port}/metrics").text
     found += parse_scrape(text, "rehue-triton", honor=False)
-    # Other tests' refusals aside; and the Triton has the address that it would in a cluster.
+    # Without other tests' refusals, and with the address that Triton has in a cluster.
     return [
         change_series("ray_rehue_triton_healthy", 1, endpoint="10.0.0.2:8001")(manifest)
         for manifest in found if manifest.labels.get("outcome", "ok") == "ok"

@@ -39,7 +39,7 @@ def api(tmp_path: Path) -> Iterator[Api]:
 
 @pytest.fixture(scope="module")
 def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    """A cluster that production was applied to, for all tests together."""
+    """A cluster that production was applied to, shared by all tests."""
     with serve_api(tmp_path_factory.mktemp("home")) as made:
         apply_overlay(made, "production")
         yield made
@@ -78,7 +78,7 @@ def test_a_trial_is_applied_and_applied_again(api: Api) -> None:
 
 
 def test_production_comes_to_a_service_that_runs(api: Api) -> None:
-    """The gateway, KEDA and the rest; nothing immutable changes, and nothing goes."""
+    """Adds the gateway, KEDA and the rest; nothing immutable changes, nothing is deleted."""
     for overlay in ("gpu", "gpu", "production"):
         before = list_applied_names(api)
         apply_overlay(api, overlay)
@@ -101,7 +101,7 @@ def apply_scale(overlay: str, replicas: int) -> Object:
 
 
 def test_an_apply_does_not_fight_with_the_autoscaler() -> None:
-    """production leaves the number of Tritons to KEDA; gpu, which sets it, would be stopped."""
+    """production leaves the number of Tritons to KEDA; applying gpu, which sets it, conflicts."""
     given, cluster = get_object("production", "Deployment"), Cluster()
     cluster.apply(get_object("production", "Namespace"), "kubectl")
     cluster.apply(given, "kubectl")

@@ -1,4 +1,4 @@
-"""A new model beside the old one: a second installation, and a share of all callers for it."""
+"""A canary: a second installation with a new model gets a share of the requests."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ from rehue_serve.settings import Settings
 
 @pytest.fixture
 def shared(tmp_path: Path) -> str:
-    """`production` with the component canary, as an overlay of one's own."""
+    """An overlay: `production` with the component canary."""
     way = os.path.relpath(K8S, tmp_path.resolve())
     (tmp_path / "kustomization.yaml").write_text(
         "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n"

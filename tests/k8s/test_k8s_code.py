@@ -26,8 +26,8 @@ from rehue_serve import app, local_ray
 from rehue_serve.settings import Settings
 
 AUTOSCALED = ("production",)
-# What `rehue serve` sets for one machine's sake: paths and ports of its own, and no wait for
-# load balancers in front. In a pod Ray's defaults do.
+# `rehue serve` sets these for a single machine: its own paths and ports, and no wait for load
+# balancers. Pods keep Ray's defaults.
 ONE_MACHINE = re.compile(
     r"RAY_SERVE_HAPROXY_(BINARY_PATH|CONFIG|SOCKET|METRICS_SOCKET|SERVER_STATE|STATS_PORT|METRICS_PORT)"
     r"|_MIN_DRAINING_PERIOD_S|_(HTTP|GRPC)_PORT|RAY_AUTH_"

@@ -1,6 +1,6 @@
 """The manifests' RayService on a real Ray node, started and deployed to as KubeRay does.
 
-Of the cluster there is one node here, the head with a worker's cores, on ports of its own.
+There is one node, the head with a worker's cores, on its own ports.
 KubeRay's requests are those of its dashboard client (RayDashboardClient).
 """
 
@@ -57,12 +57,12 @@ class Node:
         return f"http://127.0.0.1:{self.ports[port]}"
 
     def dashboard(self, token: str = "") -> httpx.Client:
-        """As KubeRay's operator asks it, which alone has read the Secret with the token."""
+        """Send a request with the token, as KubeRay's operator does."""
         headers = {"x-ray-authorization": f"Bearer {token}"} if token else {}
         return httpx.Client(base_url=self.url("dashboard"), headers=headers, timeout=60)
 
     def wait(self, port: str, path: str) -> None:
-        """Until that is answered with a success, to whoever asks."""
+        """Wait until a request without the token succeeds."""
         deadline = time.monotonic() + START_TIMEOUT
         while time.monotonic() < deadline and self.process.poll() is None:
             with contextlib.suppress(httpx.HTTPError):
@@ -113,7 +113,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
             "RAY_SERVE_HAPROXY_BINARY_PATH": alone["RAY_SERVE_HAPROXY_BINARY_PATH"],
         }
         if get_service("production")["rayClusterConfig"].get("authOptions") == {"mode": "token"}:
-            environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}  # KubeRay's doing
+            environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}  # as KubeRay sets it
         with (base / "log").open("w") as out:
             process = subprocess.Popen(
                 [RAY, "start", "--head", "--block", *list_start_parameters(ports, directory)],
@@ -133,7 +133,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 
 
 def list_start_parameters(ports: dict[str, int], directory: Path) -> list[str]:
-    """The head's rayStartParams, but for what would meet others on this machine."""
+    """List the head's rayStartParams, except those that collide with others on this machine."""
     cluster = get_service("production")["rayClusterConfig"]
     given: dict[str, str] = cluster["headGroupSpec"]["rayStartParams"] | {
         "num-cpus": cluster["workerGroupSpecs"][0]["rayStartParams"]["num-cpus"],
@@ -167,7 +167,7 @@ def test_kubelets_and_prometheus_need_no_token(node: Node) -> None:
 
 @pytest.mark.parametrize("token", ["", "a" * 64])
 def test_nobody_deploys_without_the_token(node: Node, token: str) -> None:
-    """Whoever reaches the dashboard could run code of theirs on every node."""
+    """Anyone who reaches the dashboard could otherwise run code on every node."""
     with node.dashboard(token) as anybody:
         answers = [
             anybody.put(APPLICATIONS, json=get_serve_config("gpu", node)),
@@ -183,7 +183,7 @@ def test_nobody_deploys_without_the_token(node: Node, token: str) -> None:
 
 
 def test_who_has_the_token_is_answered(node: Node) -> None:
-    """So what is refused above is refused for the token."""
+    """So the refusals above are for the missing token."""
     for port, call in RPCS.items():
         assert call_ray(f"127.0.0.1:{node.ports[port]}", *call, node.token), port
 
@@ -229,7 +229,7 @@ def test_a_key_may_send_its_quota(node: Node, photo: bytes) -> None:
         pytest.raises(Overloaded, match="photographs of today"),
     ):
         client.colorize(photo, timeout=5)
-    deadline = time.monotonic() + 60  # Ray gathers every 10 s
+    deadline = time.monotonic() + 60  # Ray exports every 10 s
     while 'name="museum"' not in (text := httpx.get(node.url("metrics") + "/metrics").text):
         assert time.monotonic() < deadline
         time.sleep(0.5)

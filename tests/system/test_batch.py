@@ -41,7 +41,7 @@ def triton(sleepers: list[SleepingTriton]) -> SleepingTriton:
 def unbroken(
     tmp_path_factory: pytest.TempPathFactory, archive: Path, triton: SleepingTriton
 ) -> tuple[Path, str]:
-    """The target of a run that nobody disturbed, and what it printed."""
+    """The target and the output of an undisturbed run."""
     target = tmp_path_factory.mktemp("unbroken")
     code, printed = run_batch(archive, target, "--no-background", REHUE_TRITON_URLS=triton.url)
     assert code == 1, printed  # because of the broken one

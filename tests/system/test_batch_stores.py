@@ -1,4 +1,4 @@
-"""What a job does with S3 beside photographs: odd names, deleted pictures, one job at a time."""
+"""Jobs on S3: unusual names, deleted pictures, one job at a time."""
 
 import json
 import threading
@@ -84,7 +84,7 @@ def test_what_is_missing_is_said_without_an_address_or_a_query(target: str) -> N
 
 @pytest.fixture
 def options(target: str) -> Options:
-    """A job that has done everything."""
+    """The options of a finished job."""
     source = target.replace("archive/", "archive/source-")
     store = get_store(target)
     for name in NAMES:

@@ -96,7 +96,7 @@ def test_a_full_disk_stops_the_job_at_once_and_leaves_nothing_unfinished(
     written: list[str] = []
     replace_file = Path.replace
 
-    def fill_up(path: Path, target: Any) -> Path:  # a disk of a few kilobytes is not to be had
+    def fill_up(path: Path, target: Any) -> Path:  # stands for a disk of a few kilobytes
         if len(written) == 5:
             raise OSError(errno.ENOSPC, "No space left on device", str(target))
         written.append(str(target))

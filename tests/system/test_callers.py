@@ -21,7 +21,7 @@ MIB = 2**20
 
 
 class Peak:
-    """The highest memory of a server's replica since it was made, in bytes above that."""
+    """Peak memory of a server's replica, in bytes above its memory at creation."""
 
     def __init__(self, server: Server) -> None:
         processes = psutil.Process(server.process.pid).children(recursive=True)

@@ -1,4 +1,4 @@
-"""A person's choices of colour through every way in, on a real Triton."""
+"""Edits of colours over HTTP, gRPC, the SDK and the command, on a real Triton."""
 
 import base64
 import hashlib

@@ -37,7 +37,7 @@ def feed(photo: bytes, done: threading.Event) -> Iterator[tuple[int, bytes]]:
 
 
 def look(server: Server) -> set[str]:
-    """What a client without retries gets now: HTTP's status and type, gRPC's status."""
+    """Return what a client without retries gets: HTTP's status and type, gRPC's status."""
     seen = set()
     with contextlib.suppress(httpx.TransportError):
         answer = httpx.get(f"{server.http_url}/readyz", timeout=5)

@@ -1,4 +1,4 @@
-"""Which Triton is asked, how often, and for how long: on real ones whose networks sleep."""
+"""Which Triton is called, how often, with which timeouts: real ones whose networks sleep."""
 
 import asyncio
 import contextlib
@@ -42,7 +42,7 @@ def list_addresses(asked: Endpoints) -> set[str]:
 async def test_name_is_looked_up_again(
     sleepers: list[SleepingTriton], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Tritons come and go with their name, and a name server's bad moment changes nothing."""
+    """Tritons are added and removed as the name says; a failed lookup changes nothing."""
     first, second = (triton.url for triton in sleepers)
     listed: set[str] | OSError = {first}
 
@@ -71,7 +71,7 @@ async def test_name_is_every_address_behind_it() -> None:
     assert found
 
 
-async def test_calls_under_way_stay_within_the_limit(sleepers: list[SleepingTriton]) -> None:
+async def test_calls_in_flight_stay_within_the_limit(sleepers: list[SleepingTriton]) -> None:
     sleepers[0].set_batch_seconds(0.1)
     most = 0
     try:
@@ -86,8 +86,8 @@ async def test_calls_under_way_stay_within_the_limit(sleepers: list[SleepingTrit
     assert most == 2
 
 
-async def test_busy_triton_is_asked_less(sleepers: list[SleepingTriton]) -> None:
-    """The one with the fewest calls under way is asked, so a slow one gets fewer."""
+async def test_busy_triton_is_called_less(sleepers: list[SleepingTriton]) -> None:
+    """The one with the fewest calls in flight is called, so a slow one gets fewer."""
     slow, quick = sleepers
     before = [triton.count_photographs() for triton in (slow, quick)]
     slow.set_batch_seconds(0.5)
@@ -110,7 +110,7 @@ async def test_busy_triton_is_asked_less(sleepers: list[SleepingTriton]) -> None
 async def test_dying_cluster_is_not_stampeded(
     sleepers: list[SleepingTriton], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where every call fails, calls made again end with the budget, far from four a photograph."""
+    """When every call fails, retries end with the budget, far below four a photograph."""
     monkeypatch.setattr(endpoints, "MAX_ERRORS", 10_000)  # nobody is ejected, all are called
     photographs = 60
     before = sum(triton.count_failed_calls() for triton in sleepers)
@@ -129,10 +129,10 @@ async def test_dying_cluster_is_not_stampeded(
     assert photographs < calls <= photographs + RETRY_RESERVE
 
 
-async def test_triton_that_computes_no_more_is_ejected_until_it_does(
+async def test_triton_that_stops_computing_is_ejected_until_it_computes(
     sleepers: list[SleepingTriton],
 ) -> None:
-    """A broken CUDA context answers INTERNAL for ever, while Triton says that it is ready."""
+    """With a broken CUDA context every call is INTERNAL, while Triton reports that it is ready."""
     broken, good = sleepers
     broken.start_failing()
     try:
@@ -151,7 +151,7 @@ async def test_triton_that_computes_no_more_is_ejected_until_it_does(
                 await infer()
                 await asyncio.sleep(0.2)
                 assert not endpoint.healthy
-            # Its probes alone were answered with errors meanwhile.
+            # Meanwhile it got probes alone, and answered them with errors.
             probes = (time.monotonic() - began) / (0.8 * endpoints.PROBE_INTERVAL) + 1
             assert 0 < broken.count_failed_calls() - failed <= probes
             broken.stop_failing()
@@ -167,7 +167,7 @@ async def test_triton_that_computes_no_more_is_ejected_until_it_does(
 
 
 async def test_model_that_fails_ejects_no_triton(sleepers: list[SleepingTriton]) -> None:
-    """One model's fault leaves the Triton to the others: only the default model's counts."""
+    """Other models still use the Triton: only errors of the default model count."""
     async with open_endpoints(sleepers[0].url) as (asked, infer):
         (endpoint,) = asked.list_all()
         for _ in range(3 * endpoints.MAX_ERRORS):
@@ -180,7 +180,7 @@ async def test_model_that_fails_ejects_no_triton(sleepers: list[SleepingTriton])
 async def test_frozen_triton_cancels_no_request(
     sleepers: list[SleepingTriton], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its connection is given up under calls that wait for a model's configuration."""
+    """Its connection is closed while calls wait for a model's configuration."""
     monkeypatch.setattr(rehue_serve.models, "SPEC_MAX_AGE", 0.0)
     monkeypatch.setattr(endpoints, "PROBE_TIMEOUT", 0.3)
     urls = [sleeper.url for sleeper in sleepers]
@@ -200,7 +200,7 @@ async def test_frozen_triton_cancels_no_request(
 
 
 async def test_probes_find_what_is_not_ready(sleepers: list[SleepingTriton]) -> None:
-    """Nobody has to lose a call to it first."""
+    """No call has to fail first."""
     async with open_endpoints(*(triton.url for triton in sleepers)) as (asked, _):
         assert len(asked.list_available()) == 2
         sleepers[0].unload_model()

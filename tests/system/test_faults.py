@@ -1,7 +1,7 @@
-"""The running system under a steady load while its parts fail: every photograph counts.
+"""The running system under a steady load while its parts fail: no photograph is lost.
 
-``make test`` runs the short forms, ``make test-faults`` the long ones. Where a
-fault is the server's to hide, the client does not try again.
+``make test`` runs the short forms, ``make test-faults`` the long ones. Where the
+server has to hide a fault, the client makes no retries.
 """
 
 import asyncio
@@ -137,7 +137,7 @@ def test_missing_triton_is_reported_until_it_returns(
 
 
 def test_killed_replica_loses_no_photograph(system: System, small: bytes) -> None:
-    """What was on its way is sent again by the SDK; nothing else needs to be."""
+    """The SDK retries the requests in flight; no other retries are needed."""
     before = system.list_replicas()
     with Load(system.urls, small, RATE, retries=Retries()) as load:
         time.sleep(1)
@@ -159,7 +159,7 @@ serve.run(app.build_application(settings.load_settings()), name=app.NAME, route_
 
 
 def test_redeployment_loses_no_photograph(system: System, small: bytes) -> None:
-    """Every replica is replaced while photographs come."""
+    """Every replica is replaced under load."""
     before = system.list_replicas()
     (gcs,) = system.list_processes("gcs_server ")
     (port,) = {
@@ -186,7 +186,7 @@ def test_redeployment_loses_no_photograph(system: System, small: bytes) -> None:
 def test_overload_is_refused_without_loss_of_goodput(
     system: System, small: bytes, long: bool
 ) -> None:
-    """At twice what the Tritons can do, as many pictures come out as at their limit.
+    """At twice the Tritons' capacity, as many pictures are answered as at capacity.
 
     Figures are printed. It measures speed, so it belongs to the long form alone.
     """
@@ -227,7 +227,7 @@ def wait_until(true: Callable[[], bool], timeout: float = 90.0) -> None:
 
 
 async def test_slow_call_is_hedged(system: System) -> None:
-    """A Triton that became slow holds nobody up: the other is asked too, within the budget."""
+    """A call to a Triton that became slow is repeated to the other, within the budget."""
     urls = [triton.url for triton in system.tritons]
     endpoints = Endpoints(urls, model="rehue", limit=1)
     client = TritonClient(endpoints, default_model="rehue", hedge=0.9)
@@ -236,7 +236,7 @@ async def test_slow_call_is_hedged(system: System) -> None:
     spec = await client.models.get_spec("rehue")
     input = np.zeros((1, spec.height, spec.width), np.uint8)
     try:
-        for _ in range(100):  # from these it learns what is usual
+        for _ in range(100):  # their durations define a slow call
             await client.infer(spec, input, loop.time() + 30)
         system.tritons[1].set_batch_seconds(3)
         began = loop.time()

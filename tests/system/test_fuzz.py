@@ -68,7 +68,7 @@ def count(long: bool) -> int:
 
 
 def wait_for_one_haproxy(server: psutil.Process) -> list[psutil.Process]:
-    """Return the server's processes when the HAProxy of before its last reload has ended."""
+    """Wait until the HAProxy from before a reload has ended; return the server's processes."""
     deadline = time.monotonic() + 90  # it may finish its connections for a minute
     while True:
         found = server.children(recursive=True)
@@ -79,8 +79,8 @@ def wait_for_one_haproxy(server: psutil.Process) -> list[psutil.Process]:
 
 
 @pytest.fixture
-def whole(server: Server) -> Iterator[None]:
-    """The same processes run after a test as before, no larger, and photographs go through."""
+def unharmed(server: Server) -> Iterator[None]:
+    """Check after a test that the same processes run, no larger, and colorize photographs."""
     photo = (PHOTOS / "skimage_coffee.jpg").read_bytes()
     httpx.post(f"{server.http_url}/v1/colorize", content=photo, timeout=60)
     before = wait_for_one_haproxy(psutil.Process(server.process.pid))
@@ -102,7 +102,7 @@ def build_form(image: bytes) -> tuple[bytes, str]:
     return request.read(), request.headers["content-type"]
 
 
-@pytest.mark.usefixtures("whole")
+@pytest.mark.usefixtures("unharmed")
 def test_mutated_bodies_are_refused_over_http(server: Server, count: int) -> None:
     """Photographs, forms and parameters, each mutated."""
     originals = create_samples()
@@ -135,7 +135,7 @@ def test_mutated_bodies_are_refused_over_http(server: Server, count: int) -> Non
     assert statuses[200] < 0.7 * count
 
 
-@pytest.mark.usefixtures("whole")
+@pytest.mark.usefixtures("unharmed")
 def test_mutated_messages_are_refused_over_grpc(server: Server, count: int) -> None:
     """Photographs inside good messages, and messages that are themselves mutated."""
     originals = create_samples()
@@ -186,7 +186,7 @@ def build_frame(chance: random.Random) -> bytes:
     return length.to_bytes(3) + bytes((kind, flags)) + stream.to_bytes(4) + payload
 
 
-@pytest.mark.usefixtures("whole")
+@pytest.mark.usefixtures("unharmed")
 def test_garbage_on_the_ports_is_survived(server: Server, count: int) -> None:
     """Raw bytes on both ports: HTTP requests cut and mangled, HTTP/2 frames that make no sense."""
     body = build_form(create_samples()[0])[0]
@@ -238,7 +238,7 @@ def test_server_keeps_to_its_description(server: Server, mode: GenerationMode, l
             suppress_health_check=list(hypothesis.HealthCheck),
         )
         @hypothesis.given(case=found.ok().as_strategy(generation_mode=mode))  # type: ignore[union-attr]
-        def keeps(case: schemathesis.Case) -> None:  # type: ignore[type-arg]
+        def check_case(case: schemathesis.Case) -> None:  # type: ignore[type-arg]
             # A description cannot say which bytes are a photograph, so refusals are allowed.
             response = case.call(timeout=60)
             excluded: list[Any] = [positive_data_acceptance, not_a_server_error]
@@ -246,7 +246,7 @@ def test_server_keeps_to_its_description(server: Server, mode: GenerationMode, l
             # 504: a short X-Request-Timeout is valid.
             assert response.status_code < 500 or response.status_code == 504
 
-        keeps()
+        check_case()
 
 
 @pytest.mark.parametrize("path", REGRESSIONS, ids=lambda path: path.name)

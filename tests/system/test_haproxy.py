@@ -1,4 +1,4 @@
-"""Clients behind HAProxy: nobody's bytes reach another, and nobody's pace stops another."""
+"""Clients behind HAProxy: none gets another's bytes, and a slow one stops no other."""
 
 import contextlib
 import socket

@@ -19,7 +19,7 @@ async def client(triton: EmbeddedTriton) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-def raw_form(*parts: tuple[str, bytes]) -> dict[str, Any]:
+def build_raw_form(*parts: tuple[str, bytes]) -> dict[str, Any]:
     """A form whose parts have just these headers."""
     body = b"".join(
         b"--X\r\nContent-Disposition: form-data; %s\r\n\r\n%s\r\n" % (header.encode(), data)
@@ -115,7 +115,7 @@ async def test_a_form_without_the_photograph_is_no_image(
 async def test_a_file_named_by_filename_star_alone_is_a_file(
     client: httpx.AsyncClient, photo: bytes
 ) -> None:
-    form = raw_form(("name=\"image\"; filename*=UTF-8''na%C3%AFve.jpg", photo))
+    form = build_raw_form(("name=\"image\"; filename*=UTF-8''na%C3%AFve.jpg", photo))
     answer = await client.post("/v1/colorize", **form)
     assert answer.status_code == 200
 

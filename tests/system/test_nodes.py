@@ -67,7 +67,7 @@ def nodes(tmp_path: Path, long: bool) -> Iterator[tuple[Settings, psutil.Process
         common = ["--num-cpus=1", "--object-store-memory=80000000", "--disable-usage-stats"]
         address = f"127.0.0.1:{gcs}"
 
-        def start(*arguments: str) -> psutil.Process:
+        def start_node(*arguments: str) -> psutil.Process:
             """A node in the foreground, so that it can be killed with all it started."""
             command = [RAY, "start", "--block", "--node-ip-address=127.0.0.1", *arguments, *common]
             process = subprocess.Popen(
@@ -82,7 +82,7 @@ def nodes(tmp_path: Path, long: bool) -> Iterator[tuple[Settings, psutil.Process
             stack.callback(kill_node, node)
             return node
 
-        start(
+        start_node(
             "--head",
             f"--port={gcs}",
             "--include-dashboard=false",
@@ -90,7 +90,7 @@ def nodes(tmp_path: Path, long: bool) -> Iterator[tuple[Settings, psutil.Process
             f"--temp-dir={directory}/ray",
         )
         time.sleep(8)
-        worker = start(f"--address={address}", f"--metrics-export-port={second}")
+        worker = start_node(f"--address={address}", f"--metrics-export-port={second}")
         time.sleep(6)
         deployed = subprocess.run(
             [sys.executable, "-c", DEPLOY, address],

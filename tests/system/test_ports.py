@@ -1,4 +1,4 @@
-"""Ports: never two servers on one, whoever starts when."""
+"""Ports: two servers never share one, whatever the order of their starts."""
 
 import socket
 import subprocess
@@ -18,7 +18,7 @@ CLAIM = (
 
 
 def test_processes_get_ports_of_their_own() -> None:
-    """All at once, and nobody listens meanwhile."""
+    """All claim ports at once, before any of them listens."""
     running = [
         subprocess.Popen([sys.executable, "-c", CLAIM], stdin=-1, stdout=-1, text=True)
         for _ in range(4)

@@ -1,4 +1,4 @@
-"""gRPC messages: whose key is checked first, who is ended when they fill the memory."""
+"""gRPC messages: keys are checked first, and slow messages ended when memory is used up."""
 
 import asyncio
 import io
@@ -22,7 +22,7 @@ LARGE = bytes(40_000_000)
 async def test_the_key_is_checked_before_the_message_is_received(
     triton: EmbeddedTriton, tmp_path: Path
 ) -> None:
-    """Or the size of this message would be refused first."""
+    """Otherwise this message would be refused for its size."""
     keys = tmp_path / "keys"
     keys.write_text("right\n")
     async with (

@@ -19,7 +19,7 @@ SECRET = "/secret/path"
 
 @pytest.fixture
 def fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes every photograph fail in a way that no code foresees."""
+    """Let every photograph fail with an unexpected exception."""
 
     def fail(*_: object) -> bytes:
         raise MemoryError(SECRET)

@@ -1,4 +1,4 @@
-"""``rehue serve`` as a person at a terminal meets it."""
+"""``rehue serve`` at a terminal: output, errors, stop and leftovers."""
 
 import os
 import shlex
@@ -31,7 +31,7 @@ def test_line_to_try_works_as_printed(server: Server, tmp_path: Path) -> None:
 
 
 def test_nobody_else_gives_its_ray_work(server: Server) -> None:
-    """Whoever reaches Ray's port could run code of theirs here."""
+    """Anyone who reaches Ray's port could otherwise run code here."""
     processes = psutil.Process(server.process.pid).children(recursive=True)
     (raylet,) = (process for process in processes if process.name() == "raylet")
     (address,) = (
@@ -91,7 +91,9 @@ def test_stop_leaves_nothing(
             server.stop()
 
 
-def test_front_ends_what_a_killed_server_leaves(tmp_path: Path, triton: EmbeddedTriton) -> None:
+def test_supervisor_ends_what_a_killed_server_leaves(
+    tmp_path: Path, triton: EmbeddedTriton
+) -> None:
     server = start_server(tmp_path / "log", triton_urls=triton.url)
     try:
         server.wait_until_ready()

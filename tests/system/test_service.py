@@ -1,4 +1,4 @@
-"""What the service refuses, and in which words: keys, overload, no Triton, faults of ours."""
+"""What the service refuses, with which messages: keys, overload, no Triton, internal faults."""
 
 import asyncio
 import contextlib
@@ -100,7 +100,7 @@ async def test_one_key_cannot_take_every_place(
 async def test_retry_after_is_how_long_photographs_take(
     sleepers: list[SleepingTriton], photo: bytes
 ) -> None:
-    """So that a client that comes back then finds those gone that were in its way."""
+    """A client that retries after it finds free places."""
     sleepers[0].set_batch_seconds(1.5)  # of a call; the photographs go in one or two
     try:
         async with open_service(sleepers[0].url, max_requests=4) as client:
@@ -115,7 +115,7 @@ async def test_retry_after_is_how_long_photographs_take(
 
 
 async def test_deadline_ends_a_slow_upload(triton: EmbeddedTriton, photo: bytes) -> None:
-    """And until then it takes no other photograph's place."""
+    """Until then it takes no place from a photograph."""
 
     async def slowly() -> AsyncIterator[bytes]:
         yield photo[:1000]
@@ -222,7 +222,7 @@ async def test_colour_and_sepia_count_as_their_lightness(
     assert np.abs(pixels["sepia"] - pixels["gray"]).mean() < 5
 
 
-async def test_fault_of_ours_tells_nothing_of_our_insides(
+async def test_internal_fault_reveals_no_internals(
     triton: EmbeddedTriton, photo: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> bytes:

@@ -1,4 +1,4 @@
-"""Memory that the chain shares with a real Triton, and what becomes of it after crashes."""
+"""Memory shared with a real Triton, and its cleanup after crashes."""
 
 import asyncio
 import contextlib

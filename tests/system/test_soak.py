@@ -1,4 +1,4 @@
-"""Good and bad photographs at a high load: nothing piles up.
+"""Good and bad photographs at a high load: no leak of memory, files or processes.
 
 ``make soak`` takes 20 minutes at 80 % of what the system was seen to do just before,
 ``make test`` 20 seconds at 40 % of what its Tritons could, since other work may share
@@ -77,7 +77,7 @@ def test_nothing_piles_up(system: System, request: pytest.FixtureRequest) -> Non
             triton.set_batch_seconds()
     print(f"\nsoak, {seconds:.0f} s at {rate:.1f}/s: good {load.counts}, bad {dict(bad)}")
     print(render_report(table), f"\n\nregions of shared memory: {before}, {after}")
-    # A moment's crowd may be refused; nothing else may happen to a good photograph.
+    # A short burst may be refused; a good photograph must not fail otherwise.
     assert load.counts.keys() <= {"ok", "Overloaded"}, set(map(str, load.errors))
     assert load.counts["ok"] >= 0.99 * len(load.outcomes)
     assert bad.keys() <= {400, 404, 413, 422, 429, 504}

@@ -1,4 +1,4 @@
-"""A running server watched from outside: whole traces, and log lines that tell no secrets."""
+"""Traces and logs of a running server: complete traces, log lines without secrets."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""Messages and bodies that are too large get their reason, and count with it."""
+"""Messages and bodies that are too large are refused and counted with their reason."""
 
 import base64
 import contextlib
@@ -95,7 +95,7 @@ async def test_messages_within_the_limit_pass(tmp_path: Path, outcomes: list[str
 
 
 async def test_a_caller_cannot_set_the_length(tmp_path: Path) -> None:
-    """That HAProxy passes to the replica."""
+    """In the header with which HAProxy passes it to the replica."""
     async with (
         serve_behind_haproxy(tmp_path) as port,
         grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
@@ -109,7 +109,7 @@ async def test_a_caller_cannot_set_the_length(tmp_path: Path) -> None:
 
 
 async def test_photographs_and_references_share_the_memory(tmp_path: Path) -> None:
-    """What can never fit is too large; it is not told to come again."""
+    """What can never fit is too large, and not refused with a time to retry after."""
     edits = rehue_pb2.Edits(reference=bytes(800_000))
     request = rehue_pb2.ColorizeRequest(image=bytes(800_000), edits=edits)
     async with (

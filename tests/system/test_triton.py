@@ -1,4 +1,4 @@
-"""The embedded Triton, and the way to it: real servers, killed and frozen where it matters."""
+"""The embedded Triton and its client, with servers that are killed and frozen."""
 
 import asyncio
 import os
@@ -30,7 +30,7 @@ NAMES = ["rehue", "rehue-free", "seed"]
 async def test_output_is_the_onnx_files(
     triton: EmbeddedTriton, name: str, shared_memory: bool
 ) -> None:
-    """Photographs that share calls each get their own colours, as ONNX Runtime alone has them."""
+    """Photographs that share calls each get the colours that ONNX Runtime computes for it alone."""
     session = onnxruntime.InferenceSession(MODELS / name / "1" / "model.onnx")
     async with open_client(triton.url, shared_memory=shared_memory) as there:
         spec = await there.models.get_spec(name)

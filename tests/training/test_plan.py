@@ -17,7 +17,7 @@ from plan_models import (
     scale_model,
     scale_output,
 )
-from standin import H100, tensorrt
+from standin import H100, create_standin
 
 from rehue_training.plan import identity, parity, plans, precision
 from rehue_training.plan.identity import PlanRefused
@@ -29,12 +29,12 @@ from rehue_training.plan.tensorrt_package import (
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """The folder of a model as it is committed, but quick: of one greatest batch of 2."""
+    """The folder of a committed model, with a maximum batch of 2, so that plans build fast."""
     return copy_model(tmp_path / "repository")
 
 
 def test_a_plan_is_built_once(model: Path) -> None:
-    engine = tensorrt()
+    engine = create_standin()
     first, second = (ensure_plan(model, engine, FAST_OPTIONS) for _ in range(2))
     assert (first.built, second.built, len(engine.module.builds)) == (True, False, 1)
     assert "does not exist" in str(first.refusal)
@@ -53,14 +53,14 @@ def test_a_plan_is_built_once(model: Path) -> None:
 
 @pytest.mark.parametrize("part", ["driver", "gpu", "tensorrt", "onnx", "precision", "max batch"])
 def test_what_changed_is_reported_and_rebuilt(model: Path, part: str) -> None:
-    ensure_plan(model, tensorrt(), FAST_OPTIONS)
-    engine, options = tensorrt(), FAST_OPTIONS
+    ensure_plan(model, create_standin(), FAST_OPTIONS)
+    engine, options = create_standin(), FAST_OPTIONS
     if part == "driver":
-        engine = tensorrt(replace(H100, driver="600.1"))
+        engine = create_standin(replace(H100, driver="600.1"))
     elif part == "gpu":
-        engine = tensorrt(replace(H100, name="NVIDIA A10", compute_capability="8.6"))
+        engine = create_standin(replace(H100, name="NVIDIA A10", compute_capability="8.6"))
     elif part == "tensorrt":
-        engine = tensorrt(version="10.16.1.11")
+        engine = create_standin(version="10.16.1.11")
     elif part == "precision":
         options = replace(FAST_OPTIONS, precision="fp32")
     elif part == "onnx":
@@ -79,19 +79,21 @@ def test_what_changed_is_reported_and_rebuilt(model: Path, part: str) -> None:
 def test_other_code_for_the_precision_makes_another_plan(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ensure_plan(model, tensorrt(), FAST_OPTIONS)
+    ensure_plan(model, create_standin(), FAST_OPTIONS)
     monkeypatch.setattr(precision, "hash_converter_code", lambda: "changed")
     with pytest.raises(PlanRefused, match=r"precision was fp16 as of .*, here it is fp16 as of"):
-        check_plan(model, tensorrt(), FAST_OPTIONS)
+        check_plan(model, create_standin(), FAST_OPTIONS)
 
 
 @pytest.mark.parametrize("factor", [1.5, np.nan])
 def test_a_plan_whose_colours_are_off_is_refused(model: Path, factor: float) -> None:
-    good = ensure_plan(model, tensorrt(), FAST_OPTIONS)
-    other = tensorrt(replace(H100, driver="600.1"), change=lambda it: scale_output(it, factor))
+    good = ensure_plan(model, create_standin(), FAST_OPTIONS)
+    other = create_standin(
+        replace(H100, driver="600.1"), change=lambda it: scale_output(it, factor)
+    )
     with pytest.raises(PlanRefused, match=r"rehue is refused: ab_mean is .* at most 0\.1 is all"):
         ensure_plan(model, other, FAST_OPTIONS)
-    assert check_plan(model, tensorrt(), FAST_OPTIONS).record == good.record
+    assert check_plan(model, create_standin(), FAST_OPTIONS).record == good.record
 
 
 def test_a_plan_of_other_tensors_is_refused(model: Path) -> None:
@@ -104,7 +106,7 @@ def test_a_plan_of_other_tensors_is_refused(model: Path) -> None:
         return bytes(proto.SerializeToString())
 
     with pytest.raises(PlanRefused, match="ab is float32, its configuration says float16"):
-        ensure_plan(model, tensorrt(change=single), FAST_OPTIONS)
+        ensure_plan(model, create_standin(change=single), FAST_OPTIONS)
 
 
 def test_profiles_are_as_many_as_the_configuration_names(model: Path) -> None:
@@ -129,7 +131,7 @@ def test_profiles_are_as_many_as_the_configuration_names(model: Path) -> None:
 
 
 def test_a_plan_of_other_profiles_is_refused(model: Path) -> None:
-    engine, config = tensorrt(), model / "configs" / "gpu.pbtxt"
+    engine, config = create_standin(), model / "configs" / "gpu.pbtxt"
     ensure_plan(model, engine, FAST_OPTIONS)
     config.write_text(config.read_text().replace('profile: [ "0", "1" ]', 'profile: [ "0" ]'))
     with pytest.raises(PlanRefused, match="it has 2 optimisation profiles instead of 1"):
@@ -137,10 +139,10 @@ def test_a_plan_of_other_profiles_is_refused(model: Path) -> None:
 
 
 def test_a_build_that_fails_leaves_the_old_plan(model: Path) -> None:
-    good = ensure_plan(model, tensorrt(), FAST_OPTIONS)
+    good = ensure_plan(model, create_standin(), FAST_OPTIONS)
     with pytest.raises(BuildFailed, match="could not build"):
-        ensure_plan(model, tensorrt(version="12", change=lambda it: None), FAST_OPTIONS)
-    assert check_plan(model, tensorrt(), FAST_OPTIONS).record == good.record
+        ensure_plan(model, create_standin(version="12", change=lambda it: None), FAST_OPTIONS)
+    assert check_plan(model, create_standin(), FAST_OPTIONS).record == good.record
 
 
 def test_an_onnx_file_that_tensorrt_does_not_take_is_reported(model: Path) -> None:
@@ -149,20 +151,20 @@ def test_an_onnx_file_that_tensorrt_does_not_take_is_reported(model: Path) -> No
     proto.graph.node[-1].op_type = "Nonsense"
     path.write_bytes(proto.SerializeToString())
     with pytest.raises(BuildFailed, match="does not take the ONNX file"):
-        ensure_plan(model, tensorrt(), replace(FAST_OPTIONS, precision="fp32"))
+        ensure_plan(model, create_standin(), replace(FAST_OPTIONS, precision="fp32"))
 
 
 def test_file_that_is_no_onnx_file_is_reported(model: Path) -> None:
     path = model / "1" / "model.onnx"
     path.write_bytes(path.read_bytes()[:100_000])
     with pytest.raises(ValueError, match="the ONNX file is cut short or is none"):
-        ensure_plan(model, tensorrt(), FAST_OPTIONS)
+        ensure_plan(model, create_standin(), FAST_OPTIONS)
 
 
 def test_invalid_configuration_is_refused(model: Path) -> None:
     (model / "configs" / "gpu.pbtxt").write_text('name: "rehue" max_batch: 3')
     with pytest.raises(ValueError, match=r"gpu\.pbtxt is no model configuration: .*max_batch"):
-        ensure_plan(model, tensorrt(), FAST_OPTIONS)
+        ensure_plan(model, create_standin(), FAST_OPTIONS)
 
 
 @pytest.mark.parametrize(
@@ -175,15 +177,15 @@ def test_invalid_configuration_is_refused(model: Path) -> None:
 )
 def test_missing_tensorrt_objects_are_reported(model: Path, null: str, message: str) -> None:
     """A driver too old for the library's CUDA, and a GPU that is full."""
-    good = ensure_plan(model, tensorrt(), FAST_OPTIONS)
-    other = tensorrt(replace(H100, driver="580.82.07"), null=null)
+    good = ensure_plan(model, create_standin(), FAST_OPTIONS)
+    other = create_standin(replace(H100, driver="580.82.07"), null=null)
     with pytest.raises(BuildFailed, match=message):
         ensure_plan(model, other, replace(FAST_OPTIONS, compatibility="ampere-plus"))
-    assert check_plan(model, tensorrt(), FAST_OPTIONS).record == good.record
+    assert check_plan(model, create_standin(), FAST_OPTIONS).record == good.record
 
 
 def test_builder_gets_every_option(model: Path) -> None:
-    engine = tensorrt()
+    engine = create_standin()
     ensure_plan(model, engine, replace(FAST_OPTIONS, compatibility="ampere-plus", level=1))
     ((network, config),) = engine.module.builds
     assert network.flags == 1 << engine.module.NetworkDefinitionCreationFlag.STRONGLY_TYPED
@@ -201,7 +203,7 @@ def test_builder_gets_every_option(model: Path) -> None:
 
 
 def test_tensorrt_8_gets_what_its_onnx_parser_needs(model: Path) -> None:
-    engine = tensorrt(version="8.6.0")
+    engine = create_standin(version="8.6.0")
     ensure_plan(model, engine, FAST_OPTIONS)
     ((network, config),) = engine.module.builds
     assert network.flags == 1 << engine.module.NetworkDefinitionCreationFlag.EXPLICIT_BATCH
@@ -213,7 +215,7 @@ def test_tensorrt_8_gets_what_its_onnx_parser_needs(model: Path) -> None:
 
 
 def test_fp32_is_not_tf32(model: Path) -> None:
-    engine = tensorrt()
+    engine = create_standin()
     ensure_plan(model, engine, replace(FAST_OPTIONS, precision="fp32"))
     assert engine.module.builds[0][1].flags == set()
 
@@ -230,20 +232,20 @@ def test_an_onnx_file_replaced_while_another_builds_is_not_built(
 
     monkeypatch.setattr(plans, "lock_file", locked)
     with pytest.raises(PlanRefused, match="the ONNX file of rehue was replaced meanwhile"):
-        ensure_plan(model, tensorrt(), FAST_OPTIONS)
+        ensure_plan(model, create_standin(), FAST_OPTIONS)
     assert not (model / "1" / "model.plan").exists()
 
 
 def test_a_plan_beyond_todays_tolerance_is_built_again(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = ensure_plan(model, tensorrt(), FAST_OPTIONS).record.parity["ab_largest"]
+    found = ensure_plan(model, create_standin(), FAST_OPTIONS).record.parity["ab_largest"]
     stricter = replace(parity.TOLERANCE, ab_largest=found / 2)
     monkeypatch.setattr(parity, "TOLERANCE", stricter)
     with pytest.raises(PlanRefused, match="no longer near enough: ab_largest is"):
-        check_plan(model, tensorrt(), FAST_OPTIONS)
+        check_plan(model, create_standin(), FAST_OPTIONS)
     with pytest.raises(PlanRefused, match=r"the plan built from .* is refused: ab_largest is"):
-        ensure_plan(model, tensorrt(), FAST_OPTIONS)
+        ensure_plan(model, create_standin(), FAST_OPTIONS)
 
 
 def test_models_are_those_with_a_gpu_configuration(model: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from plan_models import FAST_OPTIONS, check_plan, copy_model, ensure_plan
-from standin import H100, tensorrt
+from standin import H100, create_standin
 
 from rehue_training.plan.identity import PlanRefused
 
@@ -23,12 +23,12 @@ def model(tmp_path: Path) -> Path:
     return copy_model(tmp_path / "repository")
 
 
-# A builder as a process, which prints how far it is; its build waits for a line on stdin.
+# A builder process, which prints its progress; its build waits for a line on stdin.
 BUILDER = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from standin import H100, tensorrt
+from standin import H100, create_standin
 from plan_models import FAST_OPTIONS, ensure_plan
 from rehue_training.plan import plans
 
@@ -42,7 +42,7 @@ def tell(text, *rest):
         print("waits", flush=True)
 
 plans.log.info = tell
-engine = tensorrt(replace(H100, driver=sys.argv[2]), change=until_told)
+engine = create_standin(replace(H100, driver=sys.argv[2]), change=until_told)
 print("begins", flush=True)
 outcome = ensure_plan(Path(sys.argv[1]), engine, FAST_OPTIONS)
 print("built" if outcome.built else "found", flush=True)
@@ -97,7 +97,7 @@ def test_two_builders_for_unlike_gpus_leave_a_complete_plan(model: Path) -> None
             assert [word for word in output if word != "waits"] == ["begins", "builds", "built"]
     fits = [
         get_refusal(
-            partial(check_plan, model, tensorrt(replace(H100, driver=driver)), FAST_OPTIONS)
+            partial(check_plan, model, create_standin(replace(H100, driver=driver)), FAST_OPTIONS)
         )
         for driver in ("1.0", "2.0")
     ]
@@ -114,13 +114,13 @@ def get_refusal(work: Callable[[], object]) -> str:
 
 
 def test_a_killed_builder_leaves_the_old_plan_and_no_lock(model: Path) -> None:
-    good = ensure_plan(model, tensorrt(), FAST_OPTIONS)
+    good = ensure_plan(model, create_standin(), FAST_OPTIONS)
     with start_builder(model, "2.0") as process:
         wait_for_line(process, "builds")
         process.send_signal(signal.SIGKILL)
-    assert check_plan(model, tensorrt(), FAST_OPTIONS).record == good.record
+    assert check_plan(model, create_standin(), FAST_OPTIONS).record == good.record
     began = time.monotonic()
-    assert ensure_plan(model, tensorrt(replace(H100, driver="2.0")), FAST_OPTIONS).built
+    assert ensure_plan(model, create_standin(replace(H100, driver="2.0")), FAST_OPTIONS).built
     assert time.monotonic() - began < 60
 
 
@@ -129,10 +129,11 @@ def test_a_full_disk_leaves_the_old_plan(model: Path) -> None:
     script = (
         "import sys, resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20));"
         "from pathlib import Path; from dataclasses import replace;"
-        "from standin import H100, tensorrt; from plan_models import FAST_OPTIONS, ensure_plan;"
-        "ensure_plan(Path(sys.argv[1]), tensorrt(replace(H100, driver='2.0')), FAST_OPTIONS)"
+        "from standin import H100, create_standin;"
+        "from plan_models import FAST_OPTIONS, ensure_plan;"
+        "ensure_plan(Path(sys.argv[1]), create_standin(replace(H100, driver='2.0')), FAST_OPTIONS)"
     )
-    good = ensure_plan(model, tensorrt(), FAST_OPTIONS)
+    good = ensure_plan(model, create_standin(), FAST_OPTIONS)
     done = subprocess.run(
         [sys.executable, "-c", script, str(model)],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
@@ -140,5 +141,5 @@ def test_a_full_disk_leaves_the_old_plan(model: Path) -> None:
         text=True,
     )
     assert "File too large" in done.stderr
-    assert check_plan(model, tensorrt(), FAST_OPTIONS).record == good.record
+    assert check_plan(model, create_standin(), FAST_OPTIONS).record == good.record
     assert not list((model / "1").glob("*.new"))

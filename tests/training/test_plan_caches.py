@@ -11,7 +11,7 @@ from plan_models import (
     ensure_plan,
     scale_model,
 )
-from standin import H100, tensorrt
+from standin import H100, create_standin
 
 from rehue_training.plan.gpu_runners import make_product_onnx
 
@@ -26,10 +26,10 @@ def test_what_was_timed_is_kept_for_other_weights(
     model: Path, tmp_path: Path, cache: str | None
 ) -> None:
     options = replace(FAST_OPTIONS, cache=tmp_path / cache if cache else None)
-    ensure_plan(model, tensorrt(), options)
+    ensure_plan(model, create_standin(), options)
     scale_model(model / "1" / "model.onnx", 0.9)
-    ensure_plan(model, tensorrt(), options)
-    ensure_plan(model, tensorrt(replace(H100, driver="600.1")), options)
+    ensure_plan(model, create_standin(), options)
+    ensure_plan(model, create_standin(replace(H100, driver="600.1")), options)
     kept = (options.cache or model / "1").glob("model.plan.timing-????????????????")
     assert sorted(path.read_bytes() for path in kept) == [b"timed;", b"timed;timed;"]
 
@@ -37,7 +37,7 @@ def test_what_was_timed_is_kept_for_other_weights(
 @pytest.mark.parametrize("null", ["", "timing cache"])
 def test_a_timing_cache_of_another_gpu_is_left(null: str) -> None:
     """TensorRT does not attach it, or makes none of it."""
-    built = tensorrt(null=null).build_plan(
+    built = create_standin(null=null).build_plan(
         make_product_onnx(8), [], precision="fp32", timing_cache=b"of another GPU"
     )
     assert built.timing_cache == b"timed;"
@@ -49,19 +49,19 @@ def test_nodes_with_unlike_gpus_share_a_cache(model: Path, tmp_path: Path) -> No
     nodes = [copy_model(tmp_path / name) for name in ("one", "two", "three")]
     a10 = replace(H100, name="NVIDIA A10", compute_capability="8.6")
     outcomes = [
-        ensure_plan(node, tensorrt(gpu), options)
+        ensure_plan(node, create_standin(gpu), options)
         for node, gpu in zip(nodes, (H100, a10, H100), strict=True)
     ]
     assert [outcome.built for outcome in outcomes] == [True, True, False]
     assert outcomes[0].record == outcomes[2].record
     for node, gpu in zip(nodes, (H100, a10, H100), strict=True):
-        assert check_plan(node, tensorrt(gpu), options).record.identity.gpu == gpu.name
+        assert check_plan(node, create_standin(gpu), options).record.identity.gpu == gpu.name
 
 
 def test_gpus_that_may_share_a_plan_share_the_caches(model: Path, tmp_path: Path) -> None:
     options = replace(FAST_OPTIONS, cache=tmp_path / "cache", compatibility="ampere-plus")
-    a10 = tensorrt(replace(H100, name="NVIDIA A10", compute_capability="8.6"))
-    assert ensure_plan(model, tensorrt(), options).built
+    a10 = create_standin(replace(H100, name="NVIDIA A10", compute_capability="8.6"))
+    assert ensure_plan(model, create_standin(), options).built
     other = copy_model(tmp_path / "other")
     with pytest.raises(ValueError, match="at least one array"):  # compared there too, on none
         ensure_plan(other, a10, replace(options, photographs=list))

@@ -13,7 +13,7 @@ import cv2
 import onnx
 import pytest
 from plan_models import FAST_OPTIONS, copy_model, load_face, scale_output
-from standin import tensorrt
+from standin import create_standin
 
 from rehue_training.plan import command as plan_command
 from rehue_training.plan import gpu_check
@@ -70,7 +70,7 @@ QUICK = Effort(seconds=0, side=64, copied=1 << 20, runs=3, together=2)
 
 def test_the_check_measures_every_batch_beside_the_ceiling(tmp_path: Path) -> None:
     model = copy_model(tmp_path)
-    engine = tensorrt()
+    engine = create_standin()
     options = replace(FAST_OPTIONS, level=2)
     *_, result = gpu_check.check_models(
         [load_served_model(model)], options, runner=TensorRTRunner(engine), effort=QUICK
@@ -127,7 +127,7 @@ def test_a_model_that_is_not_measured_leaves_the_others(
 
     for name in ("rehue", "seed"):
         copy_model(tmp_path, name)
-    ended, result = run_gpu_check(tmp_path, tensorrt(change=change), monkeypatch)
+    ended, result = run_gpu_check(tmp_path, create_standin(change=change), monkeypatch)
     assert ended == code
     bad, good = result["models"]["rehue"], result["models"]["seed"]
     assert list(bad) == [reason]
@@ -152,7 +152,7 @@ def test_a_check_that_is_ended_leaves_what_it_measured(
         return plan
 
     with pytest.raises(KeyboardInterrupt):
-        run_gpu_check(tmp_path, tensorrt(change=change), monkeypatch)
+        run_gpu_check(tmp_path, create_standin(change=change), monkeypatch)
     result = json.loads((tmp_path / "check.json").read_text())
     assert list(result["models"]) == ["rehue"]
     assert [row["batch"] for row in result["models"]["rehue"]["batches"]] == [1, 2]

@@ -69,7 +69,7 @@ def test_all_that_differs_is_named_at_once(tmp_path: Path) -> None:
         ("ampere-plus", "Tesla T4", "7.5", False),
     ],
 )
-def test_compatibility_bears_other_gpus(level: str, gpu: str, capability: str, fits: bool) -> None:
+def test_compatibility_allows_other_gpus(level: str, gpu: str, capability: str, fits: bool) -> None:
     built = replace(IDENTITY, compatibility=level)
     here = replace(built, gpu=gpu, compute_capability=capability)
     assert (built.describe_differences(here) == []) == fits
@@ -128,7 +128,7 @@ def test_a_full_disk_leaves_the_old_plan(tmp_path: Path, old: bytes) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.plan", "model.plan.json"]
 
 
-# Puts plan after plan, so that a kill finds it anywhere on the way.
+# Stores plan after plan, so that a kill can come at any step.
 PUTTING = """
 import sys
 from pathlib import Path

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, numpy_helper, shape_inference
 from paths import MODELS, PHOTOS
 from plan_models import check_plan, copy_model, ensure_plan
-from standin import H100, tensorrt
+from standin import H100, create_standin
 
 from rehue_core import spec
 from rehue_training.plan import cost, parity, precision, quantize
@@ -28,7 +28,7 @@ CALIBRATION, OTHERS = tuple(EVERY[:8]), EVERY[12:14]
 OPTIONS = PlanOptions(
     precision="int8", calibration=CALIBRATION, photographs=lambda: parity.load_photographs(OTHERS)
 )
-# One photograph to compare on, and few to calibrate on: for tests of what is said.
+# One photograph to compare on, and few to calibrate on: for tests of messages.
 QUICK = replace(
     OPTIONS, calibration=CALIBRATION[:5], photographs=lambda: parity.load_photographs(OTHERS[:1])
 )
@@ -72,7 +72,7 @@ def test_the_dense_convolutions_are_quantized_and_symmetric(
             undo = makers[given]
             assert (undo.op_type, types[given]) == ("DequantizeLinear", TensorProto.FLOAT16)
             assert not np.any(tensors[undo.input[2]].astype(np.float32))
-            # TensorRT takes no scale of nought, as FP16 makes of one that is too small.
+            # TensorRT refuses a scale of zero, to which FP16 rounds one that is too small.
             assert np.all(tensors[undo.input[1]] > 0)
             channels = tensors[undo.input[1]].size
             kernel = makers[node.input[1]].input[0]
@@ -107,7 +107,7 @@ def test_int8_moves_fewer_bytes(quantized: tuple[str, str, bytes]) -> None:
 
 
 def test_a_plan_says_what_it_was_calibrated_on(tmp_path: Path) -> None:
-    model, engine = copy_model(tmp_path / "repository"), tensorrt()
+    model, engine = copy_model(tmp_path / "repository"), create_standin()
     built = ensure_plan(model, engine, QUICK)
     assert " calibrated on 5 photographs (" in built.record.identity.precision
     assert engine.module.builds[0][1].flags == {"TF32"}  # the rest is in the graph
@@ -122,13 +122,13 @@ def test_colours_that_quantization_loses_are_refused(
     monkeypatch.setattr(quantize, "_is_dense", lambda node: True)
     model = copy_model(tmp_path / "repository")
     with pytest.raises(PlanRefused, match=r"ciede2000 is \d\.\d+, at most 0\.5 is allowed"):
-        ensure_plan(model, tensorrt(), QUICK)
+        ensure_plan(model, create_standin(), QUICK)
     assert not (model / "1" / "model.plan").exists()
 
 
 def test_int8_needs_photographs(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="int8 needs photographs to calibrate on"):
-        ensure_plan(copy_model(tmp_path / "r"), tensorrt(), replace(OPTIONS, calibration=()))
+        ensure_plan(copy_model(tmp_path / "r"), create_standin(), replace(OPTIONS, calibration=()))
 
 
 @pytest.mark.parametrize(
@@ -151,4 +151,4 @@ def test_what_cannot_run_is_refused_before_the_work(
     monkeypatch.delattr(precision, "convert_precision")  # which calibrates for minutes
     model = copy_model(tmp_path / "repository")
     with pytest.raises(BuildFailed, match=message):
-        ensure_plan(model, tensorrt(gpu, version=version), replace(QUICK, precision=kind))
+        ensure_plan(model, create_standin(gpu, version=version), replace(QUICK, precision=kind))

@@ -1,4 +1,4 @@
-"""Ensembles: the mean of their members, colours that end where the lightness does."""
+"""Ensembles: the mean of their members, and colours whose edges follow the lightness."""
 
 from pathlib import Path
 from typing import Any

@@ -145,7 +145,7 @@ def test_consistency_is_the_difference_between_scans() -> None:
 
 
 def test_a_turned_answer_is_turned_back() -> None:
-    """What a scan moves is moved back: colours that hang on the things there stay."""
+    """The answer for a turned scan is turned back, so colours that depend on the content agree."""
 
     class ByLightness:
         def colorize(self, lightness: NDArray[Any]) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""A photograph's way into the network's square and back out."""
+"""A photograph is fitted into the network's square input, and the answer back to its size."""
 
 import cv2
 import numpy as np

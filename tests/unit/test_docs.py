@@ -79,7 +79,7 @@ def test_links_and_anchors_exist(document: Path) -> None:
         target = (document.parent / path).resolve() if path else document
         assert target.exists(), link
         if anchor:
-            assert anchor in heading_anchors(target.read_text()), link
+            assert anchor in list_heading_anchors(target.read_text()), link
 
 
 def test_every_page_is_reached_from_the_readme() -> None:
@@ -105,17 +105,19 @@ def test_python_examples_import_what_exists(document: Path) -> None:
 
 @each_document
 def test_commands_exist(document: Path) -> None:
-    for line in command_lines(document.read_text()):
+    for line in list_command_lines(document.read_text()):
         words = split_words(line)
         while words and re.fullmatch(r"[A-Z_]+=.*|nice|exec|\$", words[0]):
             words.pop(0)
         if words and words[0] == "make":
-            targets = make_targets_named(words[1:])
-            assert targets <= make_targets(), line
+            targets = list_named_make_targets(words[1:])
+            assert targets <= list_make_targets(), line
         if len(words) > 1 and words[0].rpartition("/")[2] == "rehue":
-            assert words[1] in subcommands() or words[1].startswith("-"), line
+            assert words[1] in read_subcommands() or words[1].startswith("-"), line
             options = {word.partition("=")[0] for word in words[2:] if word.startswith("--")}
-            assert options <= set(re.findall(r"--[\w-]+", subcommands().get(words[1], line))), line
+            assert options <= set(
+                re.findall(r"--[\w-]+", read_subcommands().get(words[1], line))
+            ), line
 
 
 @each_document
@@ -128,7 +130,7 @@ def test_paths_exist(document: Path) -> None:
 @each_document
 def test_modules_exist(document: Path) -> None:
     """Files named without their folder, such as `settings.py`, and dotted module names."""
-    assert set(find_in_code(document, FILE)) - set(NOT_COMMITTED) <= python_files()
+    assert set(find_in_code(document, FILE)) - set(NOT_COMMITTED) <= list_python_files()
     for name in find_in_code(document, MODULE):
         assert is_module_or_member(name), name
 
@@ -136,7 +138,7 @@ def test_modules_exist(document: Path) -> None:
 @each_document
 def test_settings_named_are_read_somewhere(document: Path) -> None:
     named = set(re.findall(r"\bREHUE_[A-Z_]*[A-Z]\b", document.read_text()))
-    assert named <= settings_read()
+    assert named <= list_variables_read()
 
 
 def find_in_code(document: Path, pattern: re.Pattern[str]) -> list[str]:
@@ -158,7 +160,7 @@ def remove_code(text: str) -> str:
     return INLINE_CODE.sub("", remove_fences(text))
 
 
-def heading_anchors(text: str) -> set[str]:
+def list_heading_anchors(text: str) -> set[str]:
     """The anchors that GitHub gives to the headings of a Markdown text."""
     anchors: set[str] = set()
     for heading in re.findall(r"^#+ (.+)$", remove_fences(text), re.MULTILINE):
@@ -171,7 +173,7 @@ def heading_anchors(text: str) -> set[str]:
     return anchors
 
 
-def command_lines(text: str) -> Iterator[str]:
+def list_command_lines(text: str) -> Iterator[str]:
     """Commands of the shell blocks, one after another, and snippets of code in the text."""
     for language, block in FENCE.findall(text):
         if language in ("sh", "bash", "console"):
@@ -190,7 +192,7 @@ def split_words(line: str) -> list[str]:
         return line.split()
 
 
-def make_targets_named(words: list[str]) -> set[str]:
+def list_named_make_targets(words: list[str]) -> set[str]:
     targets = set()
     following = iter(words)
     for word in following:
@@ -202,7 +204,7 @@ def make_targets_named(words: list[str]) -> set[str]:
 
 
 @cache
-def python_files() -> frozenset[str]:
+def list_python_files() -> frozenset[str]:
     return frozenset(path.name for folder in CODE_FOLDERS for path in (ROOT / folder).rglob("*.py"))
 
 
@@ -220,13 +222,13 @@ def is_module_or_member(name: str) -> bool:
 
 
 @cache
-def make_targets() -> frozenset[str]:
+def list_make_targets() -> frozenset[str]:
     listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
     return frozenset(line.split()[0] for line in listed.stdout.splitlines())
 
 
 @cache
-def subcommands() -> dict[str, str]:
+def read_subcommands() -> dict[str, str]:
     """The help text of each subcommand of `rehue`, by its name."""
     subparsers = argparse.ArgumentParser(prog="rehue").add_subparsers()
     for entry in entry_points(group="rehue.commands"):
@@ -235,7 +237,7 @@ def subcommands() -> dict[str, str]:
 
 
 @cache
-def settings_read() -> frozenset[str]:
+def list_variables_read() -> frozenset[str]:
     """Every ``REHUE_`` variable that the settings or any file of code names."""
     text = options.format_settings_table()
     for folder in CODE_FOLDERS:

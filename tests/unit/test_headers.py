@@ -1,4 +1,4 @@
-"""Files of millions of parts: a header is read in moments, or refused, and stops nobody."""
+"""Files of millions of parts: their header is read or refused quickly and blocks no request."""
 
 import io
 import struct

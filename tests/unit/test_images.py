@@ -1,4 +1,4 @@
-"""Encoded photographs: what is read, what is refused and with which words."""
+"""Encoded photographs: what is read, what is refused and with which messages."""
 
 import io
 import subprocess

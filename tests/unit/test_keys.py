@@ -1,4 +1,4 @@
-"""API keys: how the file is read, and what counts while it changes or is away."""
+"""API keys: how the file is read, and which keys are valid while it changes or is missing."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""What a photograph says of itself stays in the answer, and the answer says that it is colored."""
+"""A photograph's metadata stays in the answer, which is marked as colorized."""
 
 import io
 import struct
@@ -163,7 +163,7 @@ def test_exiftool_reads_the_same_without_a_warning(tmp_path: Path, format: str) 
     assert "Error" not in found
 
 
-def test_a_real_photograph_pays_a_copy_of_its_file_alone() -> None:
+def test_the_mark_adds_only_its_packet_to_a_real_photograph() -> None:
     """The mark adds its packet and nothing else to a photograph without metadata."""
     picture = np.full((40, 60, 3), 90, np.uint8)
     bare = encode_pictures([picture], "jpeg", 92)
