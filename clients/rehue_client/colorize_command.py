@@ -31,7 +31,7 @@ from rehue_client.server_options import (
 from rehue_client.session import DEFAULT_BYTES_IN_FLIGHT, DEFAULT_MAX_BYTES
 
 EPILOG = """exit codes:
-  0    every photograph is colorized, or was already
+  0    every photograph has its picture
   1    some failed, or the run was stopped because all others would fail
   2    nothing was colorized: wrong options, or a check before the start failed
   130  interrupted (Ctrl-C); 143: terminated (SIGTERM)
@@ -54,35 +54,35 @@ def add_colorize_command(parser: argparse.ArgumentParser) -> None:
     add_server_options(parser)
     add("--model", help="name of the model (default: the server's)")
     add("--format", choices=CHOICES["format"], default="auto",
-        help="image format of the outputs (default: that of the file name)")  # fmt: skip
-    add("--quality", type=_parse_quality, metavar="1..100", help="of JPEG and WebP")
+        help="format of the pictures (default: by the suffix of the file name)")  # fmt: skip
+    add("--quality", type=_parse_quality, metavar="1..100", help="quality of JPEG and WebP")
     add("--metadata", choices=CHOICES["metadata"], default="keep",
         help="keep EXIF, IPTC, XMP and resolution, or strip them (default: keep)")  # fmt: skip
     add("--depth", choices=CHOICES["depth"], default="auto",
-        help="8: no more bits a sample, whatever the photograph has (default: auto)")  # fmt: skip
+        help="8: 8 bits per sample, also for deeper photographs (default: auto)")  # fmt: skip
     add("--profile", choices=CHOICES["profile"], default="srgb",
         help="colours in sRGB, or in the photograph's own RGB profile (default: srgb)")  # fmt: skip
     add("--mark", choices=CHOICES["mark"], default="none",
-        help="put a small visible mark into the corner (default: none)")  # fmt: skip
+        help="visible: a small mark in the corner (default: none)")  # fmt: skip
     add("--concurrency", type=_parse_count, default=8, metavar="N",
         help="photographs in flight at a time (default: 8)")  # fmt: skip
     add("--max-bytes", type=_parse_count, default=DEFAULT_MAX_BYTES, metavar="N",
-        help="larger files are not read and fail (default: %(default)s)")  # fmt: skip
+        help="refuse larger files without reading them (default: %(default)s)")  # fmt: skip
     add("--bytes-in-flight", type=_parse_count, default=DEFAULT_BYTES_IN_FLIGHT, metavar="N",
-        help="photographs wait while those in flight have more bytes together; a larger one is "
-        "sent alone (default: %(default)s)")  # fmt: skip
-    add("--follow-links", action="store_true", help="search linked folders too")
+        help="limit of the bytes of all photographs in flight; a larger photograph is sent "
+        "alone (default: %(default)s)")  # fmt: skip
+    add("--follow-links", action="store_true", help="follow links to folders")
     add("--resume", action="store_true",
-        help="skip pictures that are there, unless source, model or options changed")  # fmt: skip
-    add("--dry-run", action="store_true", help="list what would be done; contacts no server")
+        help="skip photographs with a picture, unless source or options changed")  # fmt: skip
+    add("--dry-run", action="store_true", help="list sources and outputs; contacts no server")
     add("--failures", type=Path, metavar="FILE",
         help="write a line for each failure: the source, a tab, the reason")  # fmt: skip
     add("--json", action="store_true",
         help="print a JSON object for each photograph to standard output")  # fmt: skip
     add("--watch", action="store_true",
-        help="PATH is a hot folder: colorize what arrives in it and rests for five seconds, until "
-        "stopped; sources are moved to its folders done and failed")  # fmt: skip
-    add("--quiet", action="store_true", help="print failures only")
+        help="PATH is a hot folder: colorize files that have not changed for five seconds, until "
+        "stopped, and move them to its folders done and failed")  # fmt: skip
+    add("--quiet", action="store_true", help="print only failures")
     add_edit_options(parser)
     parser.set_defaults(run=run_colorize)
 

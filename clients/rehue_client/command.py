@@ -62,10 +62,10 @@ def add_commands(subparsers: "Subparsers") -> None:
     )  # fmt: skip
     add_colorize_command(colorize)
     add_compare_command(
-        subparsers.add_parser("compare", help="join a photograph and its picture side by side")
+        subparsers.add_parser("compare", help="put a photograph and its picture side by side")
     )
     candidates = subparsers.add_parser(
-        "candidates", help="several versions of a photograph to choose from",
+        "candidates", help="make several versions of a photograph to choose from",
         description="Colorizes one photograph in several versions that differ visibly.",
     )  # fmt: skip
     add_candidates_command(candidates)

@@ -16,7 +16,10 @@ def add_compare_command(parser: argparse.ArgumentParser) -> None:
         "-o", "--out", type=Path, required=True, help="image file; its suffix decides the format"
     )
     parser.add_argument(
-        "--height", type=int, metavar="PIXELS", help="of both (default: the lower one's)"
+        "--height",
+        type=int,
+        metavar="PIXELS",
+        help="height of both (default: that of the smaller one)",
     )
     parser.set_defaults(run=run_compare)
 

@@ -19,20 +19,23 @@ def add_edit_options(parser: argparse.ArgumentParser) -> None:
     add("--tint", type=parse_number(-1, 1), metavar="-1..1", help="green or magenta")
     add("--hint", type=_parse_hint, action="append", default=[], metavar="X,Y=COLOR",
         help="a colour for one place, such as 0.4,0.6=#7a1f2b or 0.5,0.1=gray; X and Y are "
-        "shares of width and height; may be repeated")  # fmt: skip
+        "fractions of width and height; may be repeated")  # fmt: skip
     add("--hints", type=Path, metavar="FILE", help="a JSON list of hints")
     add("--palette", type=_parse_palette, default=(), metavar="COLOR,COLOR",
-        help="colours to take over where they fit, such as #7a1f2b,#2b3fa0")  # fmt: skip
+        help="colours to use where they fit, such as #7a1f2b,#2b3fa0")  # fmt: skip
     add(
-        "--reference", type=Path, metavar="FILE", help="a picture whose main colours are taken over"
+        "--reference",
+        type=Path,
+        metavar="FILE",
+        help="a picture whose main colours become the palette",
     )
     add("--palette-strength", type=parse_number(0, 1), metavar="0..1",
-        help="how far palette or reference are taken over (default: 1)")  # fmt: skip
+        help="how strongly the palette is used (default: 1)")  # fmt: skip
     add("--look", choices=LOOKS.values(),
-        help="how the network looks at the photograph: farther sees it smaller, nearer in "
-        "overlapping parts, with two to four runs (default: whole)")  # fmt: skip
+        help="how the network gets the photograph: farther: smaller; nearer: in overlapping "
+        "parts, with two to four runs (default: whole)")  # fmt: skip
     add("--edits", type=Path, metavar="FILE",
-        help="edits as the page saves them; the options above override them")  # fmt: skip
+        help="edits saved by the page; the options above override them")  # fmt: skip
 
 
 def read_edits(namespace: argparse.Namespace) -> tuple[Edits, float]:

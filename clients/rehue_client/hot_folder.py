@@ -24,7 +24,7 @@ class HotFolder:
 
     def __init__(self, folder: Path, search: Callable[[], Search]) -> None:
         if not folder.is_dir():
-            raise ValueError(f"--watch needs a folder, and {folder} is none")
+            raise ValueError(f"--watch needs a folder; {folder} is not one")
         if search().out.resolve() == folder.resolve():
             raise ValueError("--watch needs an output folder other than the one it watches")
         self.folder = folder

@@ -69,7 +69,7 @@ class Admission:
             async with asyncio.timeout_at(deadline):
                 yield deadline
         except TimeoutError:
-            raise DeadlineExceeded("The time for this photograph is over.") from None
+            raise DeadlineExceeded("The deadline for this photograph has passed.") from None
         finally:
             self.requests_in_flight -= runs
             self._requests_of_keys[caller.key] -= runs

@@ -31,7 +31,7 @@ class Parameters:
 
     def __post_init__(self) -> None:
         if len(self.model) > MAX_MODEL_NAME:
-            raise UnknownModel("There is no model of so long a name; see /v1/models.")
+            raise UnknownModel("No model has such a long name; see /v1/models.")
         if not 0 <= self.strength <= 2:  # also refuses NaN
             raise InvalidParameter(f"strength is {self.strength}; it must be from 0 to 2.")
         for name, allowed in CHOICES.items():

@@ -15,8 +15,8 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "serve",
         help="start everything on this machine",
         description="Starts Triton, Ray Serve and the application in the foreground.",
-        epilog="Every setting is a variable too: REHUE_HTTP_PORT=8001 rehue serve, or "
-        "rehue serve --http-port 8001.",
+        epilog="Every option is also an environment variable: REHUE_HTTP_PORT=8001 is the same "
+        "as --http-port 8001.",
         add_help=False,
     )
     parser.add_argument("-h", "--help", action=_Help, nargs=0, help="show this help and exit")

@@ -82,7 +82,9 @@ class Receiving:
             Overloaded: the answers of others take the memory.
         """
         if self.unread >= self._max_unread:
-            raise Overloaded("Too many answers wait for their readers.", retry_after=1.0)
+            raise Overloaded(
+                "Too many answers are waiting to be read by their callers.", retry_after=1.0
+            )
 
     @contextlib.contextmanager
     def send(self, size: int) -> Iterator[None]:

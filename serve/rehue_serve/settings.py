@@ -63,8 +63,8 @@ class Settings(BaseSettings):
     max_bytes: int = Field(
         1200 * 2**20,
         ge=1,
-        description="Limit of an encoded photograph, in bytes: the largest photograph as "
-        "uncompressed 16-bit RGB, and some metadata.",
+        description="Limit of an encoded photograph, in bytes. The default is enough for the "
+        "largest photograph as uncompressed 16-bit RGB.",
     )
     max_pixels: int = Field(
         200_000_000, ge=1, description="Limit of a decoded photograph, in pixels."
@@ -92,15 +92,15 @@ class Settings(BaseSettings):
         gt=0,
         le=3600,
         description="Time limit for the upload of one photograph over HTTP, in seconds; "
-        "`REHUE_TIMEOUT` counts from its end.",
+        "`REHUE_TIMEOUT` starts at its end.",
     )
     upload_memory: int = Field(
         1536 * 2**20,
         ge=1,
         description="Memory for the encoded photographs that one replica receives and holds, and "
         "for the answers that it sends over HTTP, in bytes; when it is used up, the slowest are "
-        "ended. A photograph with more bytes is too large. Answers over gRPC may take as much "
-        "again.",
+        "ended. A photograph with more bytes is refused as too large. Answers over gRPC may take "
+        "as much again.",
     )
     max_uploads: int = Field(
         1024, ge=1, description="Requests with bodies in progress in one replica; more are refused."
@@ -108,15 +108,15 @@ class Settings(BaseSettings):
     work_memory: int = Field(
         2**30,
         ge=1,
-        description="Memory for decoding and encoding photographs in one replica, in bytes, by "
-        "their headers; photographs that do not fit wait for others.",
+        description="Memory for decoding and encoding photographs in one replica, in bytes, as "
+        "estimated from their headers; photographs that do not fit wait for others.",
     )
     edit_memory: int = Field(
         16 * 2**20,
         ge=0,
-        description="Memory for the networks' answers to photographs that are being edited, in one "
-        "replica, in bytes; each takes 64 KiB and is kept for five minutes, so that the next edit "
-        "needs no network. 0: none is kept.",
+        description="Memory for the networks' outputs for edited photographs, in one replica, in "
+        "bytes; each takes 64 KiB and is kept for five minutes, so that the next edit does not run "
+        "the network. 0: none is kept.",
     )
     replicas: int = Field(1, ge=1, description="Colorizer processes to start.")
     threads: int = Field(
@@ -125,10 +125,10 @@ class Settings(BaseSettings):
     api_keys_file: Path | None = Field(
         None,
         description="File with one API key per line; lines that begin with `#` are comments. After "
-        "a key may come `name=NAME` of its holder, and with it `rate=` photographs a second and "
-        "`daily=` photographs a day (UTC), each in one replica. The file is read again within a "
-        "second of a change. While it is missing, unreadable, wrong or without keys, the keys read "
-        "last stay valid. Empty: no key is required.",
+        "a key may follow `name=NAME` of its holder and, with it, `rate=` photographs per second "
+        "and `daily=` photographs per day (UTC), counted by each replica. The file is read again "
+        "within a second of a change. While it is missing, unreadable, wrong or without keys, the "
+        "keys read last stay valid. Empty: no key is required.",
     )
     max_requests_per_key: int = Field(
         0,
@@ -139,7 +139,7 @@ class Settings(BaseSettings):
     c2pa_certificates: Path | None = Field(
         None,
         description="PEM file with the certificates that pictures are signed with (C2PA), the "
-        "signer's own first; read at the start; needs the extra `c2pa`. Empty: pictures are not "
+        "signer's own first; read at start; needs the extra `c2pa`. Empty: pictures are not "
         "signed.",
     )
     c2pa_key: Path | None = Field(
@@ -151,7 +151,7 @@ class Settings(BaseSettings):
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="Origins, `https://host`, separated by commas, whose pages may use the API; "
-        "`*`: any. Empty: pages of this server alone.",
+        "`*`: any. Empty: only pages of this server.",
     )
     log_format: Literal["text", "json"] = Field(
         "text",
@@ -204,7 +204,7 @@ class Settings(BaseSettings):
     def _check_signing(cls, value: Path | None, info: ValidationInfo) -> Path | None:
         certificates = info.data.get("c2pa_certificates")
         if (value is None) != (certificates is None):
-            raise ValueError("REHUE_C2PA_CERTIFICATES and REHUE_C2PA_KEY need each other")
+            raise ValueError("REHUE_C2PA_CERTIFICATES and REHUE_C2PA_KEY must be set together")
         if value is not None and certificates is not None:
             from rehue_serve.metadata.credentials import Signer  # with what signs, where it does
 

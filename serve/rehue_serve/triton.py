@@ -119,7 +119,7 @@ class TritonClient:
             async with asyncio.timeout_at(deadline):
                 return await result
         except TimeoutError:
-            raise DeadlineExceeded("The time for this photograph is over.") from None
+            raise DeadlineExceeded("The deadline for this photograph has passed.") from None
 
     async def _dispatch(self) -> None:
         while True:

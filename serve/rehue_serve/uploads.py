@@ -123,7 +123,7 @@ class Upload(Transfer):
         if self._evicted:
             return build_memory_error()
         if self._uploads.get_time() >= self._end:
-            return DeadlineExceeded("The time for this photograph is over.")
+            return DeadlineExceeded("The deadline for this photograph has passed.")
         return DeadlineExceeded(
             f"The upload is too slow: the limits are {self._uploads.lowest_rate:,} bytes a second "
             f"and {self._uploads.upload_timeout:g} seconds."

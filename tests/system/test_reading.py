@@ -165,7 +165,7 @@ async def test_calls_are_refused_while_too_many_answers_are_not_read(
     ):
         with (
             service.receiving.send(1_000_000),
-            pytest.raises(grpc.aio.AioRpcError, match="wait for their readers") as caught,
+            pytest.raises(grpc.aio.AioRpcError, match="waiting to be read") as caught,
         ):
             await stub.Colorize(REQUEST)
         assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED

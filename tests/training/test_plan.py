@@ -157,13 +157,13 @@ def test_an_onnx_file_that_tensorrt_does_not_take_is_reported(model: Path) -> No
 def test_file_that_is_no_onnx_file_is_reported(model: Path) -> None:
     path = model / "1" / "model.onnx"
     path.write_bytes(path.read_bytes()[:100_000])
-    with pytest.raises(ValueError, match="the ONNX file is cut short or is none"):
+    with pytest.raises(ValueError, match="the ONNX file is truncated, or not an ONNX file"):
         ensure_plan(model, create_standin(), FAST_OPTIONS)
 
 
 def test_invalid_configuration_is_refused(model: Path) -> None:
     (model / "configs" / "gpu.pbtxt").write_text('name: "rehue" max_batch: 3')
-    with pytest.raises(ValueError, match=r"gpu\.pbtxt is no model configuration: .*max_batch"):
+    with pytest.raises(ValueError, match=r"gpu\.pbtxt is not a model configuration: .*max_batch"):
         ensure_plan(model, create_standin(), FAST_OPTIONS)
 
 
@@ -172,7 +172,7 @@ def test_invalid_configuration_is_refused(model: Path) -> None:
     [
         ("Builder", r"11\.1\.0\.106 does not start on NVIDIA H100 .* with driver 580\.82\.07"),
         ("Runtime", "does not start on NVIDIA H100"),
-        ("context", "has no room to run the plan in"),
+        ("context", "has not enough memory to run the plan"),
     ],
 )
 def test_missing_tensorrt_objects_are_reported(model: Path, null: str, message: str) -> None:
@@ -231,7 +231,7 @@ def test_an_onnx_file_replaced_while_another_builds_is_not_built(
         yield
 
     monkeypatch.setattr(plans, "lock_file", locked)
-    with pytest.raises(PlanRefused, match="the ONNX file of rehue was replaced meanwhile"):
+    with pytest.raises(PlanRefused, match="the ONNX file of rehue was replaced during the build"):
         ensure_plan(model, create_standin(), FAST_OPTIONS)
     assert not (model / "1" / "model.plan").exists()
 
@@ -242,7 +242,7 @@ def test_a_plan_beyond_todays_tolerance_is_built_again(
     found = ensure_plan(model, create_standin(), FAST_OPTIONS).record.parity["ab_largest"]
     stricter = replace(parity.TOLERANCE, ab_largest=found / 2)
     monkeypatch.setattr(parity, "TOLERANCE", stricter)
-    with pytest.raises(PlanRefused, match="no longer near enough: ab_largest is"):
+    with pytest.raises(PlanRefused, match="not accurate enough: ab_largest is"):
         check_plan(model, create_standin(), FAST_OPTIONS)
     with pytest.raises(PlanRefused, match=r"the plan built from .* is refused: ab_largest is"):
         ensure_plan(model, create_standin(), FAST_OPTIONS)

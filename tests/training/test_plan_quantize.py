@@ -134,8 +134,8 @@ def test_int8_needs_photographs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "version", "gpu", "message"),
     [
-        ("int8", "8.6.0", H100, r"TensorRT 8\.6\.0 takes no INT8 networks"),
-        ("fp8", "8.6.0", H100, r"TensorRT 8\.6\.0 takes no FP8 networks"),
+        ("int8", "8.6.0", H100, r"TensorRT 8\.6\.0 does not support INT8 networks"),
+        ("fp8", "8.6.0", H100, r"TensorRT 8\.6\.0 does not support FP8 networks"),
         ("fp8", "11.1.0.106", replace(H100, name="NVIDIA A10", compute_capability="8.6"),
          r"FP8 needs compute capability 8\.9 or newer; NVIDIA A10 has 8\.6"),
     ],

@@ -98,7 +98,7 @@ def test_no_numbers_are_refused(network: Answer) -> None:
 
 def test_photographs_without_colour_compare_nothing() -> None:
     gray = [np.full((256, 256, 3), 128, np.uint8)]
-    with pytest.raises(ValueError, match="too alike to tell their answers apart"):
+    with pytest.raises(ValueError, match="too similar to tell their outputs apart"):
         compare_triton("127.0.0.1:1", load_served_model(MODELS / "rehue"), gray, TOLERANCE)
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rehue_serve.settings import Settings
 
 EPILOG = """SOURCE is a folder, a pattern ('scans/**/*.tif'), or a list of photographs: a text file
-with one path or URL a line, or a CSV or Parquet file with a column named source, path or
+with one path or URL per line, or a CSV or Parquet file with a column named source, path or
 url. SOURCE and TARGET may be URLs: s3://, gs://, az://.
 
 The job can be killed at any moment and started again with the same command: it continues
@@ -21,7 +21,7 @@ where it stopped. TARGET/.rehue/manifest has a record of every photograph, in Pa
 
 exit codes:
   0    every photograph has its picture
-  1    some failed, or the job was stopped; start it again to go on
+  1    some failed, or the job was stopped; start it again to continue
   2    nothing was colorized: wrong options, or a check before the start failed
   130  interrupted (Ctrl-C); 143: terminated (SIGTERM)
 
@@ -49,11 +49,11 @@ def _add_picture_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("pictures").add_argument
     add("--model", default="", help="name of the model (default: REHUE_MODEL)")
     add("--format", default="auto",
-        help="jpeg, png, webp or tiff (default: that of the file name)")  # fmt: skip
-    add("--quality", metavar="1..100", help="of JPEG and WebP")
+        help="jpeg, png, webp or tiff (default: by the suffix of the file name)")  # fmt: skip
+    add("--quality", metavar="1..100", help="quality of JPEG and WebP")
     add("--metadata", default="keep", help="keep or none: EXIF, IPTC, XMP (default: keep)")
-    add("--depth", help="8: no more bits a sample, whatever the photograph has (default: auto)")
-    add("--profile", help="keep: colours in the photograph's own RGB profile (default: srgb)")
+    add("--depth", help="8: 8 bits per sample, also for deeper photographs (default: auto)")
+    add("--profile", help="keep: use the photograph's own RGB profile (default: srgb)")
     add("--mark", help="visible: a small mark in the corner (default: none)")
     add("--parameter", action="append", default=[], metavar="NAME=VALUE", type=_parse_parameter,
         help="any other parameter of /v1/colorize")  # fmt: skip
@@ -62,26 +62,26 @@ def _add_picture_options(parser: argparse.ArgumentParser) -> None:
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("run").add_argument
     add("--dry-run", action="store_true",
-        help="count, and estimate time and cost with a sample; writes nothing")  # fmt: skip
+        help="count, and estimate time and cost from a sample; writes nothing")  # fmt: skip
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--retry-failed", action="store_true", help="do only what failed before")
+    which.add_argument("--retry-failed", action="store_true", help="repeat only what failed")
     which.add_argument("--overwrite", action="store_true",
-        help="do everything again")  # fmt: skip
+        help="repeat everything")  # fmt: skip
     which.add_argument("--verify", action="store_true",
-        help="read all pictures first; do again what is missing or changed")  # fmt: skip
+        help="read all pictures; repeat what is missing or changed")  # fmt: skip
     which.add_argument("--skip-existing", action="store_true",
         help="skip photographs whose picture exists, whatever the manifest says")  # fmt: skip
     add("--concurrency", type=_parse_count, default=64, metavar="N",
         help="photographs in flight in one worker (default: 64)")  # fmt: skip
     add("--rate", type=_parse_number, default=0.0, metavar="N",
-        help="photographs/s of the whole job at most (default: no limit)")  # fmt: skip
+        help="limit of the whole job, in photographs/s (default: none)")  # fmt: skip
     add("--background", action=argparse.BooleanOptionalAction,
-        help="leave the Tritons to a live service beside the job (default: if "
+        help="give way to a live service that uses the same Tritons (default: if "
         "REHUE_TRITON_URLS names them)")  # fmt: skip
     add("--patience", type=_parse_number, default=300.0, metavar="SECONDS",
-        help="wait for a Triton or a store that does not answer (default: 300)")  # fmt: skip
+        help="longest wait for a Triton or a store to answer (default: 300)")  # fmt: skip
     add("--price", type=_parse_number, default=0.0, metavar="N",
-        help="of an hour of the machines, for the cost")  # fmt: skip
+        help="price of the machines per hour, to report the cost")  # fmt: skip
     add("--address", default="", help="Ray cluster to join: auto, or HOST:PORT (default: none)")
     add("--workers", type=_parse_count, metavar="N",
         help="processes that colorize (default: REHUE_REPLICAS)")  # fmt: skip
@@ -98,7 +98,7 @@ def run_batch(arguments: argparse.Namespace) -> int:
         os.set_blocking(done, False)
         os.close(is_done)
         if not os.read(done, 1):
-            print("rehue: the job was killed; start it again to go on", file=sys.stderr)
+            print("rehue: the job was killed; start it again to continue", file=sys.stderr)
         return ended
     _hide_native_logs()
     if not arguments.address:  # Ray reads its environment when it is imported
@@ -136,7 +136,7 @@ def _run(arguments: argparse.Namespace) -> int:
         print(f"rehue: {error}", file=sys.stderr)
         return 2
     except OSError as error:  # of a store, between the checks and the end
-        print(f"rehue: {describe_os_error(error)}; start it again to go on", file=sys.stderr)
+        print(f"rehue: {describe_os_error(error)}; start it again to continue", file=sys.stderr)
         return 1
     print(_describe(summary))
     return 1 if summary.counts[1] or summary.missing or summary.stopped else 0
@@ -211,7 +211,7 @@ def _describe(summary: "Summary") -> str:
     lines.append(f"in all: {done:,} done, {failed:,} failed, {summary.missing:,} not tried")
     lines += [f"  {count:,} {reason}" for reason, count in progress.failed.most_common()]
     if summary.stopped:
-        lines.append(f"stopped: {summary.stopped}; start it again to go on")
+        lines.append(f"stopped: {summary.stopped}; start it again to continue")
     if summary.report:
         lines.append(f"report: {summary.report}")
     return "\n".join(lines)

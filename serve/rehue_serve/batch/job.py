@@ -100,7 +100,7 @@ def _colorize_all(run: Run, list_all: ListPending, summary: Summary) -> None:
                     break
                 progress.total = progress.finished + summary.missing
     except (KeyboardInterrupt, SystemExit):  # Ctrl-C, SIGTERM
-        print(f"stopped: {progress.describe()}; start it again to go on", file=sys.stderr)
+        print(f"stopped: {progress.describe()}; start it again to continue", file=sys.stderr)
         raise
     finally:
         summary.seconds = time.monotonic() - progress.began

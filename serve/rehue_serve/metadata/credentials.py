@@ -61,7 +61,7 @@ class Signer:
             signed = self._sign(self.begin_manifest(), pixel, "image/png")
             state = c2pa.Reader("image/png", io.BytesIO(signed)).get_validation_state()
         except c2pa.C2paError as error:
-            raise CredentialsError(f"C2PA does not take the certificates: {error}") from None
+            raise CredentialsError(f"C2PA refuses the certificates: {error}") from None
         if state not in ("Valid", "Trusted"):
             raise CredentialsError("a picture signed with them is not valid")
 
@@ -178,4 +178,6 @@ def _name_algorithm(key: Any) -> str:
         return "ps256"
     if isinstance(key, ed25519.Ed25519PrivateKey):
         return "ed25519"
-    raise CredentialsError("the key is not of a kind that C2PA takes: P-256, RSA or Ed25519")
+    raise CredentialsError(
+        "C2PA does not support this type of key; use P-256, P-384, P-521, RSA or Ed25519"
+    )

@@ -11,15 +11,20 @@ from rehue_training.errors import print_errors
 def add_commands(subparsers: Any) -> None:
     """Add `pack`."""
     parser = subparsers.add_parser(
-        "pack", help="make photographs small and pack them, for another machine to train on"
+        "pack", help="shrink photographs and pack them, to train on another machine"
     )
     add_data(parser)
     parser.add_argument("--out", type=Path, default=RUNS / "packed", help="folder of the tars")
     parser.add_argument("--pieces", type=int, default=16, help="number of tars (default: 16)")
     parser.add_argument(
-        "--short-side", type=int, default=200, help="pixels of a photograph (default: 200)"
+        "--short-side",
+        type=int,
+        default=200,
+        help="short side of the packed photographs in pixels (default: 200)",
     )
-    parser.add_argument("--quality", type=int, default=80, help="of WebP, 1 to 100 (default: 80)")
+    parser.add_argument(
+        "--quality", type=int, default=80, help="quality of WebP, 1 to 100 (default: 80)"
+    )
     parser.set_defaults(run=_pack)
 
 

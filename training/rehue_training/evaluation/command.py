@@ -38,7 +38,7 @@ def _add_mix(subparsers: Any) -> None:
     add_data(parser)
     parser.add_argument(
         "--split", type=Path, required=True, metavar="CONFIG",
-        help="an experiment: what it keeps for validation is used",
+        help="the experiment whose validation photographs are used",
     )  # fmt: skip
     parser.add_argument(
         "--weights", type=_parse_numbers, nargs="+", required=True, metavar="W,W",
@@ -46,9 +46,11 @@ def _add_mix(subparsers: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--gains", type=_parse_numbers, default=(1.6, 1.8, 2.0), metavar="G,G",
-        help="of the chroma curve (default: 1.6,1.8,2.0)",
+        help="gains of the chroma curve (default: 1.6,1.8,2.0)",
     )  # fmt: skip
-    parser.add_argument("--count", type=int, default=600, help="photographs at most (default: 600)")
+    parser.add_argument(
+        "--count", type=int, default=600, help="largest number of photographs (default: 600)"
+    )
     parser.add_argument("--runs", type=Path, default=RUNS, help="folder of the checkpoints")
     parser.add_argument("--repository", type=Path, default=REPOSITORY)
     parser.set_defaults(run=_compare_mixtures)
@@ -88,7 +90,7 @@ def _parse_counts(text: str) -> tuple[int, ...]:
 
 
 def _add_figures(subparsers: Any) -> None:
-    figures = subparsers.add_parser("figures", help="the paper's figures, and contact sheets")
+    figures = subparsers.add_parser("figures", help="draw the paper's figures, and contact sheets")
     kinds = figures.add_subparsers(required=True, metavar="FIGURE")
     loss = kinds.add_parser("loss", help="training and validation loss of a run")
     loss.add_argument("folder", type=Path, help="folder of the run, such as runs/seed")
@@ -137,7 +139,9 @@ def _compare_mixtures(arguments: argparse.Namespace) -> int:
 
     experiment = config.read_experiment(arguments.config)
     if not isinstance(experiment, config.Ensemble):
-        raise InputError(f"{arguments.config} is no ensemble: `rehue gain` compares its curves")
+        raise InputError(
+            f"{arguments.config} is not an ensemble: use `rehue gain` to compare its curves"
+        )
     results = mixtures.measure_mixtures(
         experiment,
         arguments.data,

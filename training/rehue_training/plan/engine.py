@@ -30,7 +30,7 @@ class Engine:
         self._module, self._cuda, self._engine = module, cuda, engine
         self._context = engine.create_execution_context()
         if self._context is None:
-            raise BuildFailed("TensorRT has no room to run the plan in; its log says why")
+            raise BuildFailed("TensorRT has not enough memory to run the plan; its log says why")
         self.inputs, self.outputs = self._list_tensors("INPUT"), self._list_tensors("OUTPUT")
 
     @property

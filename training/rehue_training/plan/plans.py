@@ -103,7 +103,7 @@ def _find_fitting_record(folder: Path, wanted: Identity, options: PlanOptions) -
     """
     record = identity.find_record(folder, wanted)
     if excesses := Parity(**record.parity).list_excesses(options.tolerance):
-        raise PlanRefused(f"{folder / PLAN_FILE} is no longer near enough: {'; '.join(excesses)}")
+        raise PlanRefused(f"{folder / PLAN_FILE} is not accurate enough: {'; '.join(excesses)}")
     return record
 
 
@@ -134,7 +134,9 @@ def _build_plan(
     log.info("%s: building the plan, which takes minutes", model.name)
     content = model.onnx_path.read_bytes()
     if sha256(content).hexdigest() != wanted.onnx:  # while another builder was waited for
-        raise PlanRefused(f"the ONNX file of {model.name} was replaced meanwhile: start again")
+        raise PlanRefused(
+            f"the ONNX file of {model.name} was replaced during the build: start again"
+        )
     # Not by ONNX file: new weights of the same layers need not be timed again.
     timing = (options.cache or folder) / f"{TIMING_CACHE}-{wanted.timing_key}"
     began = time.monotonic()

@@ -61,7 +61,7 @@ def convert_precision(
     try:
         proto = decompress_weights(onnx.load_model_from_string(model))
     except DecodeError as error:
-        raise ValueError(f"the ONNX file is cut short or is none ({error})") from None
+        raise ValueError(f"the ONNX file is truncated, or not an ONNX file ({error})") from None
     if precision in QUANTIZED:
         assert calibration is not None
         quantizers = {"int8": quantize.quantize_int8, "fp8": quantize.quantize_fp8}

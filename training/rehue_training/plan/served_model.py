@@ -89,7 +89,7 @@ def _read_config(path: Path) -> Any:
     try:
         return text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
     except text_format.ParseError as error:
-        raise ValueError(f"{path} is no model configuration: {error}") from None
+        raise ValueError(f"{path} is not a model configuration: {error}") from None
 
 
 def refuse_unsafe_config(config: Any) -> None:
@@ -101,7 +101,7 @@ def refuse_unsafe_config(config: Any) -> None:
     cuda = config.optimization.cuda
     if cuda.graphs and cuda.output_copy_stream:
         raise ValueError(
-            "graphs and output_copy_stream together return answers of earlier requests"
+            "graphs and output_copy_stream together return outputs of earlier requests"
         )
     batching = {field.name for field, _ in config.dynamic_batching.ListFields()}
     if stalling := sorted(batching - {"max_queue_delay_microseconds"}):

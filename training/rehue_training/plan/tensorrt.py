@@ -117,7 +117,8 @@ class TensorRT:
         # 8.6's parser takes the FP16 scales of quantized tensors for FP32.
         if precision in QUANTIZED and self._major < 10:
             raise BuildFailed(
-                f"TensorRT {self.version} takes no {precision.upper()} networks: 10 or newer does"
+                f"TensorRT {self.version} does not support {precision.upper()} networks; "
+                "10 or newer does"
             )
         capability = tuple(map(int, self.gpu.compute_capability.split(".")))
         if precision == "fp8" and capability < FP8_CAPABILITY:

@@ -106,7 +106,8 @@ def _refuse_alike(answers: Array, tolerance: Parity) -> None:
     for one, other in combinations(range(len(answers)), 2):
         if np.abs(answers[one] - answers[other]).mean() <= 2 * tolerance.ab_mean:
             raise ValueError(
-                "the photographs are too alike to tell their answers apart: give others (--photos)"
+                "the photographs are too similar to tell their outputs apart: "
+                "choose others (--photos)"
             )
 
 
