@@ -51,9 +51,9 @@ class Edits:
         warmth: -1 (cooler) to 1 (warmer).
         tint: -1 (green) to 1 (magenta).
         hints: up to 100, for photographs of one page.
-        palette: up to 16 colours ``#rrggbb`` that are taken over where they fit.
+        palette: up to 16 colours ``#rrggbb`` that are used where they fit.
         reference: a picture whose main colours are the palette; given as a photograph is.
-        palette_strength: 0 to 1, how far palette or reference are taken over.
+        palette_strength: 0 to 1, how strongly palette or reference are used.
         look: how the network looks at the photograph: ``whole``; ``farther``, smaller; or
             ``nearer``, in overlapping parts, with two to four runs of the network.
 

@@ -28,20 +28,20 @@ class EditParameters(BaseModel):
     tint: float = Field(0.0, ge=-1, le=1, description="-1 (green) to 1 (magenta).")
     hints: str = Field(
         "",
-        description="Colours for places, a JSON list of up to 100 such as "
+        description="Colours for points of the photograph, a JSON list of up to 100 such as "
         '[{"x": 0.4, "y": 0.6, "color": "#7a1f2b"}]: x and y from 0 to 1 of the upright '
         'photograph, color #rrggbb or "gray". For photographs of one page.',
     )
     palette: str = Field(
         "",
-        description="Up to 16 colours #rrggbb, separated by commas, taken over where they fit.",
+        description="Up to 16 colours #rrggbb, separated by commas, used where they fit.",
     )
     palette_strength: float = Field(
-        1.0, ge=0, le=1, description="How far palette or reference are taken over."
+        1.0, ge=0, le=1, description="How strongly the palette is used."
     )
     look: Literal["whole", "farther", "nearer"] = Field(
         "whole",
-        description="How the network looks at the photograph. farther: smaller; nearer: in "
+        description="Size of the photograph in the network's input. farther: smaller; nearer: in "
         "overlapping parts, with two to four runs of the network.",
     )
 

@@ -90,7 +90,7 @@ export class Editor {
   }
 
   /**
-      * Open the editor and wait until the edits are used or cancelled.
+   * Open the editor and wait until the edits are used or cancelled.
    * @param {Blob} picture the photograph, or a picture of it, in a format that the browser shows
    * @param {Object} start initial edits, as a document
    * @param {Object} photograph its model (a parameter of the API) and its name

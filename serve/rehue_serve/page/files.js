@@ -6,7 +6,7 @@ const SUFFIX = /\.(jpe?g|png|webp|tiff?|hei[cf]|avif|jp2|gif)$/i;
 function isPhotograph(file) { return file.type.startsWith("image/") || SUFFIX.test(file.name); }
 
 /**
-  * Call `open(files, number left out)` for every choice, drop or paste.
+ * Call `open(files, number left out)` for every choice, drop or paste.
  * Single files are always passed on; of folders, only those that look like photographs.
  */
 export function receiveFiles(open) {

@@ -15,7 +15,7 @@ const ENCODED = Uint8ClampedArray.from({ length: SHADES }, (_, index) => {
 });
 
 /**
-  * Draw a picture in gray with the same L in CIE Lab, that is, the same luminance.
+ * Draw a picture in gray with the same L in CIE Lab, that is, the same luminance.
  * @param {HTMLImageElement} picture decoded
  * @param {HTMLCanvasElement} canvas
  */

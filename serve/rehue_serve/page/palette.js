@@ -29,7 +29,7 @@ export function showPalette(element, palette) {
 }
 
 /**
-  * Get a picture's palette from the server.
+ * Get a picture's palette from the server.
  * @param {File} file
  * @param {function(Object): Promise<Object|null>} propose requests candidates with these fields
  * @param {function(Blob, number): Promise<Blob>} shrink

@@ -33,7 +33,7 @@ export class Photograph {
   get isEdited() { return Object.keys(this.edits).length > 0; }
 
   /**
-      * The request whose answer is shown. Strengths from 0 to 1 are blended from the answer at 1, and
+   * The request whose answer is shown. Strengths from 0 to 1 are blended from the answer at 1, and
    * JPEG replaces a format that the browser cannot show.
    */
   get viewRequest() {

@@ -23,7 +23,7 @@ export class Requests extends EventTarget {
   get inProgress() { return this.#waiting.length + this.#running.size; }
 
   /**
-      * Request an answer, unless it has arrived or is requested already.
+   * Request an answer, unless it has arrived or is requested already.
    * @param {boolean} first whether to run it before all waiting requests
    * @throws {Problem|DOMException} AbortError: cancelled
    */

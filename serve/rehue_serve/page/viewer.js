@@ -9,10 +9,10 @@ export class Viewer {
   #frame;
   #before;
   #after;
-    #gray; // canvases: under the picture, and in place of a photograph that cannot be shown
+  #gray; // canvases: under the picture, and in place of a photograph that cannot be shown
   #original;
   #seam;
-    #answer = null; // the answer shown
+  #answer = null; // the answer shown
   #file = null; // its photograph
   #loading = null; // the photograph and answer being decoded
   #grayOf = null; // the answer from which the gray canvas was drawn
@@ -43,7 +43,7 @@ export class Viewer {
   get frame() { return this.#frame; }
 
   /**
-      * Show a photograph and its answer; without an answer, only the photograph.
+   * Show a photograph and its answer; without an answer, only the photograph.
    * @returns {Promise<boolean>} false: the browser cannot show it
    */
   show(photograph, answer = null) {

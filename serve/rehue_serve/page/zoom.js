@@ -22,7 +22,7 @@ export class Zoom {
 
   get isZoomed() { return this.#scale > 1.001; }
 
-    /** The scale at which an image pixel is a screen pixel: 100 %. */
+  /** The scale at which an image pixel is a screen pixel: 100 %. */
   get #full() { return this.#width / (this.#frame.clientWidth * devicePixelRatio || 1); }
 
   /** Show a picture of another width: fit it. */
@@ -36,7 +36,7 @@ export class Zoom {
   zoomIn() { this.zoomTo(this.#scale * STEP); }
   zoomOut() { this.zoomTo(this.#scale / STEP); }
 
-    /** Zoom around the point (x, y) of the frame; by default around its middle. */
+  /** Zoom around the point (x, y) of the frame; by default around its middle. */
   zoomTo(scale, x = this.#frame.clientWidth / 2, y = this.#frame.clientHeight / 2) {
     const next = Math.min(Math.max(scale, 1), Math.max(1, this.#full * LARGEST));
     const ratio = next / this.#scale;
