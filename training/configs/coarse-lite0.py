@@ -10,8 +10,8 @@ Command: rehue train training/configs/coarse-lite0.py \\
     --data PHOTOGRAPHS/train-*.tar MORE/more-*-?.tar
 
 What is new: six times as many photographs (`photos/more/`), fitted into squares once
-(`data/squares.py`), and an output at 1/8 of the input's size: a tenth of the work of a step.
-A member of ensembles, not served alone.
+(`data/squares.py`), and an output at 1/8 of the input's size: a tenth of the work per step.
+A member of ensembles, not served by itself.
 """
 
 from pathlib import Path

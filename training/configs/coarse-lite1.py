@@ -1,4 +1,4 @@
-"""As `coarse-lite2.py`, with EfficientNet-Lite1 and twice the photographs; 13 blocks learn.
+"""Like `coarse-lite2.py`, with EfficientNet-Lite1 and twice the examples; 13 blocks are trained.
 
 Source: ours.
 Hardware: one core of an AMD EPYC with AVX-512 and bfloat16; TensorFlow.
@@ -7,8 +7,8 @@ Score: validation, 1,104 photographs: see `rehue-ensemble.py` and EXPERIMENTS.md
 Command: rehue train training/configs/coarse-lite1.py \\
     --data PHOTOGRAPHS/train-*.tar MORE/more-*-?.tar
 
-What is new: a third encoder, and other scans of each photograph (`scans`): turned, of another
-contrast, as a JPEG. A member of ensembles, not served alone.
+What is new: a third encoder, and imitated scans of each photograph (`scans`): rotated, with another
+contrast, as JPEG. A member of ensembles, not served by itself.
 """
 
 from rehue_training.learn.config import Config, Stage

@@ -1,7 +1,7 @@
-"""`coarse-lite2-long.py` continued: 16 blocks learn, 170,000 photographs of more kinds.
+"""`coarse-lite2-long.py` continued: 16 blocks are trained, on 170,000 photographs of more kinds.
 
 Source: ours.
-Hardware: one core of an AMD EPYC with AVX-512 and bfloat16, beside tests; TensorFlow.
+Hardware: one core of an AMD EPYC with AVX-512 and bfloat16, while tests ran; TensorFlow.
 Duration: 95 minutes for 288,000 examples (50 per second); the schedule was shortened during the
     run from 5,500 steps.
 Score: validation loss 0.1256 (0.1304 to 0.1312 before its rate fell); see `rehue-ensemble.py`
@@ -12,7 +12,7 @@ Command: rehue train training/configs/coarse-lite2-all.py \\
     at step 2,058)
 
 What is new: 58,000 more photographs (crowds, news portraits, a hundred sports, street fronts,
-more rooms and landscapes), two more blocks that learn. A member of ensembles, not served alone.
+more rooms and landscapes), two more trained blocks. A member of ensembles, not served by itself.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`coarse-lite2.py` continued: 14 blocks learn, twice the photographs, other scans of them.
+"""`coarse-lite2.py` continued: 14 blocks are trained, twice the examples, imitated scans.
 
 Source: ours.
 Hardware: one core of an AMD EPYC with AVX-512 and bfloat16; TensorFlow.
@@ -9,8 +9,8 @@ Command: rehue train training/configs/coarse-lite2-long.py \\
     --data PHOTOGRAPHS/train-*.tar MORE/more-*-?.tar
     (from the weights of commit eeb1a8e)
 
-What is new: more steps with more blocks, which is what the first run lacked. A member of
-ensembles, not served alone.
+What is new: more steps with more trained blocks, which the first run lacked. A member of
+ensembles, not served by itself.
 """
 
 from pathlib import Path

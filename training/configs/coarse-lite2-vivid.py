@@ -1,10 +1,10 @@
-"""Trial: the head of `coarse-lite2-all.py` alone, with four times the weight on vividness.
+"""Trial: only the head of `coarse-lite2-all.py`, with four times the weight on vividness.
 
 Source: ours.
 Hardware: one core of an AMD EPYC with AVX-512 and bfloat16; TensorFlow.
 Duration: 5 minutes for 32,000 examples (130 per second).
-Score: at the same colourfulness as near to the truth as before, but the colourfulness of each
-    photograph is nearer to the truth's; see EXPERIMENTS.md.
+Score: at the same colourfulness CIEDE2000 is as before, but the colourfulness of each photograph
+    is closer to the original's; see EXPERIMENTS.md.
 Command: rehue train training/configs/coarse-lite2-vivid.py \\
     --data PHOTOGRAPHS/train-*.tar MORE/more-*-?.tar
     (from the weights of commit 1bed27d)

@@ -1,4 +1,4 @@
-"""As `coarse-lite0.py`, with EfficientNet-Lite2 and a new decoder; its last five blocks learn.
+"""Like `coarse-lite0.py`, with EfficientNet-Lite2 and a new decoder; five blocks are trained.
 
 Source: ours.
 Hardware: 2 cores of an AMD EPYC with AVX-512 and bfloat16, shared with other work at the lowest
@@ -9,7 +9,7 @@ Command: rehue train training/configs/coarse-lite2.py \\
     --data PHOTOGRAPHS/train-*.tar MORE/more-*-?.tar
 
 What is new: another encoder, whose errors differ from Lite0's, so that their mean is better. A
-member of ensembles, not served alone.
+member of ensembles, not served by itself.
 """
 
 from rehue_training.learn.config import Config, Stage

@@ -1,16 +1,16 @@
 """The U-Net of `rehue.py` continued on 119,600 photographs of all sources, for an ensemble.
 
 Source: ours.
-Hardware: one core of an AMD EPYC with AVX-512 and bfloat16, beside tests; TensorFlow.
+Hardware: one core of an AMD EPYC with AVX-512 and bfloat16, while tests ran; TensorFlow.
 Duration: 78 minutes for 73,600 examples (20 per second at 192 pixels, 8 to 13 at 256).
 Score: alone, 200 validation photographs each at the same colourfulness: new sources 13.4 % below
     gray (9.0 % before), old ones 15.0 % (14.5 %); see EXPERIMENTS.md.
 Command: rehue train training/configs/rehue-all.py --data PHOTOGRAPHS/train-*.tar MORE/...
     (from the weights of commit 1bed27d; 40 of the tars, at most 9,600 photographs of a source)
 
-What is new: it has seen more than the first 14,723 photographs, with twice the weight on vividness.
-Half of it is the weights before (`keep`). Not served: in the mean with the coarse networks it helps
-new sources and harms old ones.
+What is new: more photographs than the first 14,723, and twice the weight on vividness. The result
+is the mean of the weights before and after (`keep`). Not served: in the mean with the coarse
+networks it is better on new sources and worse on old ones.
 """
 
 from pathlib import Path

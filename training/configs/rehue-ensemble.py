@@ -1,7 +1,7 @@
 """The default model: the mean of `rehue.py`'s network and two coarse ones.
 
 Source: ours.
-Hardware: none; `rehue export` makes it of trained weights.
+Hardware: any; `rehue export` combines trained weights.
 Duration: seconds.
 Score: test, 256 pixels: CIEDE2000 10.64 (gray 12.10, 12.1 % below), colourfulness 0.699 of the
     truth's, better than gray on 67.6 %, LPIPS 0.189 (gray 0.235). test-2: 8.35 (gray 10.60,
@@ -9,8 +9,8 @@ Score: test, 256 pixels: CIEDE2000 10.64 (gray 12.10, 12.1 % below), colourfulne
 Command: rehue export training/configs/rehue-ensemble.py --force
     (the weights of the first and the last network are read from the exported file itself)
 
-What is new: networks that were trained apart, on different photographs, err apart. The first one
-knows where things end, the coarse ones what they are.
+What is new: networks that were trained separately, on different photographs, make different errors.
+The U-Net is better at edges, the coarse ones at recognizing subjects.
 """
 
 from pathlib import Path

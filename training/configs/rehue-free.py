@@ -1,4 +1,4 @@
-"""The default network, trained only on photographs that are free to publish (classes A, B, C).
+"""The U-Net, trained only on photographs that are free to publish (classes A, B, C).
 
 Source: ours.
 Hardware: 2 cores of an AMD EPYC with AVX-512, no GPU, TensorFlow, bfloat16.
@@ -9,8 +9,8 @@ Score: test, 256 pixels: CIEDE2000 11.59 (gray 12.10, 4.2 % below), colourfulnes
 Command: rehue train training/configs/rehue-free.py --data PHOTOGRAPHS/train-*.tar
     --manifest PHOTOGRAPHS/MANIFEST.tsv
 
-It has about a fifth of the photographs, so it starts from ImageNet's encoder as `rehue-first.py`
-did, with stronger weight decay. The licences are those stated in the manifest. The encoder's own
+It has a sixth of the photographs, so it starts from ImageNet's encoder like `rehue-first.py`, with
+stronger weight decay. The licences are those stated in the manifest. The encoder's own
 weights are Apache-2.0 and were trained on ImageNet.
 """
 

@@ -2,8 +2,8 @@
 
 Source: ours; Johnson, Alahi and Fei-Fei (2016) for the perceptual term.
 Hardware: one GPU. Tried with TensorFlow on a CPU for a few steps; the full run has not been made.
-Duration: not known. The first piece shows the rate: set `steps` so that the last one is reached,
-    since a rate that has fallen to zero is worth more than further steps.
+Duration: not known. The first piece shows the speed: set `steps` so that the last step is reached,
+    because the learning rate falls over the last steps, which helps more than additional steps.
 Score: none yet, so no `rehue-large` is served.
 Command: python3 training/gpu.py train training/configs/rehue-large.py --data runs/packed
 

@@ -9,9 +9,9 @@ Command: rehue train training/configs/rehue.py --data PHOTOGRAPHS/train-*.tar
     (from the weights of commit 54f52ab)
 
 What is new: the output is the mean of the network's outputs for the photograph and for the
-photograph at half its size, with one set of weights (`models.average_two_scales`). The earlier
-weights scored better at 192 pixels than at the 256 they are served at: each position saw too little
-of the scene around it. And it is trained at the size at which it is served.
+photograph at half its size, with the same weights (`models.average_two_scales`). The earlier
+weights scored better at 192 pixels than at 256, their size in the server: at 256 each output
+depends on too small a part of the scene. The last steps train at the size that is served.
 """
 
 from pathlib import Path

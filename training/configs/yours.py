@@ -1,13 +1,13 @@
 """A network for your own photographs; docs/train-on-your-photographs.md explains each step.
 
-Source: ours; continues from the weights of `rehue`, with the settings that they were trained with.
+Source: ours; continues from the weights of `rehue`'s U-Net, with the settings of its training.
 Hardware: any. The figures are for 2 cores of an AMD EPYC without a GPU.
 Duration: 600 steps of 16 photographs of 192 pixels and 400 of 12 of 256; 16 to 33 per second.
-Score: depends on the photographs: `rehue evaluate --models rehue mine` compares both.
+Score: depends on the photographs; `rehue evaluate --models rehue mine` compares the two.
 Command: cp training/configs/yours.py mine.py, then rehue train mine.py --data YOUR-PHOTOGRAPHS
 
-Most photographs in the training of `rehue` are for research use or have no stated licence. If that
-matters, start from `rehue-free`, or remove `start` to begin with ImageNet's encoder; that needs ten
+Most training photographs of `rehue` are for research use or have no stated licence. If that matters
+to you, start from `rehue-free`, or remove `start` to begin with ImageNet's encoder; that needs ten
 times the steps and `learning_rate=1e-3`.
 """
 
@@ -36,11 +36,11 @@ config = Config(
     ema=0.998,
     film=0.35,  # share of the examples that look like old photographs
     short_side=256,
-    validation=0.1,  # share of the photographs that are not trained on
+    validation=0.1,  # share of the photographs that are kept for validation
     validate_on=64,
     log_every=5,
     keep=0.5,
-    gain=1.6,  # `rehue gain` finds the best three values for your photographs
+    gain=1.6,  # `rehue gain` measures which of these three values suit your photographs
     pale=0.3,
     bend=15.0,
 )
