@@ -76,5 +76,5 @@ def describe_error(error: RehueError) -> str:
     notes = "; ".join(note for note in (hint, request) if note)
     text = str(error)
     if isinstance(error, Unauthenticated):  # the server's text names a header, not an option
-        text = "the server needs an API key, or does not know this one"
+        text = "the server requires an API key, or this one is not valid"
     return f"{text} ({notes})" if notes else text

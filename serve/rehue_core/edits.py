@@ -144,7 +144,7 @@ def _place(hint: Hint) -> Seed:
 
 def _check_count(name: str, noun: str, values: Any, limit: int) -> None:
     if len(values) > limit:
-        raise ValueError(f"{name} has {len(values):,} {noun}; there may be {limit}.")
+        raise ValueError(f"{name} has {len(values):,} {noun}; at most {limit} are allowed.")
 
 
 def _normalize_hint(index: int, hint: Hint) -> Hint:

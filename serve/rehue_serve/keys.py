@@ -108,7 +108,7 @@ class ApiKeys:
         # The time of this look-up depends on the digest alone, which reveals no key.
         caller = self._callers.get(_digest(key))
         if caller is None:
-            raise Unauthenticated("This API key is not known.")
+            raise Unauthenticated("This API key is not valid.")
         return caller
 
     async def _watch(self, path: Path) -> None:

@@ -142,7 +142,9 @@ def parse_hints(text: str) -> tuple[Hint, ...]:
     if not isinstance(listed, list):
         raise InvalidParameter("hints is not a list; it must be a JSON list of points.")
     if len(listed) > MAX_HINTS:
-        raise InvalidParameter(f"hints has {len(listed):,} points; there may be {MAX_HINTS}.")
+        raise InvalidParameter(
+            f"hints has {len(listed):,} points; at most {MAX_HINTS} are allowed."
+        )
     return tuple(_parse_hint(index, point) for index, point in enumerate(listed))
 
 

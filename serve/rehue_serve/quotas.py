@@ -54,7 +54,7 @@ def parse_quota(words: list[str]) -> Quota:
 def _parse_number(what: str, text: str) -> float:
     """Return a number from 0 on; digits and at most one point, as in 2.5."""
     if not re.fullmatch(r"\d{1,12}" if what == "daily" else r"\d{1,9}(\.\d{1,6})?", text):
-        raise ValueError(f"{what}= is a number from 0 on")
+        raise ValueError(f"{what}= must be a number, 0 or more")
     return float(text)
 
 
@@ -118,13 +118,13 @@ class Quotas:
         if quota.daily and use.today >= quota.daily:
             _record_use(quota, "daily")
             raise QuotaExceeded(
-                f"This API key's {quota.daily} photographs of today (UTC) are used up.",
+                f"This API key's {quota.daily} photographs for today (UTC) are used up.",
                 retry_after=(use.day + 1) * DAY - use.updated,
             )
         if quota.rate and use.tokens < 1:
             _record_use(quota, "rate")
             raise QuotaExceeded(
-                f"This API key may send {quota.rate:g} photographs a second.",
+                f"This API key may send {quota.rate:g} photographs per second.",
                 retry_after=(1 - use.tokens) / quota.rate,
             )
 

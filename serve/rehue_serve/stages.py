@@ -136,7 +136,7 @@ def choose_format(header: images.Header, parameters: Parameters) -> str:
     format = header.format if parameters.format == "auto" else parameters.format
     if header.pages > 1 and format != "tiff":
         raise InvalidParameter(
-            f"format is {format!r}; a TIFF of {header.pages} pages needs tiff, which holds them."
+            f"format is {format!r}; a TIFF of {header.pages} pages can only be returned as tiff."
         )
     if header.pages > 1 and parameters.edits.hints:
         raise InvalidParameter(

@@ -256,7 +256,7 @@ REFUSED = [
     ({"hints": '[{"x": 0, "y": 0, "color": "reddish"}]'}, "hints[0].color"),
     ({"hints": '[{"x": 0, "y": 0, "color": 7}]'}, "hints[0].color"),
     ({"hints": '[{"x": 0, "y": 0, "color": "gray", "z": 1}]'}, "hints[0]"),
-    ({"hints": json.dumps(HINTS[:1] * 10_000)}, "hints has 10,000 points; there may be 100"),
+    ({"hints": json.dumps(HINTS[:1] * 10_000)}, "hints has 10,000 points; at most 100 are allowed"),
     ({"palette": "red"}, "palette"),
     ({"palette": ",".join(["#123456"] * 17)}, "palette"),
     ({"palette_strength": "1.5"}, "palette_strength"),

@@ -81,7 +81,7 @@ def test_pages_need_a_format_that_holds_them(server: Server) -> None:
         timeout=60,
     )
     assert answer.status_code == 422
-    assert "2 pages needs tiff" in answer.json()["detail"]
+    assert "2 pages can only be returned as tiff" in answer.json()["detail"]
 
 
 def test_a_phones_heic_is_answered_as_jpeg(server: Server) -> None:

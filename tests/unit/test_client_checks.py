@@ -13,7 +13,7 @@ from rehue_serve.testing.scripted import (
 
 @pytest.mark.parametrize(
     ("reason", "hint"),
-    [("UNAUTHENTICATED", "needs an API key, or does not know this one (see --api-key-file"),
+    [("UNAUTHENTICATED", "requires an API key, or this one is not valid (see --api-key-file"),
      ("UNKNOWN_MODEL", "--model"),
      ("INVALID_PARAMETER", "--help"), ("INTERNAL", "request r-1")],
 )  # fmt: skip

@@ -198,9 +198,9 @@ def test_candidates_differ_visibly(ab: lab.Float32, lightness: Any) -> None:
         ({"hints": (Hint(0, float("nan"), "gray"),)}, "hints[0].y is nan"),
         ({"hints": (Hint(0, 0, "gray"), Hint(0, 0, "red"))}, "hints[1].color is 'red'"),
         ({"hints": (Hint(0, 0, "#12345"),)}, "hints[0].color"),
-        ({"hints": (Hint(0, 0, "gray"),) * 101}, "hints has 101 points; there may be 100"),
+        ({"hints": (Hint(0, 0, "gray"),) * 101}, "hints has 101 points; at most 100 are allowed"),
         ({"palette": ("#12345g",)}, "palette has '#12345g'"),
-        ({"palette": ("#123456",) * 17}, "palette has 17 colours; there may be 16"),
+        ({"palette": ("#123456",) * 17}, "palette has 17 colours; at most 16 are allowed"),
     ],
 )
 def test_nonsense_is_named(values: dict[str, Any], message: str) -> None:

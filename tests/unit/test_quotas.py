@@ -54,7 +54,7 @@ def test_a_slow_rate_says_when_the_next_one_may_come() -> None:
     quotas = Quotas(clock)
     quotas.take(quota)
     clock.now += 4
-    with pytest.raises(QuotaExceeded, match=r"0\.1 photographs a second") as caught:
+    with pytest.raises(QuotaExceeded, match=r"0\.1 photographs per second") as caught:
         quotas.check(quota)
     assert caught.value.retry_after == pytest.approx(6)
     clock.now += 6.001

@@ -108,11 +108,11 @@ def _iterate_color_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 def _parse_coding_points(content: bytes) -> ColorSpace | None:
     primaries, transfer, matrix, full = content[:4] if len(content) == 4 else (0, 0, 0, 0)
     if matrix != 0 or full != 1 or primaries not in _PRIMARIES:
-        raise UnsupportedImage(f"A PNG with the color primaries {primaries} (cICP) is not read.")
+        raise UnsupportedImage(f"A PNG with color primaries {primaries} (cICP) is not supported.")
     if transfer == _SRGB_TRANSFER and primaries == 1:
         return None
     if transfer != _SRGB_TRANSFER and transfer not in _POWERS:
-        raise UnsupportedImage(f"A PNG with the transfer function {transfer} (cICP) is not read.")
+        raise UnsupportedImage(f"A PNG with transfer function {transfer} (cICP) is not supported.")
     luminance = _compute_luminance_weights(_PRIMARIES[primaries])
     assert luminance is not None
     return ColorSpace(_POWERS.get(transfer, 0) / 100_000, luminance)

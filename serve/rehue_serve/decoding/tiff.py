@@ -93,11 +93,11 @@ def read_pages(data: bytes) -> list[Page]:
 def _refuse_raw(pages: list[Any]) -> None:
     for page in pages:
         if _DNG_VERSION in page.tags:
-            raise UnsupportedImage("Camera raw (DNG) is not read; send a developed picture.")
+            raise UnsupportedImage("Camera raw (DNG) is not supported; send a developed picture.")
         nested = [child for child in (page.pages or ()) if isinstance(child, tifffile.TiffPage)]
         for candidate in (page, *nested):
             if int(candidate.photometric or 0) in _RAW_PHOTOMETRICS:
-                raise UnsupportedImage("Camera raw is not read; send a developed picture.")
+                raise UnsupportedImage("Camera raw is not supported; send a developed picture.")
 
 
 def _is_preview(page: Any) -> bool:
@@ -111,15 +111,15 @@ def _read_page(page: Any) -> Page:
     compression = int(page.compression)
     if compression not in _COMPRESSIONS:
         name = getattr(page.compression, "name", str(compression))
-        raise UnsupportedImage(f"A TIFF with the compression {name} is not read.")
+        raise UnsupportedImage(f"A TIFF with compression {name} is not supported.")
     if photometric not in _READ_PHOTOMETRICS:
         name = getattr(page.photometric, "name", str(photometric))
-        raise UnsupportedImage(f"A TIFF with the photometric interpretation {name} is not read.")
+        raise UnsupportedImage(f"A TIFF with photometric interpretation {name} is not supported.")
     if photometric == _CMYK and int(page.tags.valueof(_INK_SET) or _CMYK_INKS) != _CMYK_INKS:
-        raise UnsupportedImage("A TIFF of other inks than CMYK is not read.")
+        raise UnsupportedImage("A TIFF with inks other than CMYK is not supported.")
     is_lab = photometric == _CIELAB
     if is_lab and bits != 8:
-        raise UnsupportedImage(f"A Lab TIFF of {bits} bits is not read; 8 bits are.")
+        raise UnsupportedImage(f"A Lab TIFF of {bits} bits is not supported; one of 8 bits is.")
     width, height = int(page.imagewidth), int(page.imagelength)
     if width <= 0 or height <= 0:
         raise InvalidImage("The image has no pixels.")
@@ -169,14 +169,14 @@ def _read_orientation(page: Any) -> int:
 def _read_white(page: Any, bits: int, sample_format: int) -> float | None:
     if sample_format in (_UINT, _UNDEFINED):
         if bits not in (1, 2, 4, 8, 16, 32):
-            raise UnsupportedImage(f"A TIFF of {bits} bits per sample is not read.")
+            raise UnsupportedImage(f"A TIFF of {bits} bits per sample is not supported.")
         return _read_smaller_range(page, bits)
     if sample_format == _FLOAT:
         if bits not in (16, 32):
-            raise UnsupportedImage(f"A TIFF of {bits}-bit floating-point samples is not read.")
+            raise UnsupportedImage(f"A TIFF of {bits}-bit floating-point samples is not supported.")
         low, high = page.tags.valueof(_FLOAT_MIN), page.tags.valueof(_FLOAT_MAX)
         return float(_largest(high)) if high is not None and _largest(low or 0) == 0 else 1.0
-    raise UnsupportedImage("A TIFF of signed or complex samples is not read.")
+    raise UnsupportedImage("A TIFF of signed or complex samples is not supported.")
 
 
 def _read_smaller_range(page: Any, bits: int) -> float | None:

@@ -101,6 +101,6 @@ def _check_range(image: Any, white: float) -> None:
     low, high = (statistics(column, 0)[0] for column in (0, 1))
     if not (-OUTSIDE * white <= low and high <= (1 + OUTSIDE) * white):
         raise UnsupportedImage(
-            f"A TIFF of floating-point samples from {low:g} to {high:g} is not read; "
-            "0 to 1 is, or 0 to SMaxSampleValue."
+            f"A TIFF of floating-point samples from {low:g} to {high:g} is not "
+            "supported; the range must be 0 to 1, or 0 to SMaxSampleValue."
         )

@@ -46,7 +46,7 @@ def encode_pictures(
     limit = _LARGEST_SIDE[format]
     if max(picture.shape[:2]) > limit:
         raise ImageTooLarge(
-            f"{format.upper()} is limited to {limit:,} pixels a side; use format=png."
+            f"{format.upper()} is limited to {limit:,} pixels per side; use format=png."
         )
     if isinstance(picture, Planes):
         data = simplejpeg.encode_jpeg_yuv_planes(picture.y, picture.cb, picture.cr, quality)
