@@ -29,7 +29,7 @@ def describe_command() -> str:
     subparsers = parser.add_subparsers()
     for entry in entry_points(group="rehue.commands"):
         entry.load()(subparsers)
-    parts = ["# Options of the command\n\nWhat `rehue COMMAND --help` prints."]
+    parts = ["# Options of the command\n\nThe output of `rehue COMMAND --help`."]
     for name, subparser in sorted(subparsers.choices.items()):
         parts.append(f"## rehue {name}\n\n```text\n{subparser.format_help().rstrip()}\n```")
     return "\n\n".join(parts) + "\n"
@@ -64,7 +64,7 @@ def describe_http() -> str:
     # Building the application reads nothing of the service but its settings.
     app = http.build_http_app(SimpleNamespace(settings=Settings()))  # type: ignore[arg-type]
     introduction = (
-        "A running server has this page as `/docs`, to try out, and its source as "
+        "A running server has an interactive version of this page at `/docs` and its source at "
         "`/openapi.json`. [The API](api.md) explains limits, headers and errors."
     )
     parts = ["# HTTP", introduction]
@@ -116,6 +116,6 @@ def describe_grpc() -> str:
     proto = Path(rehue_pb2.__file__).with_name("rehue.proto").read_text()
     return (
         "# gRPC\n\nThe definition is `rehue_client/v1/rehue.proto`, in the client's package.\n\n"
-        f"| Method | Takes | Gives |\n| --- | --- | --- |\n{rows}\n\n"
+        f"| Method | Request | Response |\n| --- | --- | --- |\n{rows}\n\n"
         f"```proto\n{proto.rstrip()}\n```\n"
     )
