@@ -104,7 +104,7 @@ def _add_options(parser: LocustArgumentParser) -> None:
 
 
 @events.init.add_listener
-def _prepare(environment: Environment, runner: Any, **_: Any) -> None:
+def _prepare_worker(environment: Environment, runner: Any, **_: Any) -> None:
     # In each worker process, after the fork and before the first channel.
     grpc.experimental.gevent.init_gevent()
     environment.events.request.add_listener(_record_request)

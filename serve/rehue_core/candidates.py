@@ -46,7 +46,7 @@ def choose_candidates(
     """
     chosen: list[Candidate] = []
     seen: list[Float32] = []
-    for candidate in _propose(fields, strength, edits):
+    for candidate in _propose_candidates(fields, strength, edits):
         # Hints are left out of the comparison: they are the same in all.
         plain = replace(candidate, edits=replace(candidate.edits, hints=()))
         field = apply_candidate(fields, lightness, plain)
@@ -64,7 +64,9 @@ def apply_candidate(
     return apply_edits(ab, lightness, candidate.edits)
 
 
-def _propose(fields: Mapping[str, Float32], strength: float, edits: Edits) -> Iterator[Candidate]:
+def _propose_candidates(
+    fields: Mapping[str, Float32], strength: float, edits: Edits
+) -> Iterator[Candidate]:
     ab = fields[edits.look]
     chroma = float(np.linalg.norm(ab, axis=-1).mean()) * strength
     vivid = float(np.clip(1 + VIVID_GAIN / max(chroma, 1e-6), *MORE_VIVID))

@@ -66,7 +66,7 @@ class Edits:
             value = getattr(self, name)
             if not low <= value <= 1:  # also refuses NaN
                 raise ValueError(f"{name} is {value}; it must be from {low} to 1.")
-            object.__setattr__(self, name, _round(value))
+            object.__setattr__(self, name, _round_value(value))
         _check_count("hints", "points", self.hints, MAX_HINTS)
         _check_count("palette", "colours", self.palette, MAX_PALETTE)
         hints = (_normalize_hint(index, hint) for index, hint in enumerate(self.hints))
@@ -90,7 +90,7 @@ class Edits:
         document: dict[str, Any] = {"version": VERSION}
         numbers = {"strength": (strength, 1), "warmth": (self.warmth, 0), "tint": (self.tint, 0)}
         for name, (value, default) in numbers.items():
-            if _round(value) != default:
+            if _round_value(value) != default:
                 document[name] = _write_number(value)
         if self.hints:
             document["hints"] = [
@@ -114,7 +114,7 @@ def apply_edits(ab: Float32, lightness: Lightness, edits: Edits) -> Float32:
         lightness: HW of the photograph; see `rehue_core.lab.Lightness`.
     """
     height, width = lightness.shape
-    guide = _shrink(lightness, fit_fine_grid(height, width) if edits.hints else ab.shape)
+    guide = _shrink_lightness(lightness, fit_fine_grid(height, width) if edits.hints else ab.shape)
     small = lab.resize(guide, ab.shape)
     if edits.palette and edits.palette_strength:
         colors = np.array([[_parse_hex(color) for color in edits.palette]], np.uint8)
@@ -122,11 +122,13 @@ def apply_edits(ab: Float32, lightness: Lightness, edits: Edits) -> Float32:
     if edits.warmth or edits.tint:
         ab = shift_balance(ab, small, edits.warmth, edits.tint)
     if edits.hints:
-        ab = spread_hints(ab, guide, [_place(hint) for hint in edits.hints], (height, width))
+        ab = spread_hints(
+            ab, guide, [_convert_hint_to_seed(hint) for hint in edits.hints], (height, width)
+        )
     return ab
 
 
-def _shrink(lightness: Lightness, shape: tuple[int, ...]) -> Float32:
+def _shrink_lightness(lightness: Lightness, shape: tuple[int, ...]) -> Float32:
     """Resize a lightness as `lab.resize` does, by halves first: that takes half of the time."""
     while lightness.shape[0] >= 2 * shape[0] and lightness.shape[1] >= 2 * shape[1]:
         height, width = lightness.shape[0] // 2, lightness.shape[1] // 2
@@ -135,7 +137,7 @@ def _shrink(lightness: Lightness, shape: tuple[int, ...]) -> Float32:
     return lab.resize(lightness, shape)
 
 
-def _place(hint: Hint) -> Seed:
+def _convert_hint_to_seed(hint: Hint) -> Seed:
     if hint.color == GRAY:
         return Seed(hint.x, hint.y, 0.0, 0.0)
     _, a, b = lab.convert_to_lab(np.array(_parse_hex(hint.color), np.uint8)).tolist()
@@ -158,7 +160,7 @@ def _normalize_hint(index: int, hint: Hint) -> Hint:
             f"hints[{index}].color is {hint.color[:20]!r}; it must be #rrggbb, such as "
             f"#7a1f2b, or {GRAY}."
         )
-    return Hint(_round(hint.x), _round(hint.y), color)
+    return Hint(_round_value(hint.x), _round_value(hint.y), color)
 
 
 def _normalize_swatch(color: str) -> str:
@@ -183,13 +185,13 @@ def format_palette(palette: Float32) -> tuple[str, ...]:
     return tuple(f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in rgb.tolist())
 
 
-def _round(value: float) -> float:
+def _round_value(value: float) -> float:
     return round(float(value), DIGITS) + 0.0  # + 0.0: no minus zero
 
 
 def _write_number(value: float) -> int | float:
     """Return a number as JavaScript writes it too: 1 and not 1.0."""
-    rounded = _round(value)
+    rounded = _round_value(value)
     return int(rounded) if rounded.is_integer() else rounded
 
 

@@ -37,12 +37,12 @@ def clean_field(ab: NDArray[Any], strength: float) -> Float32:
         halves = np.ascontiguousarray(field).view(np.int16)
         field = cv2.convertFp16(halves.reshape(len(halves), -1)).reshape(halves.shape)
     field = np.array(field, np.float32, order="C")
-    _clean(field.reshape(-1), np.float32(strength), np.float32(MAX_AB))
+    _clip_values(field.reshape(-1), np.float32(strength), np.float32(MAX_AB))
     return np.asarray(field)
 
 
 @compile_loop
-def _clean(values: Float32, strength: float, limit: float) -> None:
+def _clip_values(values: Float32, strength: float, limit: float) -> None:
     for index in range(len(values)):
         value = values[index] * strength
         values[index] = min(max(value, -limit), limit) if value == value else np.float32(0)

@@ -109,7 +109,7 @@ def _fill_planes(
             above, below = enlarged[rows[0][y] % 2], enlarged[rows[1][y] % 2]
             fill_light(lightness[y], unit, above, below, rows[2][y], matrix, row)
             for channel in range(3):
-                _encode(row[channel, :width])
+                _encode_row(row[channel, :width])
                 row[channel, even - 1] = row[channel, width - 1]
             _fill_luma(row[0], row[1], row[2], luma[y])
         for channel in range(3):
@@ -118,7 +118,7 @@ def _fill_planes(
 
 
 @compile_row_loop
-def _encode(row: Float32) -> None:
+def _encode_row(row: Float32) -> None:
     """Replace linear light by sRGB counts, 0..255, not rounded (IEC 61966-2-1).
 
     The power of 1 / 2.4 is a polynomial of the fourth root, fitted to within 0.009 counts.

@@ -192,7 +192,7 @@ def _hide_statistics(lines: list[str]) -> None:
 
 
 def _insert_after(lines: list[str], header: str, additions: list[str]) -> None:
-    start = _find(lines, header) + 1
+    start = _find_line(lines, header) + 1
     lines[start:start] = [f"    {line}" for line in additions]
 
 
@@ -210,13 +210,13 @@ def _replace_line(lines: list[str], header: str, old: str, new: str) -> None:
 
 
 def _find_section(lines: list[str], header: str) -> tuple[int, int]:
-    start = end = _find(lines, header) + 1
+    start = end = _find_line(lines, header) + 1
     while end < len(lines) and lines[end].startswith(" "):
         end += 1
     return start, end
 
 
-def _find(lines: list[str], header: str) -> int:
+def _find_line(lines: list[str], header: str) -> int:
     try:
         return lines.index(header)
     except ValueError:

@@ -87,7 +87,9 @@ def _add_colorize_routes(app: FastAPI, service: Service) -> None:
         parameters: Annotated[ColorizeParameters, Query()],
     ) -> Response:
         """Colorizes one photograph; it keeps its size and its lightness."""
-        picture = await _answer(service, request, parameters, service.pipeline.colorize)
+        picture = await _receive_and_process(
+            service, request, parameters, service.pipeline.colorize
+        )
         return PictureResponse(picture, service.uploads)
 
     @app.post(
@@ -102,13 +104,13 @@ def _add_colorize_routes(app: FastAPI, service: Service) -> None:
         parameters: Annotated[CandidatesParameters, Query()],
     ) -> Response:
         """Several versions of one photograph to choose from, each with its parameters."""
-        found = await _answer(service, request, parameters, service.pipeline.propose)
+        found = await _receive_and_process(service, request, parameters, service.pipeline.propose)
         content = build_candidates_answer(found).model_dump_json().encode()
         headers = build_headers(found)
         return LimitedResponse(content, "application/json", headers, service.uploads)
 
 
-async def _answer(
+async def _receive_and_process(
     service: Service,
     request: Request,
     parameters: EditParameters,

@@ -54,7 +54,7 @@ def read_keys(path: Path) -> dict[bytes, Caller]:
             raise ValueError(f"line {number}: {error}") from None
         if quota.name and quotas.setdefault(quota.name, quota) != quota:
             raise ValueError(f"line {number}: an earlier key of this name has other limits")
-        digest = _digest(words[0])
+        digest = _hash_key(words[0])
         callers[digest] = Caller(digest, quota)
     return callers
 
@@ -106,7 +106,7 @@ class ApiKeys:
         if scheme.lower() != "bearer" or not key:
             raise Unauthenticated("Send an API key: Authorization: Bearer KEY.")
         # The time of this look-up depends on the digest alone, which reveals no key.
-        caller = self._callers.get(_digest(key))
+        caller = self._callers.get(_hash_key(key))
         if caller is None:
             raise Unauthenticated("This API key is not valid.")
         return caller
@@ -147,5 +147,5 @@ class ApiKeys:
             self._problem = problem
 
 
-def _digest(key: bytes) -> bytes:
+def _hash_key(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()

@@ -91,7 +91,7 @@ class Pipeline:
         started = time.monotonic()
         settings = self._settings
         spec = await self._triton.models.get_spec(parameters.model or settings.model)
-        photograph = await self._open(data)
+        photograph = await self._open_photograph(data)
         header = photograph.header
         format = choose_format(header, parameters)
         parameters = await self._resolve_reference(parameters)
@@ -128,7 +128,7 @@ class Pipeline:
         """
         started = time.monotonic()
         spec = await self._triton.models.get_spec(parameters.model or self._settings.model)
-        photograph = await self._open(data)
+        photograph = await self._open_photograph(data)
         parameters = await self._resolve_reference(parameters)
         digest = await self._compute_digest(data)
         timings = dict.fromkeys(STAGES, 0.0)
@@ -139,7 +139,7 @@ class Pipeline:
                 lambda: decode_and_prepare(photograph, 0, False, spec, timings, missing)
             )
             with timed_stage("infer", timings):
-                looks = (self._look(digest, 0, spec, n, inputs[n], deadline) for n in missing)
+                looks = (self._infer_look(digest, 0, spec, n, inputs[n], deadline) for n in missing)
                 found = dict(zip(missing, await asyncio.gather(*looks), strict=True))
             answers = {look: answer or found[look] for look, answer in kept.items()}
             version = answers[parameters.edits.look][1]
@@ -170,7 +170,7 @@ class Pipeline:
     async def _compute_digest(self, data: bytes) -> str:
         return await self._run_in_thread(lambda: hashlib.sha256(data).hexdigest())
 
-    async def _look(
+    async def _infer_look(
         self,
         digest: str,
         page: int,
@@ -199,7 +199,7 @@ class Pipeline:
     def _find_kept(self, digest: str, page: int, spec: ModelSpec, look: str) -> Answer | None:
         return self._kept.get((digest, page, spec.name, look)) if digest else None
 
-    async def _open(self, data: bytes) -> images.Photograph:
+    async def _open_photograph(self, data: bytes) -> images.Photograph:
         def open_image() -> images.Photograph:
             return images.open_image(
                 data, max_bytes=self._settings.max_bytes, max_pixels=self._settings.max_pixels
@@ -239,7 +239,7 @@ class Pipeline:
 
         lightness, alpha, inputs = await self._run_in_thread(decode)
         with timed_stage("infer", timings):
-            outputs, version = kept or await self._look(
+            outputs, version = kept or await self._infer_look(
                 digest, page, spec, look, inputs[look], deadline
             )
 

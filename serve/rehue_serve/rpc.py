@@ -22,7 +22,7 @@ from rehue_serve.errors import Internal, RehueError
 from rehue_serve.keys import Caller
 from rehue_serve.observation import RequestRecord
 from rehue_serve.pipeline import Colorized
-from rehue_serve.rpc_context import get_metadata, get_request_id, observe, set_error
+from rehue_serve.rpc_context import get_metadata, get_request_id, observe_photograph, set_error
 from rehue_serve.rpc_edits import build_candidates_message
 from rehue_serve.rpc_errors import build_rpc_status
 from rehue_serve.rpc_parameters import parse_candidates_parameters, parse_parameters
@@ -39,9 +39,9 @@ async def colorize(
     """Colorize one photograph; errors are set on the context."""
     request_id = get_request_id(context)
     try:
-        with observe(context, request_id) as record:
+        with observe_photograph(context, request_id) as record:
             caller = service.keys.authenticate(get_metadata(context, "authorization"))
-            return await _answer(service, caller, request, request_id, record)
+            return await _answer_request(service, caller, request, request_id, record)
     except RehueError as error:
         set_error(context, error, request_id)
         return rehue_pb2.ColorizeResponse()
@@ -53,7 +53,7 @@ async def propose(
     """Answer several versions of one photograph; errors are set on the context."""
     request_id = get_request_id(context)
     try:
-        with observe(context, request_id, "rehue.v1.Colorizer/Candidates") as record:
+        with observe_photograph(context, request_id, "rehue.v1.Colorizer/Candidates") as record:
             caller = service.keys.authenticate(get_metadata(context, "authorization"))
             return await _answer_candidates(service, caller, request, request_id, record)
     except RehueError as error:
@@ -115,7 +115,7 @@ def _authenticate_stream(
         return service.keys.authenticate(get_metadata(context, "authorization"))
     except Exception:  # noqa: BLE001  # observed below, like any request
         try:
-            with observe(context, request_id):
+            with observe_photograph(context, request_id):
                 raise
         except RehueError as error:
             return error
@@ -136,8 +136,8 @@ async def _read_stream(
 
     async def answer_one(request: rehue_pb2.ColorizeRequest, request_id: str) -> None:
         try:
-            with observe(context, request_id) as record:
-                answer = await _answer(service, caller, request, request_id, record)
+            with observe_photograph(context, request_id) as record:
+                answer = await _answer_request(service, caller, request, request_id, record)
             answers.put_nowait(answer)
         except RehueError as error:
             answers.put_nowait(
@@ -156,7 +156,7 @@ async def _read_stream(
         answers.put_nowait(None)
 
 
-async def _answer(
+async def _answer_request(
     service: Service,
     caller: Caller,
     request: rehue_pb2.ColorizeRequest,
@@ -165,7 +165,9 @@ async def _answer(
 ) -> rehue_pb2.ColorizeResponse:
     record.bytes_in = len(request.image)
     parameters = parse_parameters(request)
-    picture = await _run(service, caller, request, parameters, service.pipeline.colorize)
+    picture = await _process_admitted(
+        service, caller, request, parameters, service.pipeline.colorize
+    )
     record.picture = picture
     return build_response(picture, picture.data, request.id, request_id)
 
@@ -196,12 +198,12 @@ async def _answer_candidates(
 ) -> rehue_pb2.CandidatesResponse:
     record.bytes_in = len(request.image)
     parameters = parse_candidates_parameters(request)
-    found = await _run(service, caller, request, parameters, service.pipeline.propose)
+    found = await _process_admitted(service, caller, request, parameters, service.pipeline.propose)
     record.picture = found
     return build_candidates_message(found, request_id)
 
 
-async def _run(
+async def _process_admitted(
     service: Service,
     caller: Caller,
     request: rehue_pb2.ColorizeRequest | rehue_pb2.CandidatesRequest,

@@ -16,7 +16,7 @@ from rehue_serve.keys import Caller
 from rehue_serve.observation import RequestRecord
 from rehue_serve.pipeline import Colorized
 from rehue_serve.rpc import build_response
-from rehue_serve.rpc_context import get_metadata, get_request_id, observe, set_error
+from rehue_serve.rpc_context import get_metadata, get_request_id, observe_photograph, set_error
 from rehue_serve.rpc_parameters import parse_parameters
 from rehue_serve.service import Service
 from rehue_serve.uploads import Upload
@@ -33,7 +33,7 @@ async def colorize_chunks(
     """Colorize one photograph that comes in chunks; errors are set on the context."""
     request_id = get_request_id(context)
     try:
-        with observe(context, request_id) as record:
+        with observe_photograph(context, request_id) as record:
             caller = service.keys.authenticate(get_metadata(context, "authorization"))
             id, picture = await _colorize(service, caller, requests, record)
             record.picture = picture

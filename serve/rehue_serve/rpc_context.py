@@ -18,7 +18,7 @@ def set_error(context: RayServegRPCContext, error: RehueError, request_id: str) 
     context.set_trailing_metadata([("grpc-status-details-bin", status)])
 
 
-def observe(
+def observe_photograph(
     context: RayServegRPCContext, request_id: str, route: str = "rehue.v1.Colorizer/Colorize"
 ) -> contextlib.AbstractContextManager[RequestRecord]:
     """Observe one photograph; each photograph of a stream is observed on its own."""

@@ -158,7 +158,7 @@ def test_a_turned_answer_is_turned_back() -> None:
     own = consistency._split_ab(method.colorize(lightness))
     other = consistency._split_ab(method.colorize(scan.change(lightness)))
     back = [scan.back(plane) for plane in other]
-    assert consistency._compare(own, back) < 0.2 * consistency._compare(own, other)
+    assert consistency._compare_fields(own, back) < 0.2 * consistency._compare_fields(own, other)
 
 
 def test_gains_are_measured_in_order() -> None:

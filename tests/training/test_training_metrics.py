@@ -91,7 +91,7 @@ def test_ciede2000_sees_a_cast_that_lightness_hides() -> None:
 
 
 def test_lpips_matches_pytorch_with_the_authors_weights() -> None:
-    perceived = lpips.load()
+    perceived = lpips.load_metric()
     assert perceived, "make installs its weights: requirements/lpips.lock"
     truth = skimage.data.coffee()[:256, :320]
     gray = GrayBaseline().colorize(lab.compute_lightness(truth))

@@ -11,7 +11,7 @@ from rehue_serve.admission import Admission
 from rehue_serve.batch.manifest import Recipe
 from rehue_serve.batch.options import BatchFailed, Options
 from rehue_serve.batch.sources import NAME_COLLISION, is_photograph
-from rehue_serve.batch.stores import FOLDER, describe_os_error, get_store, is_local, join
+from rehue_serve.batch.stores import FOLDER, describe_os_error, get_store, is_local, join_location
 from rehue_serve.choices import Parameters
 from rehue_serve.errors import RehueError
 from rehue_serve.parameters import ColorizeParameters
@@ -45,7 +45,7 @@ def check_locations(options: Options) -> None:
 
 
 def _check_target(target: str) -> None:
-    probe = join(target, f"{FOLDER}/check")
+    probe = join_location(target, f"{FOLDER}/check")
     try:
         store = get_store(target)
         store.write(probe, CONTENT, target)

@@ -30,7 +30,7 @@ from rehue_serve.batch.manifest import (
 from rehue_serve.batch.options import Options
 from rehue_serve.batch.pending import parse_window
 from rehue_serve.batch.sources import Photograph, choose_format
-from rehue_serve.batch.stores import DISK_ERRORS, describe_os_error, get_store, join
+from rehue_serve.batch.stores import DISK_ERRORS, describe_os_error, get_store, join_location
 from rehue_serve.errors import RehueError, get_reason_name
 from rehue_serve.memory import MemoryBudget
 from rehue_serve.parameters import ColorizeParameters
@@ -239,7 +239,7 @@ class BatchColorizer:
         )  # fmt: skip
 
     async def _is_there(self, photograph: Photograph) -> bool:
-        location = join(self._options.target, photograph.output)
+        location = join_location(self._options.target, photograph.output)
         try:
             await self._run_in_thread(lambda: get_store(location).describe(location))
         except OSError:
@@ -262,7 +262,9 @@ class BatchColorizer:
 
         def write() -> str:
             if not self._options.dry_run:
-                get_store(target).write(join(target, photograph.output), colorized.data, target)
+                get_store(target).write(
+                    join_location(target, photograph.output), colorized.data, target
+                )
             return hashlib.sha256(colorized.data).hexdigest()
 
         try:

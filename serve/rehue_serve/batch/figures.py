@@ -67,7 +67,9 @@ def collect_figures(target: str, run: str, sample: int) -> Figures:
         _add_times(runs, table["run"].to_numpy(zero_copy_only=False), times)
         finished.append(times[np.asarray(table["run"]) == run])
         _add_counts(figures, table)
-        figures.sample = _thin(figures.sample + _choose_records(table, DONE, sample), sample)
+        figures.sample = _choose_evenly(
+            figures.sample + _choose_records(table, DONE, sample), sample
+        )
         room = MOST_FAILURES - len(figures.failed)
         figures.failed += _choose_records(table, FAILED, room) if room else []
     figures.finished = np.concatenate(finished or [np.empty(0)])
@@ -106,6 +108,6 @@ def _choose_records(table: Any, status: str, most: int) -> list[Record]:
     return [Record(**record) for record in table.take(rows[places]).to_pylist()]
 
 
-def _thin(records: list[Record], most: int) -> list[Record]:
+def _choose_evenly(records: list[Record], most: int) -> list[Record]:
     places = np.linspace(0, len(records) - 1, min(most, len(records))).astype(int)
     return [records[place] for place in places]

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 
 from rehue_serve.batch.options import BatchFailed
-from rehue_serve.batch.stores import FOLDER, UNFINISHED, get_store, is_local, join
+from rehue_serve.batch.stores import FOLDER, UNFINISHED, get_store, is_local, join_location
 
 LEASE = 30.0  # seconds after which a lock that does not change is a dead job's
 SETTLE = 2.0  # seconds until two jobs that took a lock at once see whose it is
@@ -122,7 +122,7 @@ class Lease(TargetLock):
 
     def __init__(self, target: str) -> None:
         self._target = target
-        self._location = join(target, f"{FOLDER}/lock")
+        self._location = join_location(target, f"{FOLDER}/lock")
         self._own = Owner.describe_own()
 
     def take(self) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rehue_serve.batch.sources import Photograph
-from rehue_serve.batch.stores import FOLDER, get_store, join
+from rehue_serve.batch.stores import FOLDER, get_store, join_location
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -153,20 +153,20 @@ class Writer:
         for data in merge_parts(self.target, parts):
             self._write(data)
         for name in parts:
-            get_store(self.target).delete(join(self.target, name))
+            get_store(self.target).delete(join_location(self.target, name))
         self._own = []
 
     def _write(self, data: bytes) -> str:
         self._parts += 1
         name = f"{MANIFEST}/{self.run}-{self._parts:08}.parquet"
-        get_store(self.target).write(join(self.target, name), data, self.target)
+        get_store(self.target).write(join_location(self.target, name), data, self.target)
         return name
 
 
 def list_parts(target: str) -> list[str]:
     """Return the names of a manifest's parts, the oldest first."""
     try:
-        files = list(get_store(target).list_files(join(target, MANIFEST)))
+        files = list(get_store(target).list_files(join_location(target, MANIFEST)))
     except FileNotFoundError:
         return []
     return sorted(f"{MANIFEST}/{file.name}" for file in files if file.name.endswith(".parquet"))
@@ -176,7 +176,7 @@ def read_part(target: str, name: str, columns: list[str] | None = None) -> "pa.T
     """Read one part of a manifest, or some columns of it."""
     from pyarrow import parquet
 
-    data = get_store(target).read(join(target, name))
+    data = get_store(target).read(join_location(target, name))
     return parquet.read_table(io.BytesIO(data), columns=columns)
 
 
@@ -219,7 +219,9 @@ def choose_last(target: str, parts: list[str]) -> list[NDArray[np.int64]]:
 def _encode(records: Iterable[Record]) -> bytes:
     import pyarrow as pa
 
-    rows = [{name: _clean(value) for name, value in asdict(r).items()} for r in records]
+    rows = [
+        {name: _replace_invalid_text(value) for name, value in asdict(r).items()} for r in records
+    ]
     return _write_table(pa.Table.from_pylist(rows, get_schema()))
 
 
@@ -231,7 +233,7 @@ def _write_table(table: "pa.Table") -> bytes:
     return buffer.getvalue()
 
 
-def _clean(value: Any) -> Any:
+def _replace_invalid_text(value: Any) -> Any:
     """Replace what is not Unicode in file names; Parquet's text is UTF-8."""
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 

@@ -8,7 +8,7 @@ from rehue_serve.batch.index import Index, Known
 from rehue_serve.batch.manifest import Recipe, hash_version
 from rehue_serve.batch.options import Options
 from rehue_serve.batch.pictures import Pictures
-from rehue_serve.batch.sources import Photograph, split
+from rehue_serve.batch.sources import Photograph, split_into_lists
 
 
 def list_pending(
@@ -36,7 +36,7 @@ def list_pending(
 def list_windows(options: Options, recipe: Recipe, size: int) -> Iterator[str]:
     """Yield what is pending in JSON lists of this many photographs."""
     index, pictures = Index(options.target, options.run), Pictures(options.target)
-    for window in split(list_pending(options, recipe, index, pictures), size):
+    for window in split_into_lists(list_pending(options, recipe, index, pictures), size):
         yield json.dumps([asdict(photograph) for photograph in window])
 
 

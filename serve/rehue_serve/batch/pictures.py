@@ -24,8 +24,8 @@ from rehue_serve.batch.manifest import (
 )
 from rehue_serve.batch.options import Options
 from rehue_serve.batch.progress import LINE_INTERVAL
-from rehue_serve.batch.sources import split
-from rehue_serve.batch.stores import get_store, is_local, join
+from rehue_serve.batch.sources import split_into_lists
+from rehue_serve.batch.stores import get_store, is_local, join_location
 
 READERS = 32  # pictures that are checked at a time
 
@@ -42,7 +42,7 @@ class Pictures:
 
     def __contains__(self, output: str) -> bool:
         if is_local(self._target):
-            return Path(join(self._target, output)).exists()
+            return Path(join_location(self._target, output)).exists()
         key = np.uint64(hash_name(output))
         place = int(np.searchsorted(self._keys, key))
         return place < len(self._keys) and bool(self._keys[place] == key)
@@ -78,7 +78,7 @@ def verify_pictures(options: Options) -> Verification:
     writer = Writer(options.target, options.run)
     done = (record for record in read_records(options.target) if record.status == DONE)
     with ThreadPoolExecutor(READERS) as pool:
-        for records in split(done, 8 * READERS):
+        for records in split_into_lists(done, 8 * READERS):
             for record in _find_lost(options.target, records, pool):
                 found.missing += record.reason == PICTURE_MISSING
                 found.changed += record.reason == PICTURE_CHANGED
@@ -93,7 +93,7 @@ def verify_pictures(options: Options) -> Verification:
 
 def _find_lost(target: str, records: list[Record], pool: ThreadPoolExecutor) -> Iterator[Record]:
     def check(record: Record) -> str:
-        location = join(target, record.output)
+        location = join_location(target, record.output)
         try:
             data = get_store(location).read(location)
         except FileNotFoundError:

@@ -12,7 +12,7 @@ from rehue_serve.batch.figures import Figures, collect_figures
 from rehue_serve.batch.manifest import Record
 from rehue_serve.batch.options import Options
 from rehue_serve.batch.progress import describe_duration
-from rehue_serve.batch.stores import FOLDER, get_store, join
+from rehue_serve.batch.stores import FOLDER, get_store, join_location
 
 REPORT = f"{FOLDER}/report.html"
 SHEET = 24  # pictures on the contact sheet
@@ -43,7 +43,7 @@ def write_report(options: Options, missing: int, stopped: str) -> str:
     """
     figures = collect_figures(options.target, options.run, SHEET)
     html = build_report(options, figures, missing, stopped)
-    location = join(options.target, REPORT)
+    location = join_location(options.target, REPORT)
     get_store(location).write(location, html.encode("utf-8", "replace"), options.target)
     return location
 
@@ -125,7 +125,7 @@ def _build_chart(figures: Figures) -> str:
 
 def _build_thumbnail(options: Options, record: Record) -> str:
     """Build one picture of the contact sheet; empty if it cannot be read."""
-    location = join(options.target, record.output)
+    location = join_location(options.target, record.output)
     try:
         data = np.frombuffer(get_store(location).read(location), np.uint8)
         picture = cv2.imdecode(data, cv2.IMREAD_COLOR)

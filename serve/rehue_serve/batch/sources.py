@@ -21,7 +21,7 @@ from rehue_serve.batch.stores import (
     describe_os_error,
     get_store,
     is_local,
-    join,
+    join_location,
 )
 
 T = TypeVar("T")
@@ -88,7 +88,7 @@ class Source:
 
     def describe(self) -> str:
         """Return the source as the user wrote it, made absolute."""
-        return join(self.root, self.pattern) if self.pattern else self.root
+        return join_location(self.root, self.pattern) if self.pattern else self.root
 
     @property
     def is_list(self) -> bool:
@@ -110,12 +110,12 @@ class Source:
         matches = re.compile(glob_translate(self.pattern or "**")).match
         for file in get_store(self.root).list_files(self.root):
             if file.problem:
-                folder = Photograph(join(self.root, file.name), file.name, "")
+                folder = Photograph(join_location(self.root, file.name), file.name, "")
                 yield folder.with_problem("UNREADABLE", file.problem)
             elif not is_photograph(file.name):
                 self.left_out[PurePosixPath(file.name).suffix.lower() or "no suffix"] += 1
             elif matches(file.name):
-                yield self._create_photograph(join(self.root, file.name), file)
+                yield self._create_photograph(join_location(self.root, file.name), file)
 
     def _create_photograph(self, location: str, file: StoredFile) -> Photograph:
         output = choose_output(file.name, self.format)
@@ -124,13 +124,13 @@ class Source:
     def _read_list(self) -> Iterator[Photograph]:
         base = self.root.rpartition("/")[0]
         with ThreadPoolExecutor(LOOK_UPS) as pool:
-            for lines in split(_read_lines(self.root), 4 * LOOK_UPS):
+            for lines in split_into_lists(_read_lines(self.root), 4 * LOOK_UPS):
                 listed = [self._create_listed(base, line) for line in lines]
                 yield from pool.map(_look_up, listed)
 
     def _create_listed(self, base: str, line: str) -> Photograph:
         is_relative = is_local(line) and not line.startswith("/")
-        location = clean_location(join(base, line) if is_relative else line)
+        location = clean_location(join_location(base, line) if is_relative else line)
         name = line if is_relative else _name_location(location)
         photograph = Photograph(location, name, "")
         if ".." in PurePosixPath(name).parts:
@@ -140,7 +140,7 @@ class Source:
         return replace(photograph, output=choose_output(name, self.format))
 
 
-def split(items: Iterable[T], size: int) -> Iterator[list[T]]:
+def split_into_lists(items: Iterable[T], size: int) -> Iterator[list[T]]:
     """Yield lists of this size, the last one shorter."""
     iterator = iter(items)
     while part := list(islice(iterator, size)):

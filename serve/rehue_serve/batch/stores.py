@@ -93,7 +93,7 @@ def clean_location(location: str) -> str:
     return location.rstrip("/")
 
 
-def join(folder: str, name: str) -> str:
+def join_location(folder: str, name: str) -> str:
     """Return the location of a name below a folder or prefix."""
     return f"{folder.rstrip('/')}/{name}"
 

@@ -132,7 +132,7 @@ def compute_lightness(
             # The file is read once, from top to bottom: both come out of one pass.
             image = _compute_counts(colors, space)
             image = image if alpha is None else image.bandjoin(alpha.cast("ushort"))
-        return _read(image, convert or _get_first_band, None if alpha is None else depth)
+        return _read_in_strips(image, convert or _get_first_band, None if alpha is None else depth)
     except pyvips.Error:
         raise InvalidImage("The image is broken or truncated.") from None
 
@@ -158,7 +158,7 @@ def _build_table(colors: Any, space: ColorSpace | None) -> UInt16:
     image = image.copy(interpretation=colors.interpretation)
     if PROFILE in colors.get_fields():
         image.set_type(pyvips.GValue.blob_type, PROFILE, colors.get(PROFILE))
-    lightness, _ = _read(_compute_counts(image, space), _get_first_band, None)
+    lightness, _ = _read_in_strips(_compute_counts(image, space), _get_first_band, None)
     return np.asarray(lightness[0])
 
 
@@ -174,7 +174,9 @@ def _get_first_band(rows: NDArray[Any]) -> UInt16:
     return np.asarray(rows[..., 0], np.uint16)
 
 
-def _read(image: Any, convert: Callable[[NDArray[Any]], UInt16], alpha_type: Any | None) -> Decoded:
+def _read_in_strips(
+    image: Any, convert: Callable[[NDArray[Any]], UInt16], alpha_type: Any | None
+) -> Decoded:
     """Read a libvips image strip by strip.
 
     Args:

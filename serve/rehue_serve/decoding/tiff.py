@@ -175,7 +175,8 @@ def _read_white(page: Any, bits: int, sample_format: int) -> float | None:
         if bits not in (16, 32):
             raise UnsupportedImage(f"A TIFF of {bits}-bit floating-point samples is not supported.")
         low, high = page.tags.valueof(_FLOAT_MIN), page.tags.valueof(_FLOAT_MAX)
-        return float(_largest(high)) if high is not None and _largest(low or 0) == 0 else 1.0
+        starts_at_zero = high is not None and _get_largest(low or 0) == 0
+        return float(_get_largest(high)) if starts_at_zero else 1.0
     raise UnsupportedImage("A TIFF of signed or complex samples is not supported.")
 
 
@@ -185,11 +186,11 @@ def _read_smaller_range(page: Any, bits: int) -> float | None:
     TIFF 6.0 calls the tag informative, and many writers store the picture's own
     extremes in it, so only the largest number of fewer bits counts.
     """
-    high = _largest(page.tags.valueof(_MAX_SAMPLE) or 0)
+    high = _get_largest(page.tags.valueof(_MAX_SAMPLE) or 0)
     if bits == 16 and high in {(1 << fewer) - 1 for fewer in range(9, 16)}:
         return float(high)
     return None
 
 
-def _largest(value: Any) -> float:
+def _get_largest(value: Any) -> float:
     return float(max(value)) if isinstance(value, (tuple, list)) else float(value)

@@ -35,7 +35,7 @@ def encode_png(picture: Any, chunks: bytes = b"") -> bytes:
     above = np.zeros((1, row_bytes), np.uint8)
     for top in range(0, height, step):
         rows = _get_bytes(picture[top : top + step], row_bytes)
-        content = compressor.compress(_filter(rows, above).data)
+        content = compressor.compress(_filter_rows(rows, above).data)
         if content:
             out.write(build_chunk(b"IDAT", content))
         above = rows[-1:]
@@ -55,7 +55,7 @@ def _get_bytes(rows: NDArray[Any], row_bytes: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(rows, order).view(np.uint8).reshape(-1, row_bytes)
 
 
-def _filter(rows: NDArray[np.uint8], above: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _filter_rows(rows: NDArray[np.uint8], above: NDArray[np.uint8]) -> NDArray[np.uint8]:
     out = np.empty((len(rows), rows.shape[1] + 1), np.uint8)
     out[:, 0] = _UP
     np.subtract(rows[:1], above, out=out[:1, 1:])

@@ -72,7 +72,7 @@ def convert_to_profile(
             lightness[strip] * np.float32(lab.get_lightness_unit(lightness.dtype)),
             enlarge_rows(field, (len(lightness), width), strip),
         )
-        out[top - first : strip.stop - first] = _export(colors, profile, np.dtype(dtype))
+        out[top - first : strip.stop - first] = _export_to_profile(colors, profile, np.dtype(dtype))
     return out
 
 
@@ -89,7 +89,7 @@ def _adapt_to_d50(lightness: Float32, ab: Float32) -> Float32:
     return out
 
 
-def _export(colors: Float32, profile: bytes, dtype: np.dtype[Any]) -> NDArray[Any]:
+def _export_to_profile(colors: Float32, profile: bytes, dtype: np.dtype[Any]) -> NDArray[Any]:
     height, width, _ = colors.shape
     image = pyvips.Image.new_from_memory(colors.data, width, height, 3, "float")
     image = image.copy(interpretation="lab")

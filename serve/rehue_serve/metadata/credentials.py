@@ -51,8 +51,8 @@ class Signer:
             raise CredentialsError("signing needs c2pa-python: pip install '.[serve,c2pa]'")
         import c2pa
 
-        chain = _read(certificates)
-        algorithm, private = _load_key(_read(key), chain)
+        chain = _read_file(certificates)
+        algorithm, private = _load_key(_read_file(key), chain)
         pixel = encode_png(np.zeros((1, 1, 3), np.uint8))
         try:
             self._context = c2pa.Context.from_dict(_SETTINGS)
@@ -104,9 +104,9 @@ class Signer:
         """
         import c2pa
 
-        manifest.add_action(_describe("c2pa.color_adjustments", model=model))
+        manifest.add_action(_describe_action("c2pa.color_adjustments", model=model))
         if edits:
-            manifest.add_action(_describe("c2pa.edited", edits=f"sha256:{edits}"))
+            manifest.add_action(_describe_action("c2pa.edited", edits=f"sha256:{edits}"))
         try:
             return self._sign(manifest, data, media_type)
         except c2pa.C2paError as error:
@@ -124,7 +124,7 @@ def create_signer(certificates: Path | None, key: Path | None) -> Signer | None:
     return Signer(certificates, key) if certificates and key else None
 
 
-def _describe(action: str, **parameters: str) -> dict[str, Any]:
+def _describe_action(action: str, **parameters: str) -> dict[str, Any]:
     agent = {"name": "Rehue", "version": version("rehue")}
     return {
         "action": action, "softwareAgent": agent, "digitalSourceType": SOURCE_TYPE,
@@ -142,7 +142,7 @@ def can_hold_credentials(format: str, pages: int) -> bool:
     return format != "tiff" or pages == 1
 
 
-def _read(path: Path) -> bytes:
+def _read_file(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:

@@ -41,7 +41,7 @@ class _Block:
             raise BrokenExif("an offset is outside of the block")
         return int(struct.unpack_from(self.order + kind, self.data, place)[0])
 
-    def entries(self, directory: int) -> Iterator[_Entry]:
+    def iterate_entries(self, directory: int) -> Iterator[_Entry]:
         count = self.unpack("H", directory)
         if count > _MOST_ENTRIES:
             raise BrokenExif("too many entries")
@@ -94,10 +94,12 @@ def _update(block: _Block, width: int, height: int, space: int) -> bytes:
     values = {_ORIENTATION: 1, _COLOR_SPACE: space, _WIDTH: width, _HEIGHT: height}
     directories = [main]
     directories += [
-        block.unpack("I", entry.place) for entry in block.entries(main) if entry.tag == _EXIF_IFD
+        block.unpack("I", entry.place)
+        for entry in block.iterate_entries(main)
+        if entry.tag == _EXIF_IFD
     ]
     for directory in directories:
-        for entry in block.entries(directory):
+        for entry in block.iterate_entries(directory):
             if entry.tag in values:
                 block.write(entry, values[entry.tag])
     _drop_thumbnail(block, block.next_directory(main))
@@ -110,7 +112,7 @@ def _drop_thumbnail(block: _Block, pointer: int) -> None:
         return
     struct.pack_into(block.order + "I", block.data, pointer, 0)
     try:
-        found = {entry.tag: block.read(entry) for entry in block.entries(directory)}
+        found = {entry.tag: block.read(entry) for entry in block.iterate_entries(directory)}
     except BrokenExif:
         return
     start, length = found.get(_THUMBNAIL_OFFSET), found.get(_THUMBNAIL_LENGTH)

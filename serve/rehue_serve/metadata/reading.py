@@ -45,33 +45,33 @@ def read_metadata(data: bytes, image: Image.Image) -> Metadata:
         data: the file.
         image: the same, opened by Pillow; its pixels need not be decoded.
     """
-    return _attempt(lambda: _read_metadata(data, image)) or Metadata()
+    return _read_unless_broken(lambda: _read_metadata(data, image)) or Metadata()
 
 
 def _read_metadata(data: bytes, image: Image.Image) -> Metadata:
     info = image.info
-    dpi = _attempt(lambda: _read_dpi(image))
+    dpi = _read_unless_broken(lambda: _read_dpi(image))
     if image.format == "TIFF":
         return Metadata(
-            exif=_attempt(lambda: _read_tiff_exif(image)) or b"",
-            xmp=_attempt(lambda: bytes(image.tag_v2.get(_XMP_TAG, b""))) or b"",  # type: ignore[attr-defined]
-            iptc=_attempt(lambda: _read_tiff_iptc(image)) or b"",
+            exif=_read_unless_broken(lambda: _read_tiff_exif(image)) or b"",
+            xmp=_read_unless_broken(lambda: bytes(image.tag_v2.get(_XMP_TAG, b""))) or b"",  # type: ignore[attr-defined]
+            iptc=_read_unless_broken(lambda: _read_tiff_iptc(image)) or b"",
             dpi=dpi,
         )
     if image.format in ("JPEG", "MPO"):
-        metadata = _attempt(lambda: _read_jpeg_segments(data)) or Metadata()
+        metadata = _read_unless_broken(lambda: _read_jpeg_segments(data)) or Metadata()
         return replace(metadata, dpi=dpi)
     xmp = info.get("xmp") or b""
     return Metadata(
         exif=bytes(info.get("exif") or b"").removeprefix(b"Exif\0\0"),
         xmp=xmp.encode() if isinstance(xmp, str) else bytes(xmp),
-        iptc=_attempt(lambda: _read_png_iptc(info)) or b"",
+        iptc=_read_unless_broken(lambda: _read_png_iptc(info)) or b"",
         dpi=dpi,
-        text=_attempt(lambda: _read_png_text(info)) or {},
+        text=_read_unless_broken(lambda: _read_png_text(info)) or {},
     )
 
 
-def _attempt(read: Callable[[], T]) -> T | None:
+def _read_unless_broken(read: Callable[[], T]) -> T | None:
     try:
         return read()
     except BROKEN:
@@ -163,7 +163,7 @@ def parse_exif(block: bytes) -> Image.Exif:
     """Parse an EXIF block; empty if it is broken."""
     exif = Image.Exif()
     if block:
-        _attempt(lambda: exif.load(b"Exif\0\0" + block))
+        _read_unless_broken(lambda: exif.load(b"Exif\0\0" + block))
     return exif
 
 

@@ -59,13 +59,13 @@ class ExampleMaker:
         side = min(rgb.shape[:2])
         top, left = (rgb.shape[0] - side) // 2, (rgb.shape[1] - side) // 2
         square = rgb[top : top + side, left : left + side]
-        crop = resize(square, self.input_size, self.input_size)
+        crop = resize_picture(square, self.input_size, self.input_size)
         return lab.compute_lightness(crop)[..., None], make_target(crop, self.target_size)
 
     def fit_whole(self, rgb: UInt8) -> UInt8:
         """Fit the whole photograph into the input, as `colorize.prepare_input` does."""
         box = colorize.fit_box(rgb.shape[0], rgb.shape[1], self._spec)
-        small = resize(rgb, box.width, box.height)
+        small = resize_picture(rgb, box.width, box.height)
         below = self.input_size - box.top - box.height
         right = self.input_size - box.left - box.width
         edges = (box.top, below, box.left, right)
@@ -84,10 +84,10 @@ class ExampleMaker:
         top = int(rng.integers(height - side + 1))
         left = int(rng.integers(width - side + 1))
         crop = rgb[top : top + side, left : left + side]
-        return resize(crop, self.input_size, self.input_size)
+        return resize_picture(crop, self.input_size, self.input_size)
 
 
-def resize(rgb: UInt8, width: int, height: int) -> UInt8:
+def resize_picture(rgb: UInt8, width: int, height: int) -> UInt8:
     """Resize a picture (HWC uint8)."""
     interpolation = cv2.INTER_AREA if rgb.shape[0] > height else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(rgb, (width, height), interpolation=interpolation), np.uint8)

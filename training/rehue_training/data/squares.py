@@ -78,14 +78,16 @@ def load_squares(paths: Iterable[Path], *, cache: Path) -> Squares:
         if found:
             starts.append(len(names))
             names += found
-            lightness.append(_map(home / "lightness.u8", (len(found), 2, SIDE, SIDE), np.uint8))
-            ab.append(_map(home / "ab.i8", (len(found), CELLS, CELLS, 2), np.int8))
+            lightness.append(
+                _open_array(home / "lightness.u8", (len(found), 2, SIDE, SIDE), np.uint8)
+            )
+            ab.append(_open_array(home / "ab.i8", (len(found), CELLS, CELLS, 2), np.int8))
     if not names:
         raise InputError("no usable photographs")
     return Squares(names, lightness, ab, np.array(starts, np.int64))
 
 
-def _map(path: Path, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+def _open_array(path: Path, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
     return np.memmap(path, dtype, mode="r", shape=shape)
 
 
@@ -98,12 +100,12 @@ def _fit_once(path: Path, cache: Path) -> Path:
     if not home.is_dir():
         fresh = home.with_suffix(".new")
         fresh.mkdir(parents=True, exist_ok=True)
-        _fill(fresh, read_files([path]))
+        _write_squares(fresh, read_files([path]))
         fresh.replace(home)
     return home
 
 
-def _fill(home: Path, pictures: Iterator[tuple[str, bytes]]) -> None:
+def _write_squares(home: Path, pictures: Iterator[tuple[str, bytes]]) -> None:
     report, names = dataset.Report(), []
     with (
         (home / "lightness.u8").open("wb") as lightness,
@@ -152,15 +154,15 @@ class SquareMaker(ExampleMaker):
         whole = rng.random() < self.whole_probability
         cells = CELLS if whole else round(CELLS * rng.uniform(*self.crop_range))
         top, left = (int(rng.integers(CELLS - cells + 1)) for _ in range(2))
-        light, target = self._cut(lightness, ab, (top, left, cells))
+        light, target = self._cut_window(lightness, ab, (top, left, cells))
         step = -1 if rng.random() < 0.5 else 1
         return light[:, ::step], target[:, ::step]
 
     def make_center_example(self, square: Any) -> Batch:
         """The same of the whole square, unchanged: to validate."""
-        return self._cut(square.lightness[0], square.ab, (0, 0, CELLS))
+        return self._cut_window(square.lightness[0], square.ab, (0, 0, CELLS))
 
-    def _cut(self, lightness: UInt8, ab: Int8, window: tuple[int, int, int]) -> Batch:
+    def _cut_window(self, lightness: UInt8, ab: Int8, window: tuple[int, int, int]) -> Batch:
         """A window (top, left and side in cells) as the network's input and its target."""
         top, left, cells = window
         rows, columns = (slice(first * CELL, (first + cells) * CELL) for first in (top, left))

@@ -46,7 +46,7 @@ def measure_inconsistency(method: Method, lightness: Float32) -> float:
     """Mean CIEDE2000 between the answers to a photograph (L, HW float32) and to its other scans."""
     own = _split_ab(method.colorize(lightness))
     differences = [
-        _compare(own, [scan.back(plane) for plane in _split_ab(method.colorize(changed))])
+        _compare_fields(own, [scan.back(plane) for plane in _split_ab(method.colorize(changed))])
         for scan in SCANS
         for changed in [scan.change(lightness)]
     ]
@@ -59,7 +59,7 @@ def _split_ab(picture: UInt8) -> list[Float32]:
     return [np.ascontiguousarray(full[..., channel]) for channel in (1, 2)]
 
 
-def _compare(own: list[Float32], other: list[Float32]) -> float:
+def _compare_fields(own: list[Float32], other: list[Float32]) -> float:
     height, width = own[0].shape
     scale = min(1.0, COMPARED_AT / min(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -72,13 +72,13 @@ def _compare(own: list[Float32], other: list[Float32]) -> float:
     return float(deltaE_ciede2000(*(picture[inner] for picture in pictures)).mean())
 
 
-def _shrink(lightness: Float32) -> Float32:
+def _shrink_lightness(lightness: Float32) -> Float32:
     height, width = lightness.shape
     size = (max(1, round(width * SMALLER)), max(1, round(height * SMALLER)))
     return np.asarray(cv2.resize(lightness, size, interpolation=cv2.INTER_AREA), np.float32)
 
 
-def _flatten(lightness: Float32) -> Float32:
+def _lower_contrast(lightness: Float32) -> Float32:
     factor, offset = CONTRAST
     return np.clip(lightness * np.float32(factor) + np.float32(offset), 0, 100)
 
@@ -93,7 +93,7 @@ def _make_turn(degrees: float) -> Change:
     return turn
 
 
-def _compress(lightness: Float32) -> Float32:
+def _compress_as_jpeg(lightness: Float32) -> Float32:
     gray = convert_to_rgb(lightness, np.zeros((1, 1, 2), np.float32))[..., 0]
     _, encoded = cv2.imencode(".jpg", gray, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     decoded = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE), np.uint8)
@@ -101,8 +101,8 @@ def _compress(lightness: Float32) -> Float32:
 
 
 SCANS = (
-    Scan(_shrink),
-    Scan(_flatten),
+    Scan(_shrink_lightness),
+    Scan(_lower_contrast),
     Scan(_make_turn(DEGREES), _make_turn(-DEGREES)),
-    Scan(_compress),
+    Scan(_compress_as_jpeg),
 )

@@ -81,7 +81,7 @@ def evaluate(
     if not photographs:
         raise InputError(f"no colour photographs under {', '.join(map(str, paths))}")
     results, truth_features = measure_methods(photographs, methods)
-    summary = summarize(results, truth_features, [truth for _, truth in photographs])
+    summary = summarize_results(results, truth_features, [truth for _, truth in photographs])
     summary["photographs"], summary["short_side"] = len(photographs), SHORT_SIDE
     out.mkdir(parents=True, exist_ok=True)
     (out / "evaluation.json").write_text(json.dumps(summary, indent=1))
@@ -110,7 +110,7 @@ def measure_methods(
     photographs: Sequence[tuple[str, UInt8]], methods: Sequence[Method]
 ) -> tuple[dict[str, MethodResult], NDArray[np.float64]]:
     """Return every method's scores and features, by name, and the truth's features."""
-    extractor, compute_lpips = FeatureExtractor(), lpips.load()
+    extractor, compute_lpips = FeatureExtractor(), lpips.load_metric()
     rows: dict[str, list[dict[str, float]]] = {method.name: [] for method in methods}
     truths = [truth for _, truth in photographs]
     # NumPy releases the interpreter's lock, so threads use all cores.
@@ -176,7 +176,7 @@ class FeatureExtractor:
         return np.asarray(self.model.predict_on_batch(scaled), np.float64)
 
 
-def summarize(
+def summarize_results(
     results: Mapping[str, MethodResult],
     truth_features: NDArray[np.float64],
     truths: Sequence[UInt8],

@@ -26,7 +26,7 @@ from rehue_training.evaluation.guided import FEW_CANDIDATES, Scene, make_scene
 FARTHEST = 0.5  # size of the photograph in the input, of the served size
 
 
-def look(scene: Scene, model: Colorizer, name: str) -> Float32:
+def compute_look(scene: Scene, model: Colorizer, name: str) -> Float32:
     """Return ab (hw2, Lab units) of a look."""
     inputs = prepare_look(scene.lightness, model.spec, name)
     outputs = model.predict_ab(np.stack(inputs))
@@ -44,7 +44,7 @@ def measure_photograph(scene: Scene, model: Colorizer) -> dict[str, float]:
     """Return CIEDE2000 by choice, and the mean distance in ab of each look from the whole."""
     found = choose_candidates({WHOLE: scene.ab}, scene.lightness, 1.0, Edits())
     casts = [float(scene.measure(c.edits, c.strength).mean()) for c in found]
-    looks = {NAMES[name]: look(scene, model, name) for name in (FARTHER, NEARER)}
+    looks = {NAMES[name]: compute_look(scene, model, name) for name in (FARTHER, NEARER)}
     errors = {name: float(scene.compare(ab).mean()) for name, ab in looks.items()}
     looks["from twice as far"] = look_from_farthest(scene, model)
     few = casts[:FEW_CANDIDATES]

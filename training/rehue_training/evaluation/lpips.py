@@ -52,7 +52,7 @@ class Lpips:
         return [float(distance) for distance in total]
 
 
-def load() -> Lpips | None:
+def load_metric() -> Lpips | None:
     """Load the metric; None if the package with its weights is not installed."""
     file = find_weights("alexnet")
     return Lpips(file) if file else None

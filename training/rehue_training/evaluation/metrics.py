@@ -69,13 +69,13 @@ def compute_frechet_distance(truth: Float64, guess: Float64) -> float:
     values of the product of the centered sets, an N x N matrix. This is exact, and fast
     for N below D. The distance is biased upwards for small N: compare only equal N.
     """
-    first, second = (_center(features) for features in (truth, guess))
+    first, second = (_center_features(features) for features in (truth, guess))
     offset = truth.mean(axis=0) - guess.mean(axis=0)
     root = np.linalg.svd(first @ second.T, compute_uv=False).sum()
     return float(offset @ offset + (first**2).sum() + (second**2).sum() - 2 * root)
 
 
-def _center(features: Float64) -> Float64:
+def _center_features(features: Float64) -> Float64:
     return np.asarray((features - features.mean(axis=0)) / np.sqrt(len(features) - 1))
 
 

@@ -76,7 +76,7 @@ def measure_mixtures(
     photographs = list(load_validation_photographs(paths, split, count))
     curves = [Curve(gain, config.pale, config.bend) for gain in gains]
     with ThreadPoolExecutor() as pool:
-        scored = pool.map(lambda rgb: _score(rgb, members, mixtures, curves), photographs)
+        scored = pool.map(lambda rgb: _score_mixtures(rgb, members, mixtures, curves), photographs)
         table = np.array(list(track(scored, "measuring", total=len(photographs))))
     pairs = [(weights, gain) for weights in mixtures for gain in gains]
     return [_summarize(*pair, table[:, number]) for number, pair in enumerate(pairs)]
@@ -116,7 +116,7 @@ def load_validation_photographs(
                 yield dataset.shrink(rgb, SHORT_SIDE)
 
 
-def _score(
+def _score_mixtures(
     truth: UInt8,
     members: Sequence[Colorizer],
     mixtures: Sequence[Weights],

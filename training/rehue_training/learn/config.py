@@ -157,7 +157,7 @@ class EnsembleMember(BaseModel):
     scope: str = ""  # in the ensemble's file, and in `weights`
 
     @model_validator(mode="after")
-    def _readable(self) -> Self:
+    def _check_files(self) -> Self:
         for path in (self.experiment, self.weights):
             if path is not None and not path.is_file():
                 raise ValueError(f"there is no file {path}")
@@ -179,7 +179,7 @@ class Ensemble(BaseModel):
     texture: TextureGate = TextureGate()
 
     @model_validator(mode="after")
-    def _apart(self) -> Self:
+    def _check_scopes(self) -> Self:
         if len({member.scope for member in self.members}) < len(self.members):
             raise ValueError("members: their scopes must differ, or so would not their weights")
         return self

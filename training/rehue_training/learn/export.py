@@ -20,7 +20,7 @@ from onnx import TensorProto, helper
 from rehue_core import lab
 from rehue_core.colorize import ModelSpec
 from rehue_core.lab import AB_RANGE
-from rehue_training.data.batches import resize
+from rehue_training.data.batches import resize_picture
 from rehue_training.errors import InputError
 from rehue_training.learn import checkpoint, model_folder
 from rehue_training.learn.checkpoint import Arrays, Checkpoint
@@ -201,7 +201,7 @@ def _add_ab_output(config: Config, network: keras.Model) -> keras.Model:
 def load_sample_lightness(side: int) -> NDArray[np.uint8]:
     """Load two photographs for comparing outputs: N x side x side, in counts of 100/255."""
     pictures = [skimage.data.chelsea(), skimage.data.coffee()]
-    lightness = [lab.compute_lightness(resize(picture, side, side)) for picture in pictures]
+    lightness = [lab.compute_lightness(resize_picture(picture, side, side)) for picture in pictures]
     counts = np.rint(np.stack(lightness) / LIGHTNESS_SCALE)
     return np.asarray(counts, np.uint8)
 

@@ -39,7 +39,7 @@ def check_folder(folder: Path, spec: ModelSpec, run: str, *, force: bool) -> Non
         )
     for target in TARGETS:
         path = folder / "configs" / f"{target}.pbtxt"
-        if path.is_file() and not _describes(path, spec):
+        if path.is_file() and not _has_contract(path, spec):
             raise InputError(
                 f"{path} describes a network of other sizes: correct it, or replace it with --force"
             )
@@ -54,7 +54,7 @@ def read_run_name(folder: Path) -> str | None:
     return next((entry.value for entry in metadata if entry.key == RUN_KEY), folder.name)
 
 
-def _describes(path: Path, spec: ModelSpec) -> bool:
+def _has_contract(path: Path, spec: ModelSpec) -> bool:
     try:
         contract = read_model_contract(path)
     except ValueError:
@@ -67,7 +67,7 @@ def write_configurations(folder: Path, spec: ModelSpec, description: str) -> Non
     """Write both Triton configurations, except those that describe this network already."""
     for target in TARGETS:
         path = folder / "configs" / f"{target}.pbtxt"
-        if not (path.is_file() and _describes(path, spec)):
+        if not (path.is_file() and _has_contract(path, spec)):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(render_configuration(target, spec, description))
 

@@ -128,17 +128,19 @@ def load_photographs(paths: Iterable[Path] = ()) -> list[UInt8]:
         ValueError: naming a file that OpenCV does not read.
     """
     photographs = [_read_photograph(path) for path in paths]
-    return photographs or [shrink(load()) for load in (data.astronaut, data.chelsea, data.coffee)]
+    return photographs or [
+        shrink_picture(load()) for load in (data.astronaut, data.chelsea, data.coffee)
+    ]
 
 
 def _read_photograph(path: Path) -> UInt8:
     pixels = cv2.imread(str(path))
     if pixels is None:
         raise ValueError(f"{path} is not a picture that can be read")
-    return shrink(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
+    return shrink_picture(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
 
 
-def shrink(pixels: UInt8) -> UInt8:
+def shrink_picture(pixels: UInt8) -> UInt8:
     """Returns the picture, at most `LONG_SIDE` pixels wide and high."""
     height, width = pixels.shape[:2]
     factor = min(1.0, LONG_SIDE / max(height, width))

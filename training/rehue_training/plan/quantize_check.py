@@ -60,7 +60,10 @@ def main() -> int:
 
 
 def _load_some(paths: list[Path], count: int) -> list[UInt8]:
-    return [parity.shrink(photograph) for _, photograph in islice(load_photographs(paths), count)]
+    return [
+        parity.shrink_picture(photograph)
+        for _, photograph in islice(load_photographs(paths), count)
+    ]
 
 
 def _format_row(kind: str, model: Colorizer, quantized: Network, photographs: list[UInt8]) -> str:
