@@ -178,7 +178,7 @@ async def test_the_description_names_the_key_the_timeout_and_the_fields(
     route = description["paths"]["/v1/colorize"]["post"]
     names = {parameter["name"] for parameter in route["parameters"]}
     answer = {"model", "strength", "format", "quality", "metadata", "depth", "profile", "mark"}
-    edits = {"warmth", "tint", "hints", "palette", "palette_strength"}
+    edits = {"warmth", "tint", "hints", "palette", "palette_strength", "look"}
     assert names == answer | edits | {"X-Request-Timeout"}
     (scheme,) = description["components"]["securitySchemes"].values()
     assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
