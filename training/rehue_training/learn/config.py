@@ -40,17 +40,35 @@ class Stage(BaseModel):
         return self
 
 
-class Config(BaseModel):
-    """Everything that a run depends on, except the photographs."""
+class Exported(BaseModel):
+    """What an experiment and an ensemble say of the model that they export."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
+    # Name of the exported model; empty: that of the experiment.
+    serves: Annotated[str, Field(pattern=r"^[a-z0-9-]*$")] = ""
+    side: Annotated[int, Field(ge=64, multiple_of=32)] = 256  # of the exported network's input
+    # The curve that the exported network's chroma follows: `curve.Curve`.
+    gain: Annotated[float, Field(gt=0, le=3)] = 1.0
+    pale: Annotated[float, Field(gt=0, le=1)] = 1.0
+    bend: Annotated[float, Field(gt=0, le=100)] = 15.0
+
+    @property
+    def curve(self) -> Curve:
+        return Curve(self.gain, self.pale, self.bend)
+
+    @property
+    def served_name(self) -> str:
+        """Name of the exported model in the repository."""
+        return self.serves or self.name
+
+
+class Config(Exported):
+    """Everything that a run depends on, except the photographs."""
+
     model: Literal["seed", "rehue", "rehue-classes", "rehue-coarse", "rehue-large"]
     encoder: Literal["lite0", "lite1", "lite2"] = "lite0"  # of rehue-coarse
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
-    serves: Annotated[str, Field(pattern=r"^[a-z0-9-]*$")] = (
-        ""  # name of the exported model; empty: that of the run
-    )
     # 2: the output is the mean over the picture and the picture at half its size.
     looks: Annotated[int, Field(ge=1, le=2)] = 1
     # An exported model to start from; otherwise ImageNet's encoder and a new decoder.
@@ -83,11 +101,6 @@ class Config(BaseModel):
     validate_every: Count = 200
     checkpoint_every: Count = 100
     seed: int = 1
-    side: Annotated[int, Field(ge=64, multiple_of=32)] = 256  # of the exported network's input
-    # The curve that the exported network's chroma follows: `curve.Curve`.
-    gain: Annotated[float, Field(gt=0, le=3)] = 1.0
-    pale: Annotated[float, Field(gt=0, le=1)] = 1.0
-    bend: Annotated[float, Field(gt=0, le=100)] = 15.0
     temperature: Annotated[float, Field(gt=0, le=2)] = 0.38  # of the annealed mean of classes
 
     def with_changes(self, **changes: object) -> Self:
@@ -107,15 +120,6 @@ class Config(BaseModel):
     @property
     def steps(self) -> int:
         return sum(stage.steps for stage in self.stages)
-
-    @property
-    def curve(self) -> Curve:
-        return Curve(self.gain, self.pale, self.bend)
-
-    @property
-    def served_name(self) -> str:
-        """Name of the exported model in the repository."""
-        return self.serves or self.name
 
     @model_validator(mode="after")
     def _check_warmup(self) -> Self:
@@ -164,17 +168,10 @@ class EnsembleMember(BaseModel):
         return self
 
 
-class Ensemble(BaseModel):
+class Ensemble(Exported):
     """The mean of several networks, served as one: `rehue export` makes it, nothing trains it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
-    serves: Annotated[str, Field(pattern=r"^[a-z0-9-]*$")] = ""  # name of the exported model
     members: Annotated[tuple[EnsembleMember, ...], Field(min_length=1)]
-    side: Annotated[int, Field(ge=64, multiple_of=32)] = 256
-    gain: Annotated[float, Field(gt=0, le=3)] = 1.0
-    pale: Annotated[float, Field(gt=0, le=1)] = 1.0
-    bend: Annotated[float, Field(gt=0, le=100)] = 15.0
     edges: GuidedFilter = GuidedFilter()
     texture: TextureGate = TextureGate()
 
@@ -183,15 +180,6 @@ class Ensemble(BaseModel):
         if len({member.scope for member in self.members}) < len(self.members):
             raise ValueError("members: their scopes must differ, or so would not their weights")
         return self
-
-    @property
-    def curve(self) -> Curve:
-        return Curve(self.gain, self.pale, self.bend)
-
-    @property
-    def served_name(self) -> str:
-        """Name of the exported model in the repository."""
-        return self.serves or self.name
 
 
 def read_config(path: Path) -> Config:
