@@ -10,6 +10,7 @@ from PIL import Image
 
 from rehue_core import lab
 from rehue_serve.decoding import color, gif, heic, jpeg, png, tiff, tiff_pages
+from rehue_serve.decoding.directories import check_directories
 from rehue_serve.decoding.kinds import identify_format
 from rehue_serve.decoding.pillow import (
     STRIP_PIXELS,
@@ -35,6 +36,7 @@ _SUGGESTION = f"send {READ_NAMES}."
 # Pillow's modes whose pixels are 8-bit gray or RGB, with or without alpha.
 _PLAIN_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 QUICK_SIZE = 1 << 22  # bytes of a file whose header is read on the event loop
+MOST_FRAMES = 5000  # of a WebP: libvips' time for the first grows with their square
 # Pixels that are converted at a time where each strip costs a transform of colors.
 _CONVERTED_PIXELS = 1 << 20
 
@@ -98,6 +100,7 @@ def open_image(data: bytes, *, max_bytes: int, max_pixels: int) -> Photograph:
 
 
 def _open_tiff(data: bytes) -> Photograph:
+    check_directories(data)
     data = unlink_manifest(data)
     pages = tiff.read_pages(data)
     largest = max(pages, key=lambda page: page.pixels)
@@ -125,7 +128,10 @@ def _open_picture(data: bytes, name: str) -> Photograph:
 def _count_frames(data: bytes, name: str, image: Image.Image) -> int:
     if name == "gif":
         return gif.count_frames(data)
-    return int(getattr(image, "n_frames", 1)) if name in ("png", "webp") else 1
+    frames = int(getattr(image, "n_frames", 1)) if name in ("png", "webp") else 1
+    if name == "webp" and frames > MOST_FRAMES:
+        raise ImageTooLarge(f"The WebP has {frames:,} frames; the limit is {MOST_FRAMES:,}.")
+    return frames
 
 
 def _check_pixel_limit(header: Header, max_pixels: int) -> None:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from rehue_core.lab import UInt8
-from rehue_serve.errors import InvalidImage
+from rehue_serve.decoding.directories import check_directories
+from rehue_serve.errors import InvalidImage, RehueError
 
 T = TypeVar("T", bound=np.generic)
 
@@ -36,6 +37,7 @@ _NAMES = {
 # Reads for one header: Pillow looks at each part of it, even at a fill byte, in Python. Photographs
 # need some hundreds.
 MOST_READS = 20_000
+EXIF_PARTS = 150  # parts that a segment of EXIF counts as, so that a file may have 8 MB of it
 STRIP_PIXELS = 1 << 14  # pixels of a decoded picture that are converted at a time
 
 # Exceptions that Pillow raises on broken data, by decoder: OSError (truncated data, codec
@@ -70,23 +72,45 @@ def open_with_pillow(data: bytes, name: str) -> Image.Image:
     Raises:
         InvalidImage: it is broken, or has too many parts.
     """
-    file = _HeaderFile(data)  # without a copy
+    file = (_JpegHeaderFile if name == "jpeg" else _HeaderFile)(data)  # without a copy
     try:
         image = Image.open(file, formats=[_NAMES[name]])
-        file.reads_left = math.inf
-        return image
+        file.parts_left = math.inf
     except DECODE_ERRORS:
         raise InvalidImage("This is not a readable image: it is broken or truncated.") from None
+    _drop_costly_exif(image)
+    return image
 
 
 class _HeaderFile(io.BytesIO):
-    reads_left: float = MOST_READS
+    parts_left: float = MOST_READS
 
     def read(self, size: int | None = -1, /) -> bytes:
-        self.reads_left -= 1
-        if self.reads_left < 0:
+        content = super().read(size)
+        self.parts_left -= 1 if self.parts_left == math.inf else self.count_parts(content)
+        if self.parts_left < 0:
             raise InvalidImage("The image has too many parts before its pixels.")
-        return super().read(size)
+        return content
+
+    def count_parts(self, _content: bytes) -> int:
+        return 1
+
+
+class _JpegHeaderFile(_HeaderFile):
+    """Counts what Pillow does with a segment: Photoshop's blocks, and joining those of EXIF."""
+
+    def count_parts(self, content: bytes) -> int:
+        joined = EXIF_PARTS if content.startswith(b"Exif\0") else 0
+        return 1 + content.count(b"8BIM") + joined
+
+
+def _drop_costly_exif(image: Image.Image) -> None:
+    """Drop an EXIF block that takes long to read; it never costs the picture."""
+    block = bytes(image.info.get("exif") or b"").removeprefix(b"Exif\0\0")
+    try:
+        check_directories(block)
+    except RehueError:
+        del image.info["exif"]
 
 
 def free_decoder(image: Image.Image) -> Image.Image:

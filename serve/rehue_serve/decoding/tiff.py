@@ -11,6 +11,7 @@ from typing import Any
 
 import tifffile
 
+from rehue_serve.decoding.directories import MOST_PAGES
 from rehue_serve.decoding.pillow import DECODE_ERRORS
 from rehue_serve.errors import ImageTooLarge, InvalidImage, RehueError, UnsupportedImage
 
@@ -20,8 +21,6 @@ _FLOAT_MIN, _FLOAT_MAX, _DNG_VERSION, _PROFILE = 340, 341, 50706, 34675
 
 # tifffile logs each odd tag; a caller must not be able to fill the log.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
-
-MOST_PAGES = 1000  # reading the tags of so many takes a third of a second
 
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _UINT, _INT, _FLOAT, _UNDEFINED = 1, 2, 3, 4  # SampleFormat

@@ -8,6 +8,8 @@ import struct
 from collections.abc import Iterable
 from xml.etree import ElementTree
 
+from defusedxml.ElementTree import fromstring
+
 from rehue_serve.metadata.xmp import (
     IPTC_EXTENSION,
     LARGEST_PACKET,
@@ -67,18 +69,23 @@ def split_packet(packet: bytes, largest: int) -> tuple[bytes, list[bytes]]:
         largest: bytes of a standard packet, and of a part of the extended one with its head.
 
     Returns:
-        The standard packet, and the parts with their heads.
+        The standard packet, and the parts with their heads. Where the standard one cannot be
+        made small enough, it has the mark alone, and there are no parts.
     """
-    root = parse_packet(packet)
-    found = None if root is None else find_rdf(root)
-    assert root is not None  # it was written here
-    assert found is not None
+    root = fromstring(packet)
+    found = find_rdf(root)
+    assert found is not None  # it was written here
+    mark = found[-1]
     extended = ElementTree.Element(f"{{{RDF}}}RDF")
     note = ElementTree.SubElement(found, _DESCRIPTION, {_ABOUT: "", _NOTE: "0" * 32})
     _move_properties(found, extended, len(packet) - largest + _MARGIN)
     standard = serialize_packet(root)
     if len(standard) > largest:  # of many small ones all
         _move_properties(found, extended, len(packet))
+        standard = serialize_packet(root)
+    if len(standard) > largest:  # of many empty ones
+        found[:] = [mark]
+        return serialize_packet(root), []
     content: bytes = ElementTree.tostring(extended, encoding="utf-8", xml_declaration=False)
     name = _compute_name(content)
     note.set(_NOTE, name.decode())

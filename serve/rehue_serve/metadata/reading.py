@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 from PIL import ExifTags, Image, TiffImagePlugin
 
 from rehue_serve.decoding import jpeg
+from rehue_serve.decoding.directories import check_directories
+from rehue_serve.errors import RehueError
 from rehue_serve.metadata import extended_xmp
 from rehue_serve.metadata.containers import Metadata
 
@@ -84,21 +86,25 @@ def _read_dpi(image: Image.Image) -> tuple[float, float] | None:
 
 
 def _read_jpeg_segments(data: bytes) -> Metadata:
-    exif = xmp = iptc = b""
-    extended = []
+    xmp = b""
+    exif: list[bytes] = []
+    iptc: list[bytes] = []
+    extended: list[bytes] = []
     for marker, content, _ in jpeg.iterate_segments(data):
         if marker == 0xE1 and content.startswith(b"Exif\0"):
             # A block over 64 KB is in several segments; a second block does not count.
             if not exif or not content[6:].startswith(_TIFF_SIGNATURES):
-                exif += content[6:]
+                exif.append(content[6:])
         elif marker == 0xE1 and content.startswith(b"http://ns.adobe.com/xap/1.0/\0"):
             xmp = xmp or content[29:]
         elif marker == 0xE1 and content.startswith(extended_xmp.SIGNATURE):
             extended.append(content[len(extended_xmp.SIGNATURE) :])
         elif marker == 0xED and content.startswith(b"Photoshop 3.0\0"):
-            iptc += content[14:]
+            iptc.append(content[14:])
     xmp, is_whole = extended_xmp.join_packets(xmp, extended)
-    return Metadata(exif=exif, xmp=xmp, iptc=iptc, dropped=() if is_whole else ("xmp",))
+    return Metadata(
+        exif=b"".join(exif), xmp=xmp, iptc=b"".join(iptc), dropped=() if is_whole else ("xmp",)
+    )
 
 
 def _read_tiff_exif(image: Any) -> bytes:
@@ -160,8 +166,12 @@ def _read_png_text(info: dict[Any, Any]) -> dict[str, str]:
 
 
 def parse_exif(block: bytes) -> Image.Exif:
-    """Parse an EXIF block; empty if it is broken."""
+    """Parse an EXIF block; empty if it is broken or takes long."""
     exif = Image.Exif()
+    try:
+        check_directories(block)
+    except RehueError:
+        return exif
     if block:
         _read_unless_broken(lambda: exif.load(b"Exif\0\0" + block))
     return exif

@@ -21,7 +21,8 @@ SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrain
 # A larger packet, or one of more elements and attributes, costs more to parse than a picture to
 # color. Phones store maps of the depth in packets of some megabytes.
 LARGEST_PACKET = 16 << 20  # bytes
-_MOST_MARKS = 200_000  # of `<` and `=`
+_MOST_MARKS = 50_000  # of `<` and `=`
+_MOST_LEVELS = 100  # of elements in elements; they are written by a recursive function
 
 _REPLACED = {
     f"{{{IPTC_EXTENSION}}}DigitalSourceType", f"{{{IPTC_EXTENSION}}}digitalsourcetype",
@@ -85,16 +86,16 @@ def update_packet(packet: bytes, software: str, model: str, edits: str = "") -> 
     if root is None or find_rdf(root) is None:
         return None
     for description in root.iter(f"{{{RDF}}}Description"):
-        for name in _REPLACED:
-            description.attrib.pop(name, None)
-            for child in description.findall(name):
-                description.remove(child)
+        for name in _REPLACED.intersection(description.keys()):
+            del description.attrib[name]
+        for child in [child for child in description if child.tag in _REPLACED]:
+            description.remove(child)
     _add_mark(root, software, model, edits)
     return serialize_packet(root)
 
 
 def parse_packet(packet: bytes) -> ElementTree.Element | None:
-    """Parse a packet; None if it is empty, broken, too large or declares entities."""
+    """Parse a packet; None if it is empty, broken, too large or deep, or declares entities."""
     packet = packet.strip(b"\0 \r\n\t")
     is_small = len(packet) <= LARGEST_PACKET
     if not packet or not is_small or packet.count(b"<") + packet.count(b"=") > _MOST_MARKS:
@@ -103,7 +104,14 @@ def parse_packet(packet: bytes) -> ElementTree.Element | None:
         root: ElementTree.Element = defusedxml.ElementTree.fromstring(packet)
     except (ElementTree.ParseError, defusedxml.DefusedXmlException, ValueError, LookupError):
         return None
-    return root
+    return None if _has_more_levels(root, _MOST_LEVELS) else root
+
+
+def _has_more_levels(root: ElementTree.Element, most: int) -> bool:
+    level = [root]
+    for _ in range(most):
+        level = [child for element in level for child in element]
+    return bool(level)
 
 
 def find_rdf(root: ElementTree.Element) -> ElementTree.Element | None:
