@@ -18,9 +18,10 @@ from loadtest.samples import create_photograph
 from loadtest.saturation import open_sender
 from loadtest.scaling import BATCH_SECONDS, MAX_BATCH
 from loadtest.usage import measure_usage
+from rehue_serve.batch import stores
 from rehue_serve.batch.manifest import read_records
-from rehue_serve.ports import claim_free_ports
-from rehue_serve.testing.servers import run_server, wait_for_answer
+from rehue_serve.testing.s3 import run_s3
+from rehue_serve.testing.servers import run_server
 from rehue_serve.testing.tritons import run_sleeping_triton
 
 REHUE = Path(sys.executable).with_name("rehue")
@@ -29,7 +30,6 @@ LEAST_PHOTOGRAPHS = 200  # of a job beside the bare model
 COUNTED = (0.15, 0.95)  # of a job's photographs: without its start and its end
 LIVE_RATE = 10.0  # requests/s beside a job
 LIVE_BATCH_SECONDS = 0.02  # of the stand-in beside them
-S3_KEYS = {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench"}
 
 Rows = dict[str, dict[str, float]]
 
@@ -96,26 +96,13 @@ def run_job(source: object, target: str, *options: str, **environment: str) -> J
 
 
 @contextlib.contextmanager
-def run_s3(source: Path) -> Iterator[dict[str, str]]:
+def keep_on_s3(source: Path) -> Iterator[dict[str, str]]:
     """Run an S3-compatible server with the archive in its bucket; yields clients' variables."""
-    import s3fs
-
-    (port,) = claim_free_ports(1)
-    url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        wait_for_answer(f"{url}/moto-api/", server)
-        variables = S3_KEYS | {"AWS_ENDPOINT_URL": url, "AWS_DEFAULT_REGION": "us-east-1"}
-        os.environ.update(variables)  # the results are read from it here
-        files = s3fs.S3FileSystem(endpoint_url=url, key="bench", secret="bench")  # noqa: S106
-        for bucket in ("archive", "pictures"):
-            files.mkdir(bucket)
-        files.put(f"{source}/", "archive/", recursive=True)
-        yield variables
-    finally:
-        server.kill()
-        server.wait()
+    with run_s3("archive", "pictures") as server:
+        os.environ.update(server.environment)  # the results are read from it here
+        stores._open_store.cache_clear()  # it remembers the last server
+        server.open_files().put(f"{source}/", "archive/", recursive=True)
+        yield server.environment
 
 
 def compare_with_bare(
@@ -126,7 +113,7 @@ def compare_with_bare(
     with tempfile.TemporaryDirectory() as name:
         count = max(LEAST_PHOTOGRAPHS, round(measure_bare(model, 3) * seconds))
         source = write_archive(Path(name, "source"), count)
-        with run_s3(source) as s3:
+        with keep_on_s3(source) as s3:
             for number in range(rounds):
                 options = ("--model", model)
                 measured["bare"].append(measure_bare(model, seconds))
@@ -151,7 +138,7 @@ def compare_with_server(count: int, measure_served: Callable[[str], tuple[float,
         rate, cpu = measure_served(triton.url)
         whole, url = "--no-background", triton.url
         jobs = {"local": run_job(source, f"{name}/local", whole, REHUE_TRITON_URLS=url)}
-        with run_s3(source) as s3:
+        with keep_on_s3(source) as s3:
             variables = s3 | {"REHUE_TRITON_URLS": url}
             jobs["S3"] = run_job("s3://archive", "s3://pictures/x", whole, **variables)
     rows = {"HTTP server": (rate, cpu)} | {way: (j.rate, j.cpu) for way, j in jobs.items()}

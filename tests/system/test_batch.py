@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 from archives import hash_files, kill_driver_when, run_batch, start_batch, write_archive
-from s3 import S3, run_s3
 from systems import System
 
 from rehue_serve.batch.manifest import list_parts, read_records
 from rehue_serve.batch.report import REPORT
+from rehue_serve.testing.s3 import S3, run_s3
 from rehue_serve.testing.tritons import SleepingTriton
 
 COUNT = 300  # photographs in the short form; 20,000 in the long one

@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 from archives import write_archive
 from faulty_store import FaultyStore, run_faulty_store
-from s3 import S3, run_s3
 
 from rehue_serve.batch import colorizer, stores
 from rehue_serve.batch.checks import check_locations
@@ -28,6 +27,7 @@ from rehue_serve.batch.options import BatchFailed, Limits, Options
 from rehue_serve.batch.sources import Source
 from rehue_serve.batch.stores import LocalStore
 from rehue_serve.settings import Settings
+from rehue_serve.testing.s3 import S3, run_s3
 from rehue_serve.testing.tritons import SleepingTriton
 
 RECIPE = Recipe.build("rehue/1", {"model": "rehue"})
