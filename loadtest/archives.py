@@ -101,7 +101,7 @@ def keep_on_s3(source: Path) -> Iterator[dict[str, str]]:
     with run_s3("archive", "pictures") as server:
         os.environ.update(server.environment)  # the results are read from it here
         stores._open_store.cache_clear()  # it remembers the last server
-        server.open_files().put(f"{source}/", "archive/", recursive=True)
+        server.upload(source, "archive")
         yield server.environment
 
 

@@ -80,7 +80,7 @@ def test_the_report_loads_nothing_and_says_what_failed(unbroken: tuple[Path, str
 @pytest.fixture(scope="module")
 def s3(archive: Path) -> Iterator[S3]:
     with run_s3("archive", "pictures") as server:
-        server.open_files().put(f"{archive}/", "archive/scans/", recursive=True)
+        server.upload(archive, "archive/scans")
         yield server
 
 
@@ -100,7 +100,7 @@ def test_a_job_on_s3_that_is_killed_loses_nothing_and_repeats_little(
     code, printed = run_batch(*arguments, **environment)
     assert code == 1
     assert f"in all: {count:,} done, 1 failed, 0 not tried" in printed
-    s3.open_files().get("pictures/colour/", str(tmp_path), recursive=True)
+    s3.download("pictures/colour", tmp_path)
     assert hash_files(tmp_path) == hash_files(unbroken[0])
     kills = 2 if long else 1
     colorized = triton.count_photographs() - before
