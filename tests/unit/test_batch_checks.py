@@ -19,6 +19,7 @@ from rehue_serve.errors import InvalidParameter
 from rehue_serve.parameters import ColorizeParameters
 from rehue_serve.reference import read_palette
 from rehue_serve.settings import Settings
+from rehue_serve.testing.s3 import S3
 
 MODEL = {"model": "rehue"}
 
@@ -87,6 +88,29 @@ def test_collisions_are_listed(source: Path, tmp_path: Path) -> None:
     check_collisions(make_options(source, tmp_path / "target"))
     with pytest.raises(BatchFailed, match=r"overwrite each other:\n  a\.png: a\.webp is the"):
         check_collisions(make_options(source, tmp_path / "target", format="webp"))
+
+
+def test_photographs_whose_format_is_not_written_collide_too(source: Path, tmp_path: Path) -> None:
+    (source / "a.heic").write_bytes(b"x")
+    with pytest.raises(BatchFailed, match=r"  a\.jpg: a\.jpg is the output of a\.heic too"):
+        check_collisions(make_options(source, tmp_path / "target"))
+
+
+def test_a_store_that_does_not_answer_is_said_without_a_query(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in S3(9).environment.items():  # nothing listens there
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("rehue_serve.batch.s3.MOST_RETRIES", 0)
+    monkeypatch.setattr(stores, "_open_store", stores._open_store.__wrapped__)
+    problem = find_problem(make_options("s3://archive/scans", tmp_path / "target"))
+    assert problem.startswith("The source s3://archive/scans cannot be used: EndpointConnection")
+    assert "list-type" not in problem
+    problem = find_problem(make_options(source, "s3://pictures/colour"))
+    assert problem == (
+        "The target s3://pictures/colour cannot be used: "
+        "http://127.0.0.1:9/pictures/colour/.rehue/check - HTTP error: error sending request."
+    )
 
 
 def test_an_unknown_model_is_found_before_triton_starts(source: Path, tmp_path: Path) -> None:

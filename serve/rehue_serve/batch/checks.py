@@ -20,7 +20,7 @@ from rehue_serve.settings import Settings
 from rehue_serve.triton import TritonClient, build_triton_client
 
 TRITON_WAIT = 30.0  # seconds for a Triton that is starting
-MOST_LISTED = 20  # collisions in an error
+MOST_LISTED = 20  # photographs in a message
 CONTENT = b"rehue batch checks that it can write here\n"
 
 
@@ -61,20 +61,24 @@ def _describe(kind: str, location: str, error: OSError) -> str:
         what = "folder" if is_local(location) else "bucket or folder"
         return f"The {kind} {location} cannot be used: there is no such {what}."
     if isinstance(error, PermissionError):
-        return f"The {kind} {location} cannot be used: access is denied ({error})."
+        return (
+            f"The {kind} {location} cannot be used: access is denied ({describe_os_error(error)})."
+        )
     return f"The {kind} {location} cannot be used: {describe_os_error(error)}."
 
 
 def check_collisions(options: Options) -> None:
-    """Check that no two pictures have the same name, where names change with the format.
+    """Check that no two pictures have the same name.
 
-    Otherwise only photographs whose format is not written change their names; those that
-    collide are failures of the run.
+    A photograph whose format is not written changes its name, and with a format of the
+    pictures many do. Without one, object stores and lists are not listed up front, which would
+    take long; those that collide there are failures of the run.
 
     Raises:
         BatchFailed: with the first of them.
     """
-    if options.source.format == "auto":
+    source = options.source
+    if source.format == "auto" and (source.is_list or not is_local(source.root)):
         return
     try:
         listed = options.source.list_photographs()

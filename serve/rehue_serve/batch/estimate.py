@@ -5,7 +5,12 @@ import json
 import time
 from dataclasses import asdict, dataclass, replace
 
-from rehue_serve.batch.checks import check_collisions, check_locations, check_model
+from rehue_serve.batch.checks import (
+    MOST_LISTED,
+    check_collisions,
+    check_locations,
+    check_model,
+)
 from rehue_serve.batch.colorizer import BatchColorizer
 from rehue_serve.batch.index import Index
 from rehue_serve.batch.manifest import Recipe, Record
@@ -25,7 +30,7 @@ class Estimate:
     Attributes:
         size: bytes of the photographs.
         rate: photographs/s of all workers; 0: nothing to do, or the sample failed.
-        failed: photographs of the sample that failed.
+        failed: records of the photographs of the sample that failed.
         left_out: files that are not photographs, by suffix.
     """
 
@@ -33,7 +38,7 @@ class Estimate:
     size: int
     rate: float
     sample: int
-    failed: int
+    failed: list[Record]
     left_out: dict[str, int]
     price: float
 
@@ -42,14 +47,20 @@ class Estimate:
         if self.left_out:
             kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(self.left_out.items()))
             lines.append(f"left out: {kinds}")
+        lines += [
+            f"fails: {record.source}: {record.reason}: {record.message}"
+            for record in self.failed[:MOST_LISTED]
+        ]
         if self.rate:
             seconds = self.photographs / self.rate
             lines.append(
                 f"about {describe_duration(seconds)} at {self.rate:.1f} photographs/s, "
-                f"measured with {self.sample} of them ({self.failed} failed)"
+                f"measured with {self.sample} of them ({len(self.failed)} failed)"
             )
             if self.price:
-                lines.append(f"about {seconds / 3600 * self.price:,.2f} at {self.price:g} an hour")
+                lines.append(
+                    f"costs about {seconds / 3600 * self.price:,.2f} at {self.price:g} an hour"
+                )
         return "\n".join(lines)
 
 
@@ -68,7 +79,7 @@ def estimate_job(options: Options) -> Estimate:
     rate = len(records) / seconds * options.limits.workers if records else 0.0
     if options.limits.rate:
         rate = min(rate, options.limits.rate)
-    failed = sum(record.failed for record in records)
+    failed = [record for record in records if record.failed]
     left_out = dict(options.source.left_out)
     return Estimate(count, size, rate, len(records), failed, left_out, options.price)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import mimetypes
+import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from rehue_serve.batch.stores import StoredFile, StoreError
 EXTRAS = {"gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
 CONTENT_TYPES = {"s3": "ContentType", "s3a": "ContentType", "gs": "content_type"}  # arguments
 CREDENTIAL_ERRORS = ("NoCredentialsError", "PartialCredentialsError", "ClientAuthenticationError")
+QUERY = re.compile(r"\?[^\s\"]*")  # of a URL in a message
 # Entries of an object's description that change with its content, the best first.
 VERSIONS = ("ETag", "etag", "md5Hash", "generation", "LastModified", "updated", "mtime", "modified")
 
@@ -118,7 +120,7 @@ def translate_errors(protocol: str) -> Iterator[None]:
     except Exception as error:  # every store's package has exceptions of its own
         if type(error).__name__ in CREDENTIAL_ERRORS:
             raise PermissionError(f"{protocol}:// has no credentials ({error})") from error
-        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        reason = f"{type(error).__name__}: {QUERY.sub('', str(error).partition(chr(10))[0])}"
         if "NotFound" in reason:  # of Azure
             raise FileNotFoundError(reason) from error
         raise StoreError(reason) from error

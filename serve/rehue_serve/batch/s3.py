@@ -25,8 +25,13 @@ MOST_RETRIES = 4  # in some seconds; the job itself retries for longer
 LARGEST_PUT = 64 * 2**20  # bytes; what is larger goes in parts, and appears with the last one
 PART = 16 * 2**20  # bytes
 CREDENTIAL_LIFE = timedelta(minutes=5)  # of temporary ones, until botocore is asked again
-# What obstore adds to a message: a query, which may hold secrets; a duration; the answer's body.
-DETAILS = re.compile(r"\?\S*| in [\d.]+\S?s\b|: *<\?xml.*|\n.*", re.DOTALL)
+# What obstore adds to a message: the key, the request and its attempts, a query, which may hold
+# secrets, a duration, and the answer's body.
+DETAILS = re.compile(
+    r"^.*Error performing \w+ (?=http)|, after \d+ retries\b.*? (?=- )|\?\S*| in [\d.]+\S?s\b"
+    r"|: *<\?xml.*|\n.*",
+    re.DOTALL,
+)
 
 
 class S3Store(ObjectStore):
