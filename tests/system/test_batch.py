@@ -55,7 +55,9 @@ def test_every_photograph_gets_its_picture_and_its_record(
     target, printed = unbroken
     assert f"{count:,} colorized" in printed
     assert f"in all: {count:,} done, 1 failed, 0 not tried" in printed
+    assert "left out: 1 .txt" in printed
     assert "1 INVALID_IMAGE" in printed
+    assert f"  {BROKEN}: INVALID_IMAGE: " in printed
     pictures = hash_files(target)
     assert pictures.keys() == hash_files(archive).keys() - {BROKEN, "notes.txt"}
     records = {record.source: record for record in read_records(str(target))}

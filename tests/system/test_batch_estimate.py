@@ -17,10 +17,10 @@ def test_a_dry_run_counts_says_what_fails_and_writes_nothing(
     variables = {"REHUE_TRITON_URLS": sleepers[0].url}
     code, printed = run_batch(source, target, "--dry-run", "--price", "2", **variables)
     assert code == 0, printed
-    counted, left_out, failed, took, cost = printed.splitlines()
+    counted, left_out, took, failed, cost = printed.splitlines()
     assert counted.startswith("21 photographs to colorize, ")
     assert left_out == "left out: 1 .txt"
-    assert failed.startswith("fails: broken.jpg: INVALID_IMAGE: ")
+    assert failed.startswith("  broken.jpg: INVALID_IMAGE: ")
     assert "measured with 21 of them (1 failed)" in took
     assert cost == "costs about 0.00 at 2 an hour"
     assert not [path for path in target.rglob("*") if path.is_file()]

@@ -20,7 +20,7 @@ from rehue_serve.settings import Settings
 from rehue_serve.triton import TritonClient, build_triton_client
 
 TRITON_WAIT = 30.0  # seconds for a Triton that is starting
-MOST_LISTED = 20  # photographs in a message
+MOST_LISTED = 20  # collisions in an error
 CONTENT = b"rehue batch checks that it can write here\n"
 
 

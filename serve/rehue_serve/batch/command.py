@@ -205,11 +205,19 @@ def _choose_redo(arguments: argparse.Namespace) -> str:
 
 
 def _describe(summary: "Summary") -> str:
+    from rehue_serve.batch.progress import describe_failures, describe_left_out
+
     progress = summary.progress
     lines = [f"{progress.done:,} colorized in {summary.seconds:.1f} s"]
     done, failed = summary.counts
     lines.append(f"in all: {done:,} done, {failed:,} failed, {summary.missing:,} not tried")
-    lines += [f"  {count:,} {reason}" for reason, count in progress.failed.most_common()]
+    if summary.left_out:
+        lines.append(describe_left_out(summary.left_out))
+    for reason, count in progress.failed.most_common():
+        lines.append(f"{count:,} {reason}")
+    lines += describe_failures(progress.first_failed)
+    if progress.failed.total() > len(progress.first_failed):
+        lines.append("  ... all of them are in the manifest")
     if summary.stopped:
         lines.append(f"stopped: {summary.stopped}; start it again to continue")
     if summary.report:

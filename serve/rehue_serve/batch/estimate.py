@@ -5,18 +5,19 @@ import json
 import time
 from dataclasses import asdict, dataclass, replace
 
-from rehue_serve.batch.checks import (
-    MOST_LISTED,
-    check_collisions,
-    check_locations,
-    check_model,
-)
+from rehue_serve.batch.checks import check_collisions, check_locations, check_model
 from rehue_serve.batch.colorizer import BatchColorizer
 from rehue_serve.batch.index import Index
 from rehue_serve.batch.manifest import Recipe, Record
 from rehue_serve.batch.options import Options
 from rehue_serve.batch.pending import list_pending
-from rehue_serve.batch.progress import describe_duration
+from rehue_serve.batch.progress import (
+    MOST_LISTED,
+    describe_bytes,
+    describe_duration,
+    describe_failures,
+    describe_left_out,
+)
 from rehue_serve.batch.runtime import provide_triton
 from rehue_serve.batch.sources import Photograph
 
@@ -43,20 +44,16 @@ class Estimate:
     price: float
 
     def describe(self) -> str:
-        lines = [f"{self.photographs:,} photographs to colorize, {self.size / 1e6:,.0f} MB"]
+        lines = [f"{self.photographs:,} photographs to colorize, {describe_bytes(self.size)}"]
         if self.left_out:
-            kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(self.left_out.items()))
-            lines.append(f"left out: {kinds}")
-        lines += [
-            f"fails: {record.source}: {record.reason}: {record.message}"
-            for record in self.failed[:MOST_LISTED]
-        ]
+            lines.append(describe_left_out(self.left_out))
         if self.rate:
             seconds = self.photographs / self.rate
             lines.append(
                 f"about {describe_duration(seconds)} at {self.rate:.1f} photographs/s, "
                 f"measured with {self.sample} of them ({len(self.failed)} failed)"
             )
+            lines += describe_failures(self.failed[:MOST_LISTED])
             if self.price:
                 lines.append(
                     f"costs about {seconds / 3600 * self.price:,.2f} at {self.price:g} an hour"

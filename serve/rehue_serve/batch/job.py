@@ -35,6 +35,7 @@ class Summary:
     Attributes:
         missing: photographs of the source that were not tried.
         counts: photographs that are done, and that failed, in all runs.
+        left_out: files of the source that are not photographs, by suffix.
         stopped: why the job ended before its end; empty if it did not.
         report: location of the report; empty if it could not be written.
     """
@@ -42,6 +43,7 @@ class Summary:
     progress: JobProgress = field(default_factory=JobProgress)
     missing: int = 0
     counts: tuple[int, int] = (0, 0)
+    left_out: dict[str, int] = field(default_factory=dict)
     stopped: str = ""
     seconds: float = 0.0
     report: str = ""
@@ -70,6 +72,7 @@ def run_job(options: Options) -> Summary:
                 _colorize_all(run, list_all, summary)
                 summary.report = _write_report(options, summary)
     summary.counts = Index(options.target, options.run).count()
+    summary.left_out = dict(options.source.left_out)
     return summary
 
 

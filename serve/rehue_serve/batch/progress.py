@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -16,6 +16,7 @@ LINE_INTERVAL = 10.0  # seconds between lines
 BAR_INTERVAL = 0.5  # seconds between two updates of the bar
 RATE_WINDOW = 60.0  # seconds over which the rate is measured
 RATE_STEP = 0.5  # seconds between two counts in it
+MOST_LISTED = 20  # failures on the terminal; the report and the manifest have more
 
 
 class JobProgress:
@@ -23,12 +24,14 @@ class JobProgress:
 
     Attributes:
         total: photographs to do; None while they are being counted.
+        first_failed: records of the first failures.
     """
 
     def __init__(self) -> None:
         self.total: int | None = None
         self.done = 0
         self.failed: Counter[str] = Counter()  # by reason
+        self.first_failed: list[Record] = []
         self.began = time.monotonic()
         self._recent: deque[tuple[float, int]] = deque([(self.began, 0)])
 
@@ -39,6 +42,8 @@ class JobProgress:
     def add(self, record: Record) -> None:
         if record.failed:
             self.failed[record.reason] += 1
+            if len(self.first_failed) < MOST_LISTED:
+                self.first_failed.append(record)
         else:
             self.done += 1
         now = time.monotonic()
@@ -91,6 +96,25 @@ class JobProgress:
                 bar.update(
                     task, completed=self.finished, total=self.total, description=self.describe()
                 )
+
+
+def describe_failures(records: Iterable[Record]) -> list[str]:
+    """Return a line for each failure, for the terminal."""
+    return [f"  {record.source}: {record.reason}: {record.message}" for record in records]
+
+
+def describe_left_out(files: Mapping[str, int]) -> str:
+    """Return for example ``left out: 2 .bmp, 1 .txt``.
+
+    Args:
+        files: that are not photographs, by suffix.
+    """
+    return "left out: " + ", ".join(f"{count:,} {kind}" for kind, count in sorted(files.items()))
+
+
+def describe_bytes(count: int) -> str:
+    """Return a number of bytes in words: ``20 MB``, ``3.1 GB``."""
+    return f"{count / 1e6:,.0f} MB" if count < 1e9 else f"{count / 1e9:,.1f} GB"
 
 
 def describe_duration(seconds: float) -> str:

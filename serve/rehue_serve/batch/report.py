@@ -11,7 +11,7 @@ import numpy as np
 from rehue_serve.batch.figures import Figures, collect_figures
 from rehue_serve.batch.manifest import Record
 from rehue_serve.batch.options import Options
-from rehue_serve.batch.progress import describe_duration
+from rehue_serve.batch.progress import describe_bytes, describe_duration
 from rehue_serve.batch.stores import FOLDER, get_store, join_location
 
 REPORT = f"{FOLDER}/report.html"
@@ -23,7 +23,7 @@ STYLE = """
 :root { color-scheme: light dark }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse; margin: 1rem 0 } th, td { text-align: left; padding: .2rem 1rem
-.2rem 0; vertical-align: top; overflow-wrap: anywhere } td.n { text-align: right }
+.2rem 0; vertical-align: top; overflow-wrap: anywhere } th { min-width: 6rem }
 .sheet { display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); gap: 1rem }
 figure { margin: 0 } figure img { max-width: 100%; display: block }
 figcaption { font-size: .8rem; overflow-wrap: anywhere }
@@ -74,8 +74,8 @@ def _list_facts(options: Options, figures: Figures, missing: int) -> Iterable[tu
     yield "Not tried", f"{missing:,}"
     yield "Models", ", ".join(f"{name} ({n:,})" for name, n in figures.models.most_common())
     yield "Parameters", "; ".join(name for name, _ in figures.parameters.most_common())
-    yield "Read", f"{figures.source_bytes / 1e9:,.3f} GB"
-    yield "Written", f"{figures.output_bytes / 1e9:,.3f} GB"
+    yield "Read", describe_bytes(figures.source_bytes)
+    yield "Written", describe_bytes(figures.output_bytes)
     seconds = figures.busy_seconds
     yield "Time", describe_duration(seconds)
     if seconds:

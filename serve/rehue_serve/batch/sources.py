@@ -68,7 +68,7 @@ class Source:
         root: folder or prefix below which the photographs are, or the list's own location.
         pattern: of the names below the root, with ``*``, ``?``, ``[..]`` and ``**``.
         format: image format of the pictures; ``auto``: by each photograph's suffix.
-        left_out: number of files that are not photographs, by suffix, of the last listing.
+        left_out: files that are not photographs, by suffix, of the last listing that ended.
     """
 
     root: str
@@ -100,7 +100,6 @@ class Source:
         Raises:
             OSError: the source cannot be listed.
         """
-        self.left_out.clear()
         found = self._read_list() if self.is_list else self._search()
         yield from mark_collisions(found, in_order=not self.is_list)
 
@@ -108,14 +107,16 @@ class Source:
         from fsspec.utils import glob_translate
 
         matches = re.compile(glob_translate(self.pattern or "**")).match
+        left_out: Counter[str] = Counter()
         for file in get_store(self.root).list_files(self.root):
             if file.problem:
                 folder = Photograph(join_location(self.root, file.name), file.name, "")
                 yield folder.with_problem("UNREADABLE", file.problem)
             elif not is_photograph(file.name):
-                self.left_out[PurePosixPath(file.name).suffix.lower() or "no suffix"] += 1
+                left_out[PurePosixPath(file.name).suffix.lower() or "no suffix"] += 1
             elif matches(file.name):
                 yield self._create_photograph(join_location(self.root, file.name), file)
+        self.left_out = left_out
 
     def _create_photograph(self, location: str, file: StoredFile) -> Photograph:
         output = choose_output(file.name, self.format)
