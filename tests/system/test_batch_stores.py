@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from hashlib import sha256
 
 import pytest
+from obstore.exceptions import InvalidPathError
 
 from rehue_serve.batch import lock, stores
 from rehue_serve.batch.index import Index
@@ -68,6 +69,31 @@ def test_names_of_all_kinds_are_written_listed_and_read(target: str, name: str) 
     assert [file.name for file in store.list_files(target)] == [name]
     assert store.read(f"{target}/{name}") == b"photograph"
     assert store.describe(f"{target}/{name}").size == len(b"photograph")
+
+
+def test_an_odd_key_amid_pages_of_others_costs_none(
+    target: str, s3: S3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["a.jpg", "b.jpg", "c.jpg", "d//e.jpg", "f.jpg", "g/.h.jpg", "i/j.jpg"]
+    for name in names:
+        s3.open_files().pipe_file(f"{target}/{name}", b"x")
+    expected = [name for name in names if ".h" not in name]
+    assert [file.name for file in get_store(target).list_files(target)] == expected
+    prefix = target.removeprefix("s3://archive/")
+
+    def list_first_page(*_: object, **__: object) -> Iterator[list[dict[str, object]]]:
+        yield [{"path": f"{prefix}/{name}", "size": 1, "e_tag": '"1"'} for name in names[:2]]
+        raise InvalidPathError
+
+    monkeypatch.setattr("obstore.list", list_first_page)
+    assert [file.name for file in get_store(target).list_files(target)] == expected
+
+
+def test_objects_that_stand_for_folders_are_no_files(target: str, s3: S3) -> None:
+    files = s3.open_files()
+    for name in ("", "k/", "k/a.jpg"):
+        files.pipe_file(f"{target}/{name}", b"x" if name.endswith("jpg") else b"")
+    assert [file.name for file in get_store(target).list_files(target)] == ["k/a.jpg"]
 
 
 def test_objects_keep_their_media_type(target: str, s3: S3) -> None:

@@ -46,8 +46,7 @@ class ObjectStore:
         with translate_errors(self._protocol):
             for info in self._iterate(root):
                 name = info["name"].removeprefix(root)
-                is_hidden = any(part.startswith(".") for part in name.split("/"))
-                if info.get("type") != "directory" and name and not is_hidden:
+                if info.get("type") != "directory" and name and not is_hidden(name):
                     yield _describe_object(name, info)
 
     def describe(self, location: str) -> StoredFile:
@@ -81,6 +80,11 @@ class ObjectStore:
             return
         for _, _, files in self._files.walk(root, detail=True):
             yield from (files[name] for name in sorted(files))
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or one of its folders is hidden."""
+    return any(part.startswith(".") for part in name.split("/"))
 
 
 def guess_content_type(location: str) -> str:

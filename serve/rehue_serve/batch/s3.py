@@ -1,6 +1,7 @@
-"""S3: listed through s3fs, read and written through obstore, which is Rust.
+"""S3: listed, read and written through obstore, which is Rust.
 
-With s3fs for all of it a job takes far more CPU for a photograph (docs/archives.md, Measured).
+With s3fs a job takes far more CPU for a photograph (docs/archives.md, Measured). It stays for
+keys that obstore refuses.
 """
 
 import contextlib
@@ -9,21 +10,28 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from pathlib import PurePosixPath
 from threading import Lock
 from typing import Any
 
 import botocore.session
 import obstore
-from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import (
+    BaseError,
+    InvalidPathError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+)
 
-from rehue_serve.batch.object_stores import ObjectStore, guess_content_type
-from rehue_serve.batch.stores import StoreError
+from rehue_serve.batch.object_stores import ObjectStore, guess_content_type, is_hidden
+from rehue_serve.batch.stores import StoredFile, StoreError
 
 CONNECT_TIMEOUT = timedelta(seconds=10)
 READ_TIMEOUT = timedelta(seconds=60)  # without an answer, or the next bytes of one
 MOST_RETRIES = 4  # in some seconds; the job itself retries for longer
 LARGEST_PUT = 64 * 2**20  # bytes; what is larger goes in parts, and appears with the last one
 PART = 16 * 2**20  # bytes
+PAGE = 1000  # objects of a listing at a time, as S3 sends them
 CREDENTIAL_LIFE = timedelta(minutes=5)  # of temporary ones, until botocore is asked again
 # What obstore adds to a message: the key, the request and its attempts, a query, which may hold
 # secrets, a duration, and the answer's body.
@@ -34,6 +42,10 @@ DETAILS = re.compile(
 )
 
 
+class OddKey(Exception):
+    """A listing has a key that obstore does not take."""
+
+
 class S3Store(ObjectStore):
     """S3 and servers that are compatible with it."""
 
@@ -41,6 +53,20 @@ class S3Store(ObjectStore):
         super().__init__(protocol)
         self._buckets: dict[str, Any] = {}
         self._opening = Lock()
+
+    def list_files(self, folder: str) -> Iterator[StoredFile]:
+        bucket, key = self._split(folder)
+        prefix = f"{key}/" if key else ""
+        last = ""
+        try:
+            with _translate_errors(folder):
+                for page in obstore.list(self._open(bucket), prefix or None, chunk_size=PAGE):
+                    for entry in page:
+                        last = entry["path"].removeprefix(prefix)
+                        if not is_hidden(last) and not _is_folder(entry, prefix):
+                            yield _describe(last, entry)
+        except OddKey:  # the whole page failed
+            yield from (file for file in super().list_files(folder) if file.name > last)
 
     def read(self, location: str) -> bytes:
         bucket, key = self._split(location)
@@ -96,6 +122,17 @@ class S3Store(ObjectStore):
                 "token": frozen.token, "expires_at": expires}  # fmt: skip
 
 
+def _is_folder(entry: Any, prefix: str) -> bool:
+    """Whether an object stands for a folder: empty, its name ended with a slash."""
+    path = entry["path"]
+    return not path.startswith(prefix) or (not entry["size"] and not PurePosixPath(path).suffix)
+
+
+def _describe(name: str, entry: Any) -> StoredFile:
+    version = entry["e_tag"] or str(entry["last_modified"])
+    return StoredFile(name, entry["size"], version.strip('"'))
+
+
 def _can_take(key: str) -> bool:
     """Whether obstore takes a key; it refuses some, such as ``a//b.jpg``, that s3fs takes."""
     return key.isprintable() and not {"", ".", ".."}.intersection(key.split("/"))
@@ -103,7 +140,7 @@ def _can_take(key: str) -> bool:
 
 @contextlib.contextmanager
 def _translate_errors(location: str) -> Iterator[None]:
-    """Raise obstore's errors as OSErrors."""
+    """Raise obstore's errors as OSErrors, and OddKey."""
     try:
         yield
     except (PermissionDeniedError, UnauthenticatedError) as error:
@@ -111,7 +148,11 @@ def _translate_errors(location: str) -> Iterator[None]:
     except FileNotFoundError:
         what = "there is no such object or bucket"
         raise FileNotFoundError(errno.ENOENT, what, location) from None
+    except InvalidPathError:
+        raise OddKey from None
     except BaseError as error:
+        if "404 Not Found" in str(error):  # of a listing
+            raise FileNotFoundError(errno.ENOENT, "there is no such bucket", location) from None
         raise StoreError(_shorten(error)) from None
 
 
