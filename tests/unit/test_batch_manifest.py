@@ -21,7 +21,13 @@ from rehue_serve.batch.manifest import (
     read_records,
 )
 from rehue_serve.batch.options import Options
-from rehue_serve.batch.pending import list_pending, list_windows, parse_window
+from rehue_serve.batch.pending import (
+    Counts,
+    count_photographs,
+    list_pending,
+    list_windows,
+    parse_window,
+)
 from rehue_serve.batch.pictures import Pictures
 from rehue_serve.batch.sources import Source
 from rehue_serve.settings import Settings
@@ -54,7 +60,9 @@ def test_the_last_record_counts_before_and_after_merging(tmp_path: Path) -> None
     for _ in range(2):
         statuses = {record.source: record.status for record in read_records(str(tmp_path))}
         assert statuses == {"0.jpg": FAILED} | {f"{i}.jpg": DONE for i in range(1, 5)}
-        assert Index(str(tmp_path), "3").count() == (4, 1)
+        index = Index(str(tmp_path), "3")
+        known = [index.find(f"{i}.jpg") for i in range(5)]
+        assert [photograph and photograph.done for photograph in known] == [False] + [True] * 4
         writer.compact()
     assert len(list_parts(str(tmp_path))) == 1
 
@@ -154,6 +162,23 @@ def test_a_picture_that_was_deleted_is_made_again(tmp_path: Path) -> None:
     write_outcomes(options)
     (tmp_path / "target" / "done.jpg").unlink()
     assert "done.jpg" in list_names(options)
+
+
+@pytest.mark.parametrize(
+    ("redo", "expected"),
+    [
+        ("changed", Counts(done=1, failed=1, missing=2, pending=2)),
+        ("failed", Counts(done=1, failed=0, missing=3, pending=2)),
+        ("all", Counts(missing=4, pending=4)),
+    ],
+)
+def test_photographs_of_the_source_are_counted(tmp_path: Path, redo: str, expected: Counts) -> None:
+    options = make_job(tmp_path, redo=redo)
+    write_outcomes(options)
+    # A folder that could not be listed, and can now; a photograph that is no longer there.
+    for name in ("box/", "gone.jpg"):
+        write_records(Path(options.target), f"1{name[:3]}", make_record(name, status=FAILED))
+    assert count_photographs(options, RECIPE) == expected
 
 
 def test_windows_hold_everything_that_is_pending(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def _run(arguments: argparse.Namespace) -> int:
         print(f"rehue: {describe_os_error(error)}; start it again to continue", file=sys.stderr)
         return 1
     print(_describe(summary))
-    return 1 if summary.counts[1] or summary.missing or summary.stopped else 0
+    return 1 if summary.counts.failed or summary.counts.missing or summary.stopped else 0
 
 
 def _build_options(arguments: argparse.Namespace) -> "Options":
@@ -209,8 +209,10 @@ def _describe(summary: "Summary") -> str:
 
     progress = summary.progress
     lines = [f"{progress.done:,} colorized in {summary.seconds:.1f} s"]
-    done, failed = summary.counts
-    lines.append(f"in all: {done:,} done, {failed:,} failed, {summary.missing:,} not tried")
+    counts = summary.counts
+    lines.append(
+        f"in all: {counts.done:,} done, {counts.failed:,} failed, {counts.missing:,} not tried"
+    )
     if summary.left_out:
         lines.append(describe_left_out(summary.left_out))
     for reason, count in progress.failed.most_common():

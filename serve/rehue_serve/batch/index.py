@@ -41,11 +41,6 @@ class Index:
         self._fingerprints = np.concatenate(versions)[rows]
         self._states = np.concatenate([c[2] for c in columns] or [np.empty(0, np.uint8)])[rows]
 
-    def count(self) -> tuple[int, int]:
-        """Return how many photographs are done, and how many failed."""
-        done = int(np.count_nonzero(self._states & 1))
-        return done, len(self._keys) - done
-
     def find(self, name: str) -> "Known | None":
         """Return what is known of a photograph, None if it has no record."""
         key = np.uint64(hash_name(name))

@@ -14,7 +14,7 @@ from rehue_serve.batch.index import Index
 from rehue_serve.batch.lock import TargetLock, hold_target
 from rehue_serve.batch.manifest import Recipe, Writer, create_run_name
 from rehue_serve.batch.options import Limits, Options
-from rehue_serve.batch.pending import list_pending
+from rehue_serve.batch.pending import Counts, count_photographs, list_pending
 from rehue_serve.batch.pictures import Pictures, verify_pictures
 from rehue_serve.batch.progress import JobProgress
 from rehue_serve.batch.report import write_report
@@ -33,16 +33,14 @@ class Summary:
     """The outcome of a run.
 
     Attributes:
-        missing: photographs of the source that were not tried.
-        counts: photographs that are done, and that failed, in all runs.
+        counts: photographs of the source, in all runs.
         left_out: files of the source that are not photographs, by suffix.
         stopped: why the job ended before its end; empty if it did not.
         report: location of the report; empty if it could not be written.
     """
 
     progress: JobProgress = field(default_factory=JobProgress)
-    missing: int = 0
-    counts: tuple[int, int] = (0, 0)
+    counts: Counts = field(default_factory=Counts)
     left_out: dict[str, int] = field(default_factory=dict)
     stopped: str = ""
     seconds: float = 0.0
@@ -71,7 +69,8 @@ def run_job(options: Options) -> Summary:
             with provide_ray(options):
                 _colorize_all(run, list_all, summary)
                 summary.report = _write_report(options, summary)
-    summary.counts = Index(options.target, options.run).count()
+        else:
+            summary.counts = count_photographs(options, recipe)
     summary.left_out = dict(options.source.left_out)
     return summary
 
@@ -87,7 +86,7 @@ class Run:
 
 def _write_report(options: Options, summary: Summary) -> str:
     with contextlib.suppress(OSError):  # a full disk, for example; the summary says what stopped
-        return write_report(options, summary.missing, summary.stopped)
+        return write_report(options, summary.counts, summary.stopped)
     return ""
 
 
@@ -98,10 +97,10 @@ def _colorize_all(run: Run, list_all: ListPending, summary: Summary) -> None:
         with progress.show(), _count_in_background(list_all, progress):
             for _ in range(MOST_PASSES):
                 _run_pass(run, writer, summary)
-                summary.missing = count_pending(run.options, run.recipe)
-                if summary.stopped or not summary.missing:
+                summary.counts = count_photographs(run.options, run.recipe)
+                if summary.stopped or not summary.counts.pending:
                     break
-                progress.total = progress.finished + summary.missing
+                progress.total = progress.finished + summary.counts.pending
     except (KeyboardInterrupt, SystemExit):  # Ctrl-C, SIGTERM
         print(f"stopped: {progress.describe()}; start it again to continue", file=sys.stderr)
         raise
@@ -175,11 +174,6 @@ def _add_outcome(outcome: Outcome, writer: Writer, progress: JobProgress) -> Non
     for record in outcome.records:
         writer.add(record)
         progress.add(record)
-
-
-def count_pending(options: Options, recipe: Recipe) -> int:
-    """Count the photographs that this run has yet to do."""
-    return sum(1 for _ in list_pending(options, recipe, Index(options.target, options.run)))
 
 
 @contextlib.contextmanager

@@ -1,8 +1,9 @@
 """The photographs that a run has to do: what the source has and the manifest does not."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 from rehue_serve.batch.index import Index, Known
 from rehue_serve.batch.manifest import Recipe, hash_version
@@ -31,6 +32,41 @@ def list_pending(
             and options.redo == "changed" and photograph.output not in pictures
         ):  # fmt: skip
             yield photograph
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many photographs of the source there are.
+
+    Attributes:
+        done, failed: in this run or an earlier one.
+        missing: that have no record, or are to be done again.
+        pending: those of the missing ones that this run does.
+    """
+
+    done: int = 0
+    failed: int = 0
+    missing: int = 0
+    pending: int = 0
+
+
+def count_photographs(options: Options, recipe: Recipe) -> Counts:
+    """List the source once more, and count.
+
+    Raises:
+        OSError: the source cannot be listed, or the manifest not be read.
+    """
+    index = Index(options.target, options.run)
+    counts: Counter[str] = Counter()
+    for photograph in options.source.list_photographs():
+        known = index.find(photograph.name)
+        is_pending = _is_pending(photograph, known, options, recipe)
+        counts["pending"] += is_pending
+        if known is None or is_pending:
+            counts["missing"] += 1
+        else:
+            counts["done" if known.done else "failed"] += 1
+    return Counts(**counts)
 
 
 def list_windows(options: Options, recipe: Recipe, size: int) -> Iterator[str]:

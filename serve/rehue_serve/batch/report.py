@@ -11,6 +11,7 @@ import numpy as np
 from rehue_serve.batch.figures import Figures, collect_figures
 from rehue_serve.batch.manifest import Record
 from rehue_serve.batch.options import Options
+from rehue_serve.batch.pending import Counts
 from rehue_serve.batch.progress import describe_bytes, describe_duration
 from rehue_serve.batch.stores import FOLDER, get_store, join_location
 
@@ -31,32 +32,32 @@ svg { width: 100%; height: auto } svg path { fill: currentColor; opacity: .55 }
 """
 
 
-def write_report(options: Options, missing: int, stopped: str) -> str:
+def write_report(options: Options, counts: Counts, stopped: str) -> str:
     """Write the report and return its location.
 
     Args:
-        missing: photographs that were not tried.
+        counts: photographs of the source.
         stopped: why the run ended before its end; empty if it did not.
 
     Raises:
         OSError: the manifest cannot be read, or the report not be written.
     """
     figures = collect_figures(options.target, options.run, SHEET)
-    html = build_report(options, figures, missing, stopped)
-    location = join_location(options.target, REPORT)
+    html = build_report(options, figures, counts, stopped)
+    location = join(options.target, REPORT)
     get_store(location).write(location, html.encode("utf-8", "replace"), options.target)
     return location
 
 
-def build_report(options: Options, figures: Figures, missing: int, stopped: str) -> str:
+def build_report(options: Options, figures: Figures, counts: Counts, stopped: str) -> str:
     """Build the report's HTML."""
     state = f"<p><strong>Stopped:</strong> {escape(stopped)}</p>" if stopped else ""
     thumbnails = [_build_thumbnail(options, record) for record in figures.sample]
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Rehue: {escape(options.target)}</title>
 <meta name="viewport" content="width=device-width"><style>{STYLE}</style>
-<h1>{figures.done:,} photographs colorized</h1>{state}
-{_build_table(_list_facts(options, figures, missing))}
+<h1>{counts.done:,} photographs colorized</h1>{state}
+{_build_table(_list_facts(options, figures, counts))}
 {_build_failures(figures)}
 <h2>Photographs per second in the last run</h2>
 {_build_chart(figures)}
@@ -66,12 +67,12 @@ def build_report(options: Options, figures: Figures, missing: int, stopped: str)
 """
 
 
-def _list_facts(options: Options, figures: Figures, missing: int) -> Iterable[tuple[str, str]]:
+def _list_facts(options: Options, figures: Figures, counts: Counts) -> Iterable[tuple[str, str]]:
     yield "Source", options.source.describe()
     yield "Target", options.target
-    yield "Done", f"{figures.done:,}"
-    yield "Failed", f"{figures.failures.total():,}"
-    yield "Not tried", f"{missing:,}"
+    yield "Done", f"{counts.done:,}"
+    yield "Failed", f"{counts.failed:,}"
+    yield "Not tried", f"{counts.missing:,}"
     yield "Models", ", ".join(f"{name} ({n:,})" for name, n in figures.models.most_common())
     yield "Parameters", "; ".join(name for name, _ in figures.parameters.most_common())
     yield "Read", describe_bytes(figures.source_bytes)

@@ -36,8 +36,8 @@ CREDENTIAL_LIFE = timedelta(minutes=5)  # of temporary ones, until botocore is a
 # What obstore adds to a message: the key, the request and its attempts, a query, which may hold
 # secrets, a duration, and the answer's body.
 DETAILS = re.compile(
-    r"^.*Error performing \w+ (?=http)|, after \d+ retries\b.*? (?=- )|\?\S*| in [\d.]+\S?s\b"
-    r"|: *<\?xml.*|\n.*",
+    r"^.*Error performing \w+ (?=http)|^.*PermissionError: |Server returned non-2xx status code: "
+    r"|, after \d+ retries\b.*? (?=- )|\?\S*| in [\d.]+\S?s\b|: *<.*|\n.*",
     re.DOTALL,
 )
 
@@ -151,8 +151,11 @@ def _translate_errors(location: str) -> Iterator[None]:
     except InvalidPathError:
         raise OddKey from None
     except BaseError as error:
-        if "404 Not Found" in str(error):  # of a listing
+        # Listings raise no exception of their own for these.
+        if "404 Not Found" in str(error):
             raise FileNotFoundError(errno.ENOENT, "there is no such bucket", location) from None
+        if "403 Forbidden" in str(error):
+            raise PermissionError(_shorten(error)) from None
         raise StoreError(_shorten(error)) from None
 
 
