@@ -44,7 +44,7 @@ def write_report(options: Options, counts: Counts, stopped: str) -> str:
     """
     figures = collect_figures(options.target, options.run, SHEET)
     html = build_report(options, figures, counts, stopped)
-    location = join(options.target, REPORT)
+    location = join_location(options.target, REPORT)
     get_store(location).write(location, html.encode("utf-8", "replace"), options.target)
     return location
 
