@@ -27,7 +27,7 @@ NAME = "rehue"
 # Services of Ray's gRPC servers. grpc.health.v1 is answered by the application, not by Ray.
 SERVICERS = (
     "rehue_serve.rpc_server.add_colorizer",
-    "grpc_health.v1.health_pb2_grpc.add_HealthServicer_to_server",
+    "rehue_serve.rpc_health.add_health",
     "rehue_serve.rpc_reflection.add_reflection",
 )
 

@@ -53,8 +53,9 @@ PASS_MESSAGE_LENGTH = [
     f"http-request wait-for-body time {REQUEST_TIMEOUT}s at-least 5 if {UNARY}",
     f"http-request set-header rehue-message-length %[{MESSAGE_LENGTH}] if {UNARY}",
 ]
-# What gRPC itself refuses (a compressed message, one of a stream) gets our error's details: a
-# google.rpc.Status, in Base64. Both texts must be equal.
+# What gRPC itself refuses (a message of a stream) gets our error's details: a google.rpc.Status, in
+# Base64. Both texts must be equal. Once answers have been sent, the error is in trailers: gRPC
+# writes them without asking the handler, and HAProxy has no rules for them.
 TOO_LARGE = "The message is too large; ColorizeChunks takes larger photographs."
 TOO_LARGE_STATUS = (
     "CAgSQlRoZSBtZXNzYWdlIGlzIHRvbyBsYXJnZTsgQ29sb3JpemVDaHVua3MgdGFrZXMgbGFyZ2VyIHBob3RvZ3Jh"

@@ -1,6 +1,7 @@
 """Server reflection, version 1, by which gRPC tools learn the services.
 
-Ray's servers answer version v1alpha. Both have the same messages, in packages of other names.
+Ray's servers answer version v1alpha, without compressed messages. Both have the same messages, in
+packages of other names.
 """
 
 from typing import Any
@@ -13,6 +14,7 @@ from grpc_reflection.v1alpha.reflection import aio
 from ray.serve._private.grpc_util import gRPCGenericServer
 
 from rehue_client.v1 import rehue_pb2
+from rehue_serve.rpc_compression import accept_compressed
 
 METHOD = "ServerReflectionInfo"
 
@@ -25,7 +27,7 @@ def add_reflection(_servicer: Any, server: gRPCGenericServer) -> None:
     servicer = aio.ReflectionServicer([*names, service])
     handler = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
-        reflection_pb2.ServerReflectionRequest.FromString,
+        accept_compressed(reflection_pb2.ServerReflectionRequest.FromString),
         reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
     server.add_passthrough_service(service)

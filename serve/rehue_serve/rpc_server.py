@@ -4,10 +4,11 @@ Ray's proxies import this module too, for `add_colorizer`.
 """
 
 import asyncio
+import contextlib
 import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -16,6 +17,7 @@ from ray.serve._private.constants import DEFAULT_GRPC_SERVER_OPTIONS
 from rehue_client.v1 import rehue_pb2
 from rehue_serve.errors import ImageTooLarge, InvalidParameter, RehueError
 from rehue_serve.observation import observe_request
+from rehue_serve.rpc_compression import AS_THEY_COME, decompress, is_compressed
 from rehue_serve.rpc_errors import abort_call
 from rehue_serve.settings import Settings
 
@@ -26,6 +28,7 @@ LARGEST_IN_ONE_MESSAGE = 32 * 2**20  # bytes of a photograph; larger ones are se
 MESSAGE_OVERHEAD = 64 * 1024  # bytes that a message may have besides the photograph
 STREAM_WINDOW = 16  # photographs of one stream that are received and whose answers are not sent
 MESSAGE_LENGTH = "rehue-message-length"  # metadata that `rehue_serve.haproxy` sets
+ROUTE = "rehue.v1.Colorizer/Colorize"  # of the span of a call that is refused
 MALFORMED = -1  # format, or size, of the request that stands for bytes that cannot be parsed
 
 Unary = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
@@ -43,8 +46,9 @@ def configure_server(service: "Service") -> None:
     global _service
     _service = service
     limit = ("grpc.max_receive_message_length", _compute_message_limit(service.settings))
-    others = [option for option in DEFAULT_GRPC_SERVER_OPTIONS if option[0] != limit[0]]
-    DEFAULT_GRPC_SERVER_OPTIONS[:] = [*others, limit]
+    ours = (limit[0], AS_THEY_COME[0])
+    others = [option for option in DEFAULT_GRPC_SERVER_OPTIONS if option[0] not in ours]
+    DEFAULT_GRPC_SERVER_OPTIONS[:] = [*others, limit, AS_THEY_COME]
 
 
 def _compute_message_limit(settings: Settings) -> int:
@@ -118,24 +122,28 @@ class _LimitedHandlers(grpc.GenericRpcHandler):
             # A photograph in chunks is answered once all of them are received.
             is_chunks = handler_call_details.method.endswith("/ColorizeChunks")
             window = sys.maxsize if is_chunks else STREAM_WINDOW
-            limited = _limit_stream(_service, handler.stream_stream, window)
-            return handler._replace(stream_stream=limited)
+            limited = _limit_stream(_service, handler, window)
+            return handler._replace(request_deserializer=None, stream_stream=limited)
         # As streams of one message: the handler runs before the request is received, and until
         # the answer is sent.
         return grpc.stream_stream_rpc_method_handler(
-            _limit_unary(_service, handler.unary_unary),
-            handler.request_deserializer,
+            _limit_unary(_service, handler),
+            None,
             handler.response_serializer,
         )
 
 
-def _limit_unary(service: "Service", call: Unary) -> Stream:
+def _limit_unary(service: "Service", handler: Any) -> Stream:
+    call: Unary = handler.unary_unary
+
     async def receive_and_call(
         messages: Any, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[Any]:
         request_id = uuid.uuid4().hex
         try:
-            request = await _receive_request(service, messages, context, request_id)
+            request = handler.request_deserializer(
+                await _receive_message(service, messages, context, request_id)
+            )
         except RehueError as error:
             await abort_call(context, error, request_id)
         answer = await call(request, context)
@@ -146,23 +154,34 @@ def _limit_unary(service: "Service", call: Unary) -> Stream:
     return receive_and_call
 
 
-async def _receive_request(
+async def _receive_message(
     service: "Service", messages: Any, context: grpc.aio.ServicerContext[Any, Any], request_id: str
-) -> Any:
+) -> bytes:
     """Check the key and receive the message; a failure counts as a request."""
-    metadata = {str(key): str(value) for key, value in context.invocation_metadata() or ()}
+    metadata = _read_metadata(context)
     refusal: BaseException
     try:
         service.keys.authenticate(metadata.get("authorization"))
         _check_message_length(metadata.get(MESSAGE_LENGTH, ""), service.settings)
         service.receiving.check_answers()
-        return await service.receiving.receive(aiter(messages))
+        return await _decompress(await service.receiving.receive(aiter(messages)), service)
     except StopAsyncIteration:
         refusal = InvalidParameter("The call has no message.")
     except BaseException as error:  # noqa: BLE001  # observed below
         refusal = error
-    with observe_request("grpc", "rehue.v1.Colorizer/Colorize", request_id, lambda: metadata):
+    with observe_request("grpc", ROUTE, request_id, lambda: metadata):
         raise refusal
+
+
+def _read_metadata(context: grpc.aio.ServicerContext[Any, Any]) -> dict[str, str]:
+    return {str(key): str(value) for key, value in context.invocation_metadata() or ()}
+
+
+async def _decompress(message: bytes, service: "Service") -> bytes:
+    limit = _compute_message_limit(service.settings)
+    if not is_compressed(message):
+        return message
+    return await asyncio.to_thread(decompress, message, limit)
 
 
 def _check_message_length(length: str, settings: Settings) -> None:
@@ -175,7 +194,9 @@ def _check_message_length(length: str, settings: Settings) -> None:
         )
 
 
-def _limit_stream(service: "Service", call: Stream, window_size: int) -> Stream:
+def _limit_stream(service: "Service", handler: Any, window_size: int) -> Stream:
+    call: Stream = handler.stream_stream
+
     async def call_with_limits(
         messages: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[Any]:
@@ -183,23 +204,38 @@ def _limit_stream(service: "Service", call: Stream, window_size: int) -> Stream:
         try:
             service.receiving.check_answers()
         except RehueError as error:
-            await abort_call(context, error, uuid.uuid4().hex)
+            await _abort_observed(context, error)
         # Here, because Ray receives all that it can get, and a client may not read its answers.
         window = asyncio.Semaphore(window_size)
-        received = _receive_stream(service, messages, window, failures)
+        parse = handler.request_deserializer
+        received = _receive_stream(service, messages, parse, window, failures)
         async for answer in call(received, context):
             with service.receiving.send(len(answer)):
                 yield answer
             window.release()
         for failure in failures:  # Ray takes it for the end of the stream
-            await abort_call(context, failure, uuid.uuid4().hex)
+            await _abort_observed(context, failure)
 
     return call_with_limits
+
+
+async def _abort_observed(
+    context: grpc.aio.ServicerContext[Any, Any], failure: RehueError
+) -> NoReturn:
+    """End a stream with an error, which counts as a request."""
+    request_id = uuid.uuid4().hex
+    with (
+        contextlib.suppress(RehueError),
+        observe_request("grpc", ROUTE, request_id, lambda: _read_metadata(context)),
+    ):
+        raise failure
+    await abort_call(context, failure, request_id)
 
 
 async def _receive_stream(
     service: "Service",
     messages: AsyncIterator[Any],
+    parse: Callable[[bytes], Any],
     window: asyncio.Semaphore,
     failures: list[RehueError],
 ) -> AsyncIterator[Any]:
@@ -208,9 +244,11 @@ async def _receive_stream(
         await window.acquire()
         try:
             message = await service.receiving.receive(iterator, is_limited=False)
+            request = parse(await _decompress(message, service))
         except StopAsyncIteration:
             return
         except RehueError as error:
             failures.append(error)
             return
-        yield message
+        del message  # its bytes are in the request
+        yield request

@@ -257,6 +257,24 @@ def test_abandoned_stream_leaves_the_server_well(
     assert time.monotonic() - began < 30
 
 
+def test_health_and_reflection_read_compressed_messages(server: Server) -> None:
+    """With names that compression makes smaller, or the client would send them as they are."""
+    long = "x" * 1000
+    with grpc.insecure_channel(
+        server.grpc_url.removeprefix("grpc://"), compression=grpc.Compression.Gzip
+    ) as channel:
+        with pytest.raises(grpc.RpcError, match="unknown service"):
+            health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=long))
+        call = channel.stream_stream(
+            "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+            reflection_pb2.ServerReflectionRequest.SerializeToString,
+            reflection_pb2.ServerReflectionResponse.FromString,
+        )
+        request = reflection_pb2.ServerReflectionRequest(list_services="", host=long)
+        (answer,) = call(iter([request]), timeout=30)
+    assert answer.list_services_response.service
+
+
 def test_health_and_reflection(channel: grpc.Channel) -> None:
     health = health_pb2_grpc.HealthStub(channel)
     request = health_pb2.HealthCheckRequest(service="rehue.v1.Colorizer")

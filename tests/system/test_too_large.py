@@ -1,7 +1,9 @@
 """Messages and bodies that are too large are refused and counted with their reason."""
 
+import asyncio
 import base64
 import contextlib
+import gzip
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from serving import serve_grpc_at_port, serve_http, start_service
 from rehue_client.v1 import rehue_pb2
 from rehue_client.v1.rehue_pb2_grpc import ColorizerStub
 from rehue_serve import haproxy, metrics
+from rehue_serve.embedded import EmbeddedTriton
 from rehue_serve.errors import ImageTooLarge
 from rehue_serve.ports import claim_free_ports
 from rehue_serve.rpc_errors import build_rpc_status
@@ -53,7 +56,12 @@ def read_reason(error: grpc.aio.AioRpcError) -> str:
     return str(info.reason)
 
 
-@pytest.mark.parametrize("compression", [None, grpc.Compression.Gzip], ids=["plain", "gzip"])
+COMPRESSIONS = {
+    "plain": None, "gzip": grpc.Compression.Gzip, "deflate": grpc.Compression.Deflate,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS.values(), ids=COMPRESSIONS)
 @pytest.mark.parametrize("method", ["Colorize", "ColorizeStream", "Candidates"])
 async def test_a_message_above_the_limit_gets_its_reason(
     tmp_path: Path, method: str, compression: grpc.Compression | None, outcomes: list[str]
@@ -75,9 +83,67 @@ async def test_a_message_above_the_limit_gets_its_reason(
     assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     assert read_reason(caught.value) == "IMAGE_TOO_LARGE"
     assert "ColorizeChunks" in str(caught.value.details())
-    if method != "ColorizeStream" and compression is None:
-        assert f"the limit is {LIMIT:,}" in str(caught.value.details())
+    if method != "ColorizeStream" or compression is not None:  # or gRPC itself refuses it
+        assert f"{LIMIT:,}" in str(caught.value.details())
         assert outcomes == ["IMAGE_TOO_LARGE"]
+
+
+async def test_a_compressed_message_that_comes_late_gets_its_reason(
+    tmp_path: Path, outcomes: list[str]
+) -> None:
+    """When the stream's answers have begun, HAProxy can add nothing to the error."""
+    answered = asyncio.Event()
+
+    async def send() -> AsyncIterator[rehue_pb2.ColorizeRequest]:
+        yield rehue_pb2.ColorizeRequest(image=b"x")
+        await answered.wait()
+        yield rehue_pb2.ColorizeRequest(image=bytes(LIMIT + 1))
+
+    async with (
+        serve_behind_haproxy(tmp_path) as port,
+        grpc.aio.insecure_channel(
+            f"127.0.0.1:{port}", compression=grpc.Compression.Gzip
+        ) as channel,
+    ):
+        stub = ColorizerStub(channel)  # type: ignore[no-untyped-call]
+        call = stub.ColorizeStream(send())
+        assert (await call.read()).HasField("error")
+        answered.set()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call.read()
+    assert read_reason(caught.value) == "IMAGE_TOO_LARGE"
+    assert outcomes == ["UNAVAILABLE", "IMAGE_TOO_LARGE"]
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS.values(), ids=COMPRESSIONS)
+async def test_compressed_messages_are_read(
+    triton: EmbeddedTriton, tmp_path: Path, photo: bytes, compression: grpc.Compression | None
+) -> None:
+    """Beside zeros that make them smaller, or gRPC's clients would send them as they are."""
+    request = rehue_pb2.ColorizeRequest(image=photo + bytes(100_000), id="x" * 100)
+    async with (
+        start_service(triton.url) as service,
+        serve_grpc_at_port(service) as port,
+        grpc.aio.insecure_channel(f"127.0.0.1:{port}", compression=compression) as channel,
+    ):
+        stub = ColorizerStub(channel)  # type: ignore[no-untyped-call]
+        assert (await stub.Colorize(request)).image
+        assert [answer.id async for answer in stub.ColorizeStream(iter([request] * 3))] == [
+            "x" * 100
+        ] * 3
+        assert len((await stub.Candidates(rehue_pb2.CandidatesRequest(image=photo))).candidates) > 1
+
+
+@pytest.mark.parametrize("data", [b"\x1f\x8b\x08 no gzip", gzip.compress(bytes(9999))[:-9]])
+async def test_broken_compression_is_a_malformed_message(tmp_path: Path, data: bytes) -> None:
+    async with (
+        serve_behind_haproxy(tmp_path) as port,
+        grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(PATH)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(data)
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
 
 
 async def test_messages_within_the_limit_pass(tmp_path: Path, outcomes: list[str]) -> None:
