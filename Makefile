@@ -12,7 +12,7 @@ PROMTOOL := $(if $(shell command -v promtool),,$(if $(shell command -v apt-get),
 EXIFTOOL := $(if $(shell command -v exiftool),,$(if $(shell command -v apt-get),.venv/exiftool/exiftool))
 
 .DEFAULT_GOAL := help
-.PHONY: help dev demo serve test lint bench test-faults test-batch soak fuzz loadtest openloop peers capacity chart images train evaluate export plan gpu-check k8s lock docs stubs clean
+.PHONY: help dev demo serve test lint bench test-faults test-batch test-hosts soak fuzz loadtest openloop peers capacity chart images train evaluate export plan gpu-check k8s lock docs stubs clean
 
 help: ## list the commands
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -66,6 +66,9 @@ test-faults: $(STAMP)-dev ## faults under load, the long form: Tritons, replicas
 
 test-batch: $(STAMP)-dev ## bulk jobs, the long form: 20,000 photographs on S3, killed twice
 	$(BIN)/python -m pytest tests/system/test_batch.py --long -s $(ARGS)
+
+test-hosts: $(STAMP)-dev .venv/helm/.stamp ## replace the head of a cluster of three hosts under load: as root, with iproute2, dnsmasq and redis-server
+	$(BIN)/python -m pytest tests/k8s/test_k8s_hosts.py --long -s $(ARGS)
 
 soak: $(STAMP)-dev ## good and bad photographs at 80 % load for 20 minutes; shorter: ARGS=--soak-seconds=480
 	$(BIN)/python -m pytest tests/system/test_soak.py --soak-seconds=1200 -s $(ARGS)

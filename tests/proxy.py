@@ -13,10 +13,10 @@ class Proxy:
     lost. `restore` closes the connections from before the cut.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, host: str = "127.0.0.1") -> None:
         self._target = port
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._listener = socket.create_server((host, 0))
+        self.url = f"{host}:{self._listener.getsockname()[1]}"
         self._connected = threading.Event()
         self._connected.set()
         self._pairs: list[tuple[socket.socket, socket.socket]] = []

@@ -107,7 +107,9 @@ def test_ray_reads_the_same_environment_on_every_node(overlay: str, settings: Se
     alone = local_ray.build_ray_environment(settings, Path("/nowhere"))
     shared = {name: value for name, value in alone.items() if not ONE_MACHINE.search(name)}
     shared["RAY_SERVE_HAPROXY_BINARY_PATH"] = "/opt/rehue/bin/rehue-haproxy"  # in the image
-    shared["RAY_grpc_client_keepalive_timeout_ms"] = "20000"  # one machine has no silent nodes
+    # One machine has no silent nodes, and its head is never replaced.
+    shared["RAY_grpc_client_keepalive_timeout_ms"] = "20000"
+    shared["RAY_SERVE_HAPROXY_BROADCAST_COALESCE_S"] = "2"
     assert get_object(overlay, "ConfigMap", "rehue-ray")["data"] == shared
     # Under their generated names: a changed setting makes KubeRay start a new cluster.
     names = [manifest["metadata"]["name"] for manifest in list_objects(overlay, "ConfigMap")]
@@ -128,14 +130,15 @@ def test_a_lost_head_is_waited_for(overlay: str) -> None:
     """
     code = (
         "from ray._raylet import Config; from ray.serve._private import deployment_state as state;"
-        "print(state.SLOW_STARTUP_WARNING_S, Config.grpc_client_keepalive_timeout_ms())"
+        "from ray.serve._private.constants import RAY_SERVE_HAPROXY_BROADCAST_COALESCE_S as wait;"
+        "print(state.SLOW_STARTUP_WARNING_S, Config.grpc_client_keepalive_timeout_ms(), wait)"
     )
     environment = os.environ | get_object(overlay, "ConfigMap", "rehue-ray")["data"]
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     # As long as workers wait, RAY_gcs_rpc_server_reconnect_timeout_s, which KubeRay sets.
-    assert done.stdout.split() == ["600", "20000"]
+    assert done.stdout.split() == ["600", "20000", "2.0"]
 
 
 def test_ports_are_the_settings(overlay: str, settings: Settings) -> None:
