@@ -8,6 +8,7 @@ import contextlib
 import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
@@ -34,6 +35,8 @@ MALFORMED = -1  # format, or size, of the request that stands for bytes that can
 Unary = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
 Stream = Callable[[AsyncIterator[Any], grpc.aio.ServicerContext[Any, Any]], AsyncIterator[Any]]
 
+# One thread: each message takes up to twice the limit while it is decompressed.
+_DECOMPRESSION = ThreadPoolExecutor(1, "decompression")
 _service: "Service | None" = None  # of this process, where it is a replica
 
 
@@ -181,7 +184,8 @@ async def _decompress(message: bytes, service: "Service") -> bytes:
     limit = _compute_message_limit(service.settings)
     if not is_compressed(message):
         return message
-    return await asyncio.to_thread(decompress, message, limit)
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(_DECOMPRESSION, decompress, message, limit)
 
 
 def _check_message_length(length: str, settings: Settings) -> None:
