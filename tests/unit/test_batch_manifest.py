@@ -157,6 +157,13 @@ def test_a_changed_source_model_or_parameter_is_noticed(tmp_path: Path) -> None:
     assert list_names(options) == ["busy.jpg", "done.jpg", "new.jpg"]
 
 
+def test_a_parameter_with_its_default_changes_no_picture(tmp_path: Path) -> None:
+    options = make_job(tmp_path)
+    write_outcomes(options)
+    recipe = Recipe.build("rehue/1", {"strength": 1.0, "look": "whole"})  # of a later version
+    assert list_names(options, recipe) == list_names(options)
+
+
 def test_a_picture_that_was_deleted_is_made_again(tmp_path: Path) -> None:
     options = make_job(tmp_path)
     write_outcomes(options)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from rehue_serve.batch.sources import Photograph
 from rehue_serve.batch.stores import FOLDER, get_store, join_location
+from rehue_serve.parameters import ColorizeParameters
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -82,11 +83,13 @@ class Recipe:
     """What pictures depend on besides their photographs."""
 
     model: str  # name and version
-    parameters: str  # JSON
+    parameters: str  # JSON, those with their default values too
+    chosen: str  # JSON, without the defaults: a new version's new parameter changes no picture
 
     @classmethod
     def build(cls, model: str, parameters: dict[str, Any]) -> "Recipe":
-        return cls(model, json.dumps(parameters, sort_keys=True))
+        chosen = ColorizeParameters(**parameters).model_dump(exclude_defaults=True)
+        return cls(model, *(json.dumps(each, sort_keys=True) for each in (parameters, chosen)))
 
 
 def hash_name(name: str) -> int:
@@ -97,7 +100,7 @@ def hash_name(name: str) -> int:
 def hash_version(photograph: Photograph, recipe: Recipe) -> int:
     """Hash everything that a picture depends on to 64 bits, without a sign."""
     content = f"{photograph.size} {photograph.version}"
-    return _hash("\0".join([content, photograph.output, recipe.model, recipe.parameters]))
+    return _hash("\0".join([content, photograph.output, recipe.model, recipe.chosen]))
 
 
 def _hash(text: str) -> int:
