@@ -45,7 +45,10 @@ _healthy = Gauge(
     "Whether a Triton endpoint is in use (1) or ejected (0).",
     tag_keys=("endpoint",),
 )
-_in_flight = Gauge("rehue_under_way", "Photographs in flight in a replica.")
+_in_flight = Gauge(
+    "rehue_under_way",
+    "Photographs in flight in a replica; a photograph with several looks counts once for each.",
+)
 
 
 def record_answer(protocol: str, outcome: str, model: str) -> None:

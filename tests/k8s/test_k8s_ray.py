@@ -226,7 +226,7 @@ def test_a_key_may_send_its_quota(node: Node, photo: bytes) -> None:
     assert "quota is used up" in answers[1].json()["title"]
     with (
         Client(f"grpc://127.0.0.1:{node.ports['grpc']}", api_key=f"{node.key}-limited") as client,
-        pytest.raises(Overloaded, match="photographs of today"),
+        pytest.raises(Overloaded, match="photographs for today"),
     ):
         client.colorize(photo, timeout=5)
     deadline = time.monotonic() + 60  # Ray exports every 10 s
