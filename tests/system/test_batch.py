@@ -95,7 +95,7 @@ def test_a_job_on_s3_that_is_killed_loses_nothing_and_repeats_little(
                  "--concurrency", CONCURRENCY)  # fmt: skip
     environment = s3.environment | {"REHUE_TRITON_URLS": triton.url}
     before = triton.count_photographs()
-    for share in (0.3, 0.6) if long else (0.4,):
+    for share in (0.3, 0.6) if long else (0.8,):
         process = start_batch(*arguments, **environment)
         kill_driver_when(process, partial(has_colorized, triton, before + share * count))
         assert process.returncode == 137
@@ -107,8 +107,9 @@ def test_a_job_on_s3_that_is_killed_loses_nothing_and_repeats_little(
     kills = 2 if long else 1
     colorized = triton.count_photographs() - before
     probes = kills + 1
-    # At a kill: the photographs in the worker, in outcomes on their way, and in unwritten records.
-    assert colorized - count - probes <= kills * 4 * CONCURRENCY
+    # At a kill: the photographs in the worker, in outcomes on their way (the more, the busier the
+    # machine), and in unwritten records.
+    assert colorized - count - probes <= kills * 5 * CONCURRENCY
 
 
 def has_colorized(triton: SleepingTriton, photographs: float) -> bool:
