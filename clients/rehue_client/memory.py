@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
 
 
-class Memory:
+class MemoryBudget:
     """Bytes that calls share, for use by threads and event loops together.
 
     Calls get their bytes in the order in which they ask, so that a large photograph is not

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Generic, TypeVar
 
 from rehue_client.endpoints import Endpoints
-from rehue_client.memory import Memory
+from rehue_client.memory import MemoryBudget
 from rehue_client.retries import DEFAULT_RETRIES, Call, Retries
 from rehue_client.target import Target, Tls, read_targets_from_environment
 
@@ -50,7 +50,7 @@ class Session(ABC, Generic[K, T]):
         check_api_key(self._api_key)
         self._timeout = normalize_timeout(timeout)
         self._max_bytes = max_bytes
-        self._memory = Memory(bytes_in_flight)
+        self._memory = MemoryBudget(bytes_in_flight)
         self._retries = retries
         self._tls = tls or Tls()
         self._endpoints = Endpoints(self._targets)

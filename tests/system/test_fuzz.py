@@ -27,6 +27,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from rehue_client.v1 import rehue_pb2
 from rehue_serve import images
 from rehue_serve.errors import RehueError
+from rehue_serve.parameters import CandidatesParameters, ColorizeParameters
 from rehue_serve.testing.servers import Server
 
 COUNT = 10_000
@@ -57,8 +58,7 @@ REGRESSIONS = sorted((Path(__file__).parents[1] / "regressions").iterdir())
 REFUSED = {400, 401, 404, 405, 411, 413, 414, 415, 422, 431, 501}
 CLEAR = {"INVALID_ARGUMENT", "NOT_FOUND", "RESOURCE_EXHAUSTED"}
 ODD = ["", "nan", "inf", "-0", "1e309", "-1", "0x10", "٣", "\0", "a" * 5000, "%", "[]", "{}", "😀"]
-EDITS = ["warmth", "tint", "hints", "palette", "palette_strength"]
-NAMES = ["model", "strength", "format", "quality", *EDITS]
+NAMES = sorted(ColorizeParameters.model_fields | CandidatesParameters.model_fields)
 HINTS = b'[{"x": 0.4, "y": 0.6, "color": "#7a1f2b"}, {"x": 1, "y": 0, "color": "gray"}]'
 
 

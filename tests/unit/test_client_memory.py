@@ -17,7 +17,7 @@ from PIL import Image
 from waiting import wait_for
 
 from rehue_client import AsyncClient, Client, Picture, Result
-from rehue_client.memory import Memory
+from rehue_client.memory import MemoryBudget
 from rehue_client.sources import measure_source
 from rehue_serve.testing.scripted import Action, Delay, ScriptedServer, serve
 
@@ -41,12 +41,12 @@ print(code, before, read_memory("VmHWM"), file=sys.stderr)
 class Holder:
     """Holds bytes in a thread of its own until it is told to stop."""
 
-    def __init__(self, memory: Memory, size: int) -> None:
+    def __init__(self, memory: MemoryBudget, size: int) -> None:
         self.holds, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._hold, args=(memory, size), daemon=True)
         self._thread.start()
 
-    def _hold(self, memory: Memory, size: int) -> None:
+    def _hold(self, memory: MemoryBudget, size: int) -> None:
         with memory.hold(size):
             self.holds.set()
             self._stop.wait(10)
@@ -59,14 +59,14 @@ class Holder:
         self._thread.join(10)
 
 
-def start_in_turn(memory: Memory, *sizes: int) -> Iterator[Holder]:
+def start_in_turn(memory: MemoryBudget, *sizes: int) -> Iterator[Holder]:
     for size in sizes:
         yield Holder(memory, size)
         time.sleep(0.05)
 
 
 def test_bytes_wait_for_room_in_the_order_of_asking() -> None:
-    memory = Memory(100)
+    memory = MemoryBudget(100)
     first, large, small = start_in_turn(memory, 60, 50, 10)
     assert first.holds.wait(5)
     assert large.waits()
@@ -79,7 +79,7 @@ def test_bytes_wait_for_room_in_the_order_of_asking() -> None:
 
 
 def test_what_exceeds_the_limit_is_sent_alone() -> None:
-    memory = Memory(100)
+    memory = MemoryBudget(100)
     first, huge, last = start_in_turn(memory, 1, 1000, 1)
     assert huge.waits()
     first.stop()
@@ -92,7 +92,7 @@ def test_what_exceeds_the_limit_is_sent_alone() -> None:
 
 async def test_a_cancelled_call_gives_its_bytes_back() -> None:
     """Whether it still waits for them, is being served, or has them."""
-    memory = Memory(100)
+    memory = MemoryBudget(100)
 
     async def hold(size: int, seconds: float = 10) -> None:
         async with memory.hold_async(size):
@@ -114,7 +114,7 @@ async def test_a_cancelled_call_gives_its_bytes_back() -> None:
 
 
 def test_threads_and_event_loops_share_the_bytes() -> None:
-    memory, used, most = Memory(100), [0], [0]
+    memory, used, most = MemoryBudget(100), [0], [0]
     lock = threading.Lock()
 
     def count(size: int) -> None:
